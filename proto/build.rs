@@ -1,0 +1,34 @@
+//! Compiles the protobuf definitions with protox, so that no `protoc` has to be installed.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+const FILES: [&str; 9] = [
+    "dtc/v1/types.proto",
+    "dtc/v1/transaction.proto",
+    "dtc/v1/participant.proto",
+    "dtc/v1/recovery.proto",
+    "dtc/v1/registry.proto",
+    "dtc/journal/v1/journal.proto",
+    "shop/v1/inventory.proto",
+    "shop/v1/payment.proto",
+    "shop/v1/order.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let mut descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let mut config = prost_build::Config::new();
+    config.enable_type_names();
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds_with_config(descriptors.clone(), config)?;
+    // The journal's format is no part of the wire, so reflection does not show it.
+    descriptors.file.retain(|file| file.package() != "dtc.journal.v1");
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    Ok(())
+}

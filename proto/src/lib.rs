@@ -1,0 +1,42 @@
+//! The wire: `dtc.v1` and `shop.v1` as Rust types, their descriptors for
+//! reflection, and payloads that may be protobuf or JSON.
+
+mod payload;
+
+pub use payload::{PayloadError, decode_payload};
+
+/// The encoded `FileDescriptorSet` of everything that is on the wire.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+mod generated {
+    pub mod dtc {
+        pub mod v1 {
+            tonic::include_proto!("dtc.v1");
+        }
+        pub mod journal {
+            pub mod v1 {
+                tonic::include_proto!("dtc.journal.v1");
+            }
+        }
+    }
+    pub mod google {
+        pub mod rpc {
+            tonic::include_proto!("google.rpc");
+        }
+    }
+    pub mod shop {
+        pub mod v1 {
+            tonic::include_proto!("shop.v1");
+        }
+    }
+}
+
+/// What the coordinator's journal keeps; on disk only.
+pub use generated::dtc::journal::v1 as journal;
+/// The protocol of the coordinator.
+pub use generated::dtc::v1 as dtc;
+/// gRPC's own status message.
+pub use generated::google::rpc;
+/// The example's shop.
+pub use generated::shop::v1 as shop;
