@@ -1,1 +1,22 @@
-//!
+//! The coordinator: the shell around the protocol's machine
+//! ([`coordinator_core`]). It feeds the machine events and does what it asks
+//! for: a driver, a journal, links to participants, gRPC at the edge.
+
+mod clock;
+mod config;
+mod convert;
+mod directory;
+mod driver;
+mod error;
+mod fence;
+mod ids;
+mod journal;
+mod link;
+mod links;
+mod metrics;
+mod retention;
+mod run;
+mod service;
+mod story;
+
+pub use run::run_from_args;

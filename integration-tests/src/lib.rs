@@ -1,1 +1,32 @@
+//! The harness: real processes, real files, real sockets.
 //!
+//! A test starts a [`Cluster`] (four processes in a temporary folder, on a
+//! loopback address of its own, so that tests run beside each other), has a
+//! [`Shop`] place orders, kills, pauses and restarts what it wants, waits for
+//! conditions with [`eventually`], and lets [`Shop::check`] look for anything
+//! lost or half done. [`Proxy`] makes the network fail, [`FakeParticipant`] and
+//! [`FakeCoordinator`] speak the protocol by script, and [`vfs`] with [`power`]
+//! take away what was not synced.
+
+mod address;
+mod check;
+mod cluster;
+mod eventually;
+mod fake_coordinator;
+mod fake_participant;
+mod process;
+mod proxy;
+mod shop;
+
+pub mod demo;
+pub mod power;
+pub mod vfs;
+
+pub use address::{Addresses, channel};
+pub use cluster::{Binaries, Cluster, Role};
+pub use eventually::{DEADLINE, eventually};
+pub use fake_coordinator::{FakeCoordinator, FakeLink};
+pub use fake_participant::{FakeParticipant, Heard, Reply, agree};
+pub use process::{Process, Start};
+pub use proxy::{Direction, Proxy};
+pub use shop::{CURRENCY, Purchase, Shop, typed};

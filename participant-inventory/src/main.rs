@@ -1,1 +1,5 @@
-fn main() {}
+//! See `participant-inventory --help`.
+
+fn main() -> std::process::ExitCode {
+    participant_inventory::run_from_args()
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! See `participant-payment --help`.
+
+fn main() -> std::process::ExitCode {
+    participant_payment::run_from_args()
+}

@@ -1,1 +1,69 @@
+//! Two-phase commit with presumed abort, as a pure machine: events in, actions
+//! out. There is one [`Transaction`](transaction) machine a transaction;
+//! [`Coordinator`] routes events to them and keeps time, which is an argument.
 //!
+//! `no_std`: nothing here can read a clock, draw a random number, or touch a
+//! file or socket. The same code runs in production and under the tests.
+//!
+//! The write-ahead rule is in the interface. The machine asks for records with
+//! [`Action::Append`]; what promises something (`Commit` to a participant,
+//! 'committed' to a client) is handed out only by [`Event::Durable`] for the
+//! record that it rests on.
+
+#![no_std]
+
+extern crate alloc;
+
+mod action;
+mod backoff;
+mod config;
+mod coordinator;
+mod event;
+mod keys;
+mod participants;
+mod record;
+mod time;
+mod timers;
+mod trail;
+mod transaction;
+mod view;
+mod waiter;
+
+pub use action::{Action, BranchOutcome, Message, Refused, Reply};
+pub use config::{Config, Options};
+pub use coordinator::Coordinator;
+pub use event::{Acknowledgement, Begin, Client, Event, FoundBranch, Inquirer, NewBranch, Vote};
+pub use record::{
+    BeginBranch, BeginRecord, DecisionBranch, DecisionRecord, EndRecord, Record, Sequence,
+};
+pub use time::Time;
+pub use trail::{TrailEvent, TrailKind};
+pub use view::{BranchState, BranchView, Outcome, TransactionState, View};
+pub use waiter::{AnswerAt, Waiter};
+
+use alloc::{string::String, sync::Arc};
+
+/// Bytes that the machine only hands on: payloads and prepared outputs.
+pub type Opaque = Arc<[u8]>;
+
+/// A client's idempotency key.
+pub type RequestKey = Arc<str>;
+
+/// A hash of a request's body, decoded; equal bodies have equal fingerprints.
+pub type Fingerprint = [u8; 32];
+
+/// A participant, by the number that the shell gave its name. Records that are
+/// written carry the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParticipantId(pub u32);
+
+/// Why a branch voted to abort, or a transaction was aborted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reason {
+    /// A short constant in capitals, such as `OUT_OF_STOCK`.
+    pub code: String,
+    /// A sentence for people.
+    pub message: String,
+    /// Whose reason it is; none for the coordinator's own.
+    pub participant: Option<ParticipantId>,
+}

@@ -1,0 +1,302 @@
+//! One request to one branch, in the batch's transaction. What is to be done is
+//! [`common::branch::step`]'s decision; here it is done.
+
+use common::{
+    BranchId,
+    branch::{Branch, Request, Step, step},
+};
+use common_store::{crash_point, in_savepoint};
+use prost::Message;
+use proto::dtc::{AbortReason, Acknowledgement, LinkAcknowledgement, LinkVote, Vote as WireVote};
+use rusqlite::Transaction;
+
+use crate::{
+    Error, Refusal, ResourceManager, Vote,
+    journal::{self, Found, Pending, Undecided},
+    wire::{self, Decision, Origin, Prepare},
+};
+
+/// A batch's transaction, seen by one request after the other.
+pub(crate) struct Branches<'a, R> {
+    pub(crate) resource: &'a R,
+    pub(crate) transaction: &'a Transaction<'a>,
+    /// Wall clock, milliseconds.
+    pub(crate) now: i64,
+    /// What happened so far.
+    pub(crate) effects: Effects,
+}
+
+/// What a batch changed, to be counted when it is durable.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Effects {
+    pub(crate) undecided: i64,
+    pub(crate) commits: u64,
+    pub(crate) rollbacks: u64,
+    pub(crate) domain_errors: u64,
+}
+
+/// What was done with a decision.
+pub(crate) enum Settled {
+    Answer(Acknowledgement),
+    Failed(String),
+    /// A newer one is known: no answer.
+    Late,
+}
+
+impl<R: ResourceManager> Branches<'_, R> {
+    /// `room` is the refusal of whatever would take more room, or none.
+    pub(crate) fn prepare(
+        &mut self,
+        origin: &Origin,
+        request: &Prepare<R>,
+        room: Option<&Refusal>,
+    ) -> LinkVote {
+        let branch = &request.branch;
+        let found = match journal::find(self.transaction, branch) {
+            Ok(found) => found,
+            Err(error) => return abort::<R>(branch, &self.failed(branch, &error.into())),
+        };
+        let same_payload = found.as_ref().is_none_or(|found| {
+            request.payload.as_ref().is_ok_and(|payload| found.has_payload(&payload.bytes))
+        });
+        let state = found.as_ref().map(Found::state);
+        match step(state.as_ref(), &Request::Prepare { same_payload }) {
+            Step::Reserve => self.reserve(origin, request, room),
+            Step::RepeatVote => {
+                let output = match found {
+                    Some(Found::Undecided(undecided)) => undecided.output,
+                    Some(Found::Decided(decided)) => decided.output,
+                    None => Vec::new(),
+                };
+                let committed = request.one_phase && state != Some(Branch::Prepared);
+                vote(branch, WireVote::Commit, output, committed)
+            }
+            Step::RefuseRolledBack => {
+                let refusal = match found {
+                    Some(Found::Decided(decided)) => decided.refusal,
+                    _ => None,
+                };
+                let (code, message) = refusal.unwrap_or_else(|| {
+                    let message = "the branch was rolled back before; a late prepare is refused";
+                    ("ROLLED_BACK".into(), message.into())
+                });
+                refused::<R>(branch, code, message)
+            }
+            Step::RefuseOtherPayload => {
+                let message = "the branch was prepared with another payload";
+                refused::<R>(branch, "OTHER_PAYLOAD".into(), message.into())
+            }
+            step => unreachable!("{step:?} is no answer to prepare"),
+        }
+    }
+
+    fn reserve(
+        &mut self,
+        origin: &Origin,
+        request: &Prepare<R>,
+        room: Option<&Refusal>,
+    ) -> LinkVote {
+        if let Some(refusal) = room {
+            return abort::<R>(&request.branch, refusal);
+        }
+        match self.ask_domain(origin, request) {
+            Ok(vote) => vote,
+            Err(error) => {
+                let branch = &request.branch;
+                let refusal = match error {
+                    Error::Refused(refusal) => refusal,
+                    error => self.failed(branch, &error),
+                };
+                self.leave_tombstone(branch, 0, Some(&refusal));
+                abort::<R>(branch, &refusal)
+            }
+        }
+    }
+
+    fn ask_domain(&mut self, origin: &Origin, request: &Prepare<R>) -> Result<LinkVote, Error> {
+        let payload = request.payload.as_ref().map_err(Clone::clone)?;
+        let (branch, transaction, now) = (&request.branch, self.transaction, self.now);
+        let mut effects = self.effects;
+        let vote = in_savepoint(transaction, |_| {
+            let output = match self.resource.prepare(transaction, branch, &payload.message)? {
+                Vote::Commit(output) => output,
+                Vote::ReadOnly => return Ok(vote(branch, WireVote::ReadOnly, Vec::new(), false)),
+                Vote::Abort(refusal) => return Err(refusal.into()),
+            };
+            let encoded = output.encode_to_vec();
+            if request.one_phase {
+                self.resource.commit(transaction, branch, &payload.message, &output)?;
+                let state = Branch::Committed { decision_number: 1 };
+                let contents = (Some(&payload.bytes[..]), &encoded[..]);
+                journal::insert_decided(transaction, branch, state, contents, None, now)?;
+                effects.commits += 1;
+            } else {
+                let bytes = &payload.bytes;
+                journal::insert_undecided(transaction, branch, origin, bytes, &encoded, now)?;
+                effects.undecided += 1;
+            }
+            crash_point!("participant-before-prepared-durable");
+            Ok::<_, Error>(vote(branch, WireVote::Commit, encoded, request.one_phase))
+        })?;
+        self.effects = effects;
+        Ok(vote)
+    }
+
+    /// Applies a decision, or finds out why not.
+    pub(crate) fn settle(&mut self, decision: &Decision) -> Settled {
+        let branch = &decision.branch;
+        let found = match journal::find(self.transaction, branch) {
+            Ok(found) => found,
+            Err(error) => return self.unsettled(decision, false, &error.into()),
+        };
+        if let Some(Found::Undecided(Undecided { pending: Some(known), .. })) = &found
+            && (decision.number < known.number
+                || decision.number == known.number && decision.commit != known.commit)
+        {
+            return Settled::Late;
+        }
+        if decision.answers_doubt && !matches!(found, Some(Found::Undecided(_))) {
+            return Settled::Late;
+        }
+        let request = match decision.commit {
+            true => Request::Commit { decision_number: decision.number },
+            false => Request::Rollback { decision_number: decision.number },
+        };
+        match (step(found.as_ref().map(Found::state).as_ref(), &request), found) {
+            (Step::ApplyCommit | Step::ApplyRollback, Some(Found::Undecided(undecided))) => {
+                match self.apply(decision, &undecided) {
+                    Ok(()) if decision.commit => Settled::Answer(Acknowledgement::Committed),
+                    Ok(()) => Settled::Answer(Acknowledgement::RolledBack),
+                    Err(error) => self.unsettled(decision, true, &error),
+                }
+            }
+            (Step::LeaveTombstone, _) => {
+                match self.leave_tombstone(branch, decision.number, None) {
+                    true => Settled::Answer(Acknowledgement::RolledBack),
+                    false => Settled::Failed("the tombstone could not be written".into()),
+                }
+            }
+            (Step::AnswerCommitted, _) => Settled::Answer(Acknowledgement::Committed),
+            (Step::AnswerRolledBack, _) => Settled::Answer(Acknowledgement::RolledBack),
+            (Step::AnswerUnknown, _) => Settled::Answer(Acknowledgement::Unknown),
+            (Step::Ignore, _) => Settled::Late,
+            (step, _) => unreachable!("{step:?} is no answer to a decision"),
+        }
+    }
+
+    fn apply(&mut self, decision: &Decision, undecided: &Undecided) -> Result<(), Error> {
+        let (branch, transaction, now) = (&decision.branch, self.transaction, self.now);
+        let payload = R::Payload::decode(&undecided.payload[..])
+            .map_err(|_| Error::Inconsistent("a branch's payload cannot be decoded"))?;
+        let output = R::Output::decode(&undecided.output[..])
+            .map_err(|_| Error::Inconsistent("a branch's output cannot be decoded"))?;
+        let decision_number = decision.number;
+        in_savepoint(transaction, |_| {
+            let state = if decision.commit {
+                self.resource.commit(transaction, branch, &payload, &output)?;
+                Branch::Committed { decision_number }
+            } else {
+                self.resource.rollback(transaction, branch, &payload, &output)?;
+                Branch::RolledBack { decision_number }
+            };
+            journal::delete_undecided(transaction, branch)?;
+            let contents = (Some(&undecided.payload[..]), &undecided.output[..]);
+            journal::insert_decided(transaction, branch, state, contents, None, now)?;
+            Ok::<_, Error>(())
+        })?;
+        self.effects.undecided -= 1;
+        match decision.commit {
+            true => self.effects.commits += 1,
+            false => self.effects.rollbacks += 1,
+        }
+        Ok(())
+    }
+
+    /// The decision stands, so it is kept where the branch is known.
+    fn unsettled(&mut self, decision: &Decision, is_known: bool, error: &Error) -> Settled {
+        self.effects.domain_errors += 1;
+        let Decision { branch, commit, number, .. } = *decision;
+        tracing::error!(
+            transaction = %branch.transaction, branch = branch.number, commit, number, %error,
+            "the decision could not be applied; it will be tried again"
+        );
+        if is_known && !self.transaction.is_autocommit() {
+            let pending = Pending { commit, number };
+            if let Err(error) = journal::keep_pending(self.transaction, &branch, pending) {
+                tracing::error!(%error, "the decision could not be kept");
+            }
+        }
+        Settled::Failed(error.to_string())
+    }
+
+    fn failed(&mut self, branch: &BranchId, error: &Error) -> Refusal {
+        self.effects.domain_errors += 1;
+        tracing::error!(
+            transaction = %branch.transaction, branch = branch.number, %error, "prepare failed"
+        );
+        Refusal::new("PARTICIPANT_ERROR", error.to_string())
+    }
+
+    /// False if it could not be written.
+    fn leave_tombstone(
+        &mut self,
+        branch: &BranchId,
+        decision_number: u32,
+        refusal: Option<&Refusal>,
+    ) -> bool {
+        // In a transaction that SQLite has ended, it would be written by itself.
+        if self.transaction.is_autocommit() {
+            return false;
+        }
+        let state = Branch::RolledBack { decision_number };
+        let written = journal::insert_decided(
+            self.transaction,
+            branch,
+            state,
+            (None, &[]),
+            refusal,
+            self.now,
+        );
+        if let Err(error) = &written {
+            tracing::error!(transaction = %branch.transaction, %error, "no tombstone was left");
+        }
+        written.is_ok()
+    }
+}
+
+fn vote(branch: &BranchId, vote: WireVote, output: Vec<u8>, committed: bool) -> LinkVote {
+    LinkVote {
+        transaction_id: branch.transaction.as_bytes().to_vec().into(),
+        branch: branch.number,
+        vote: vote.into(),
+        output: wire::output(output),
+        abort_reason: None,
+        committed,
+    }
+}
+
+/// A vote to abort.
+pub(crate) fn abort<R: ResourceManager>(branch: &BranchId, refusal: &Refusal) -> LinkVote {
+    refused::<R>(branch, refusal.code.into(), refusal.message.clone())
+}
+
+fn refused<R: ResourceManager>(branch: &BranchId, code: String, message: String) -> LinkVote {
+    let reason = AbortReason { code, message, participant: R::NAME.into() };
+    LinkVote { abort_reason: Some(reason), ..vote(branch, WireVote::Abort, Vec::new(), false) }
+}
+
+/// What is answered to a decision; nothing to a late one.
+pub(crate) fn acknowledge(decision: &Decision, settled: Settled) -> Option<LinkAcknowledgement> {
+    let (acknowledgement, message) = match settled {
+        Settled::Answer(acknowledgement) => (acknowledgement, String::new()),
+        Settled::Failed(message) => (Acknowledgement::Failed, message),
+        Settled::Late => return None,
+    };
+    Some(LinkAcknowledgement {
+        transaction_id: decision.branch.transaction.as_bytes().to_vec().into(),
+        branch: decision.branch.number,
+        acknowledgement: acknowledgement.into(),
+        message,
+        decision_number: decision.number,
+    })
+}

@@ -1,0 +1,157 @@
+//! Branches in doubt are asked about, and decisions that could not be applied are
+//! tried again. One periodic look at all undecided branches; nothing per branch.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use common::CoordinatorId;
+use tokio::{task::JoinHandle, time::Instant};
+
+use crate::{
+    ResourceManager,
+    engine::{self, Engine},
+    journal::{self, Doubt},
+    link::{self, MAX_INQUIRIES},
+    resolver, story,
+    wire::Decision,
+};
+
+/// Between two looks, and the age from which a branch is asked about.
+const LOOK: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+/// A look may take this part of the time.
+const SHARE: u32 = 20;
+const PAGE: usize = 1000;
+
+struct Backoff {
+    delay: Duration,
+    due: Instant,
+    asking: Option<JoinHandle<()>>,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { delay: LOOK, due: Instant::now(), asking: None }
+    }
+}
+
+impl Backoff {
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.due && self.asking.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn delay(&mut self) {
+        self.due = Instant::now() + self.delay;
+        self.delay = (self.delay * 2).min(LONGEST);
+    }
+}
+
+/// Until the shutdown.
+pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
+    let mut questions: HashMap<CoordinatorId, Backoff> = HashMap::new();
+    let mut retries = Backoff::default();
+    let mut pause = LOOK;
+    loop {
+        tokio::select! {
+            () = engine.shutdown.begun() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let before = Instant::now();
+        let doubts = match old_doubts(&engine).await {
+            Ok(doubts) => doubts,
+            Err(error) => {
+                tracing::warn!(%error, "the undecided branches could not be read");
+                continue;
+            }
+        };
+        engine.metrics.in_doubt.set(doubts.len().cast_signed() as i64);
+        if engine.has_not_mine() {
+            let undecided: HashSet<_> = doubts.iter().map(|doubt| doubt.branch).collect();
+            engine.keep_not_mine(&undecided);
+        }
+        let (decided, doubts): (Vec<_>, Vec<_>) =
+            doubts.into_iter().partition(|doubt| doubt.pending.is_some());
+        retry(&engine, &mut retries, &decided).await;
+        ask(&engine, &mut questions, doubts);
+        pause = LOOK.max(before.elapsed() * SHARE);
+    }
+}
+
+async fn old_doubts<R: ResourceManager>(
+    engine: &Engine<R>,
+) -> Result<Vec<Doubt>, common_store::ReadError> {
+    let now = engine::now();
+    let age = LOOK.as_millis() as i64;
+    let mut doubts = Vec::new();
+    let mut after = None;
+    loop {
+        let read = move |connection: &rusqlite::Connection| {
+            journal::undecided_page(connection, None, after.as_ref(), PAGE)
+        };
+        let page = engine.store.read(read).await?;
+        let Some(last) = page.last() else { return Ok(doubts) };
+        after = Some(last.branch);
+        // A wall clock that was set back makes branches of the future: they are old.
+        let is_old = |doubt: &Doubt| !(now - age..=now).contains(&doubt.prepared_at);
+        doubts.extend(page.into_iter().filter(is_old));
+    }
+}
+
+async fn retry<R: ResourceManager>(
+    engine: &Arc<Engine<R>>,
+    backoff: &mut Backoff,
+    decided: &[Doubt],
+) {
+    if decided.is_empty() {
+        *backoff = Backoff::default();
+        return;
+    }
+    if !backoff.is_due() {
+        return;
+    }
+    backoff.delay();
+    for some in decided.chunks(MAX_INQUIRIES) {
+        let decisions = some.iter().filter_map(|doubt| {
+            let pending = doubt.pending?;
+            let (commit, number) = (pending.commit, pending.number);
+            Some(Decision { branch: doubt.branch, commit, number, answers_doubt: true })
+        });
+        match engine.retry(decisions.collect()).await {
+            Ok(answers) => story::tell(&answers),
+            Err(error) => tracing::warn!(%error, "decisions could not be tried again"),
+        }
+    }
+}
+
+fn ask<R: ResourceManager>(
+    engine: &Arc<Engine<R>>,
+    questions: &mut HashMap<CoordinatorId, Backoff>,
+    doubts: Vec<Doubt>,
+) {
+    let mut by_coordinator: HashMap<CoordinatorId, Vec<Doubt>> = HashMap::new();
+    for doubt in doubts {
+        by_coordinator.entry(doubt.branch.coordinator).or_default().push(doubt);
+    }
+    questions.retain(|coordinator, _| by_coordinator.contains_key(coordinator));
+    for (coordinator, doubts) in by_coordinator {
+        let backoff = questions.entry(coordinator).or_default();
+        if !backoff.is_due() {
+            continue;
+        }
+        backoff.delay();
+        let Some(responses) = engine.links.get(&coordinator) else {
+            backoff.asking = Some(tokio::spawn(resolver::ask(Arc::clone(engine), doubts)));
+            continue;
+        };
+        for some in doubts.chunks(MAX_INQUIRIES) {
+            // A link that is full is asked over again later.
+            let Ok(permit) = responses.try_reserve() else { break };
+            if let Some(inquiries) = link::inquiries(engine, some) {
+                permit.send(Ok(inquiries));
+            }
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! What all ways in share: a batch of requests becomes one work of the store,
+//! and is answered when that is durable.
+//!
+//! Invariants:
+//! - Every batch passes the fence in the transaction that does it; an older run
+//!   changes nothing, however long its link has been open.
+//! - A newer run is written in the same transaction, so before any answer.
+//! - Decisions go before prepares: they free what is reserved.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use common::{
+    BranchId, CoordinatorId,
+    fence::{Admission, Run, admit},
+};
+use common_service::Shutdown;
+use common_store::{Store, Urgency, WriteError, crash_point};
+use proto::dtc::{AbortReason, Acknowledgement, LinkAcknowledgement, LinkVote, Vote};
+use rusqlite::Transaction;
+use tokio::sync::oneshot;
+use tonic::{Status, metadata::MetadataValue};
+
+use crate::{
+    Refusal, ResourceManager,
+    branches::{self, Branches, Effects, Settled},
+    journal,
+    limits::Limits,
+    links::Links,
+    metrics::Metrics,
+    wire::{Batch, Decision, Ended, Origin},
+};
+
+/// A participant at work.
+pub(crate) struct Engine<R> {
+    pub(crate) store: Store,
+    pub(crate) resource: R,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    pub(crate) links: Links,
+    pub(crate) shutdown: Shutdown,
+    /// Undecided branches, the batch that is being done included.
+    undecided: AtomicI64,
+    /// Branches that the one who was asked doesn't know.
+    not_mine: Mutex<HashSet<BranchId>>,
+    /// What coordinators told about the end of their transactions, until kept.
+    ended: Mutex<HashMap<CoordinatorId, Ended>>,
+}
+
+/// The answers to a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    pub(crate) votes: Vec<LinkVote>,
+    pub(crate) acknowledgements: Vec<LinkAcknowledgement>,
+    effects: Effects,
+}
+
+/// Why a batch was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error(
+        "coordinator {coordinator}: epoch {} (incarnation {}) was presented, but epoch {} (incarnation {}) is known; this run was replaced",
+        presented.epoch, presented.incarnation, known.epoch, known.incarnation
+    )]
+    Stale { coordinator: CoordinatorId, presented: Run, known: Run },
+    #[error("the storage failed: {0}")]
+    Storage(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl From<&Refused> for Status {
+    fn from(refused: &Refused) -> Self {
+        let message = refused.to_string();
+        match refused {
+            Refused::Stale { known, .. } => {
+                let mut status = Self::failed_precondition(message);
+                status.metadata_mut().insert("dtc-epoch", MetadataValue::from(known.epoch));
+                status
+            }
+            Refused::Storage(_) => Self::internal(message),
+            Refused::Write(_) => Self::unavailable(message),
+        }
+    }
+}
+
+impl<R: ResourceManager> Engine<R> {
+    pub(crate) async fn new(
+        store: Store,
+        resource: R,
+        limits: Limits,
+        metrics: Metrics,
+        shutdown: Shutdown,
+    ) -> Result<Arc<Self>, common_store::ReadError> {
+        let undecided = store.read(journal::count_undecided).await?;
+        metrics.undecided.set(undecided);
+        Ok(Arc::new(Self {
+            store,
+            resource,
+            limits,
+            metrics,
+            links: Links::default(),
+            shutdown,
+            undecided: AtomicI64::new(undecided),
+            not_mine: Mutex::default(),
+            ended: Mutex::default(),
+        }))
+    }
+
+    /// Does a batch and calls `done`, on the storage's thread, once that is durable.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        origin: Arc<Origin>,
+        batch: Batch<R>,
+        done: impl FnOnce(Result<Answers, Refused>) + Send + 'static,
+    ) {
+        if !batch.decisions.is_empty() {
+            crash_point!("participant-decision-received");
+        }
+        let engine = Arc::clone(self);
+        let weight = batch.len().max(1);
+        let work: common_store::Work = Box::new(move |transaction| {
+            let result = engine.admit(transaction, &origin).map(|()| {
+                let mut answers = engine.decide(transaction, &batch.decisions);
+                engine.prepare(transaction, &origin, &batch, &mut answers);
+                answers
+            });
+            Box::new(move |durable| done(engine.conclude(result, durable)))
+        });
+        self.store.submit(Urgency::Forced, weight, work);
+    }
+
+    /// Like [`Self::submit`], for callers that wait.
+    pub(crate) async fn perform(
+        self: &Arc<Self>,
+        origin: Arc<Origin>,
+        batch: Batch<R>,
+    ) -> Result<Answers, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.submit(origin, batch, move |result| drop(answer.send(result)));
+        answered.await.unwrap_or(Err(WriteError::Closed.into()))
+    }
+
+    /// Tries again what the domain could not do.
+    pub(crate) async fn retry(
+        self: &Arc<Self>,
+        decisions: Vec<Decision>,
+    ) -> Result<Answers, Refused> {
+        let (answer, answered) = oneshot::channel();
+        let engine = Arc::clone(self);
+        self.metrics.retries.inc_by(decisions.len() as u64);
+        let work: common_store::Work = Box::new(move |transaction| {
+            let answers = engine.decide(transaction, &decisions);
+            Box::new(move |durable| drop(answer.send(engine.conclude(Ok(answers), durable))))
+        });
+        self.store.submit(Urgency::Forced, 1, work);
+        answered.await.unwrap_or(Err(WriteError::Closed.into()))
+    }
+
+    fn admit(&self, transaction: &Transaction<'_>, origin: &Origin) -> Result<(), Refused> {
+        let known = journal::highest_run(transaction, &origin.coordinator)?;
+        match (admit(known.as_ref(), &origin.run), known) {
+            (Admission::Stale, Some(known)) => {
+                self.metrics.stale_refusals.inc();
+                let (coordinator, presented) = (origin.coordinator, origin.run);
+                Err(Refused::Stale { coordinator, presented, known })
+            }
+            (Admission::Newer, _) => {
+                journal::keep_highest_run(transaction, &origin.coordinator, &origin.run)?;
+                Ok(())
+            }
+            (Admission::Current | Admission::Stale, _) => Ok(()),
+        }
+    }
+
+    fn decide(&self, transaction: &Transaction<'_>, decisions: &[Decision]) -> Answers {
+        let mut branches = self.branches(transaction);
+        let mut acknowledgements = Vec::with_capacity(decisions.len());
+        for decision in decisions {
+            let settled = match transaction.is_autocommit() {
+                true => Settled::Failed("the storage rolled the batch back".into()),
+                false => branches.settle(decision),
+            };
+            acknowledgements.extend(branches::acknowledge(decision, settled));
+        }
+        let effects = branches.effects;
+        self.undecided.fetch_add(effects.undecided, Relaxed);
+        Answers { votes: Vec::new(), acknowledgements, effects }
+    }
+
+    fn prepare(
+        &self,
+        transaction: &Transaction<'_>,
+        origin: &Origin,
+        batch: &Batch<R>,
+        answers: &mut Answers,
+    ) {
+        let mut branches = self.branches(transaction);
+        let mut undecided = self.undecided.load(Relaxed);
+        let disk = (!self.store.has_room()).then(disk_full);
+        answers.votes.reserve(batch.prepares.len());
+        for request in &batch.prepares {
+            if transaction.is_autocommit() {
+                answers.votes.push(branches::abort::<R>(&request.branch, &disk_full()));
+                continue;
+            }
+            let limit = self.limits.max_undecided;
+            let bound = (undecided >= limit && !request.one_phase).then(|| {
+                let message = format!(
+                    "this participant has {undecided} undecided branches, the limit is {limit}"
+                );
+                Refusal::new("TOO_MANY_UNDECIDED", message)
+            });
+            let before = branches.effects.undecided;
+            let vote = branches.prepare(origin, request, disk.as_ref().or(bound.as_ref()));
+            undecided += branches.effects.undecided - before;
+            answers.votes.push(vote);
+        }
+        let effects = branches.effects;
+        self.undecided.fetch_add(effects.undecided, Relaxed);
+        answers.effects.add(effects);
+    }
+
+    fn branches<'a>(&'a self, transaction: &'a Transaction<'a>) -> Branches<'a, R> {
+        Branches { resource: &self.resource, transaction, now: now(), effects: Effects::default() }
+    }
+
+    /// What may be said, now that the fate of the batch is known.
+    fn conclude(
+        &self,
+        result: Result<Answers, Refused>,
+        durable: Result<(), WriteError>,
+    ) -> Result<Answers, Refused> {
+        let mut answers = result?;
+        if let Err(error) = durable {
+            self.undecided.fetch_sub(answers.effects.undecided, Relaxed);
+            if answers.votes.is_empty() && answers.acknowledgements.is_empty() {
+                return Err(error.into());
+            }
+            answers.take_back::<R>(&error);
+            return Ok(answers);
+        }
+        if answers.votes.iter().any(|vote| vote.vote() == Vote::Commit) {
+            crash_point!("participant-prepared-durable");
+        }
+        if !answers.acknowledgements.is_empty() {
+            crash_point!("participant-applied");
+        }
+        self.metrics.undecided.set(self.undecided.load(Relaxed));
+        self.count(&answers);
+        Ok(answers)
+    }
+
+    fn count(&self, answers: &Answers) {
+        let votes = &self.metrics.votes;
+        for vote in &answers.votes {
+            match vote.vote() {
+                Vote::Commit => votes.commit.inc(),
+                Vote::ReadOnly => votes.read_only.inc(),
+                Vote::Abort | Vote::Unspecified => votes.abort.inc(),
+            }
+        }
+        self.metrics.commits.inc_by(answers.effects.commits);
+        self.metrics.rollbacks.inc_by(answers.effects.rollbacks);
+        self.metrics.domain_errors.inc_by(answers.effects.domain_errors);
+    }
+
+    /// Notes branches that nobody decides, until somebody does.
+    pub(crate) fn note_not_mine(&self, branches: &[BranchId]) {
+        for branch in branches {
+            tracing::warn!(
+                transaction = %branch.transaction, branch = branch.number,
+                coordinator = %branch.coordinator,
+                "in doubt, and the coordinator that was asked does not know the run that prepared it; the branch stays in doubt"
+            );
+        }
+        let mut not_mine = self.not_mine.lock().unwrap_or_else(PoisonError::into_inner);
+        not_mine.extend(branches);
+        self.metrics.not_mine.set(not_mine.len().cast_signed() as i64);
+    }
+
+    /// Forgets what was noted of branches that are not among the undecided ones.
+    pub(crate) fn keep_not_mine(&self, undecided: &HashSet<BranchId>) {
+        let mut not_mine = self.not_mine.lock().unwrap_or_else(PoisonError::into_inner);
+        not_mine.retain(|branch| undecided.contains(branch));
+        self.metrics.not_mine.set(not_mine.len().cast_signed() as i64);
+    }
+
+    pub(crate) fn has_not_mine(&self) -> bool {
+        !self.not_mine.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// What a coordinator told about the end of its transactions.
+    pub(crate) fn note_ended(&self, coordinator: CoordinatorId, ended: Ended) {
+        let mut noted = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.insert(coordinator, ended);
+    }
+
+    pub(crate) fn take_ended(&self) -> HashMap<CoordinatorId, Ended> {
+        std::mem::take(&mut self.ended.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Answers {
+    /// Nothing of the batch is in the file.
+    fn take_back<R: ResourceManager>(&mut self, error: &WriteError) {
+        let Refusal { code, message } = disk_full();
+        for vote in &mut self.votes {
+            let (code, participant) = (code.into(), R::NAME.into());
+            let reason = AbortReason { code, message: message.clone(), participant };
+            *vote = LinkVote {
+                transaction_id: std::mem::take(&mut vote.transaction_id),
+                branch: vote.branch,
+                vote: Vote::Abort.into(),
+                output: None,
+                abort_reason: Some(reason),
+                committed: false,
+            };
+        }
+        for acknowledgement in &mut self.acknowledgements {
+            acknowledgement.set_acknowledgement(Acknowledgement::Failed);
+            acknowledgement.message = error.to_string();
+        }
+    }
+}
+
+impl Effects {
+    fn add(&mut self, more: Self) {
+        self.undecided += more.undecided;
+        self.commits += more.commits;
+        self.rollbacks += more.rollbacks;
+        self.domain_errors += more.domain_errors;
+    }
+}
+
+fn disk_full() -> Refusal {
+    let message = "the participant's disk has too little room for another promise";
+    Refusal::new("DISK_FULL", message)
+}
+
+/// The wall clock in milliseconds, for people and for retention.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

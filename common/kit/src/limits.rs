@@ -1,0 +1,18 @@
+//! What a participant accepts, and for how long it remembers.
+
+use std::time::Duration;
+
+/// Bounds and times of a participant.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// Bytes of a branch's payload.
+    pub(crate) max_payload: usize,
+    /// Branches that may be prepared and undecided.
+    pub(crate) max_undecided: i64,
+    /// How long a decided branch is kept after its coordinator told the end.
+    pub(crate) retention: Duration,
+    /// Bytes of the journal above which ended branches go sooner.
+    pub(crate) retention_bytes: u64,
+    /// Where outcomes can be asked for where no address came with the branch.
+    pub(crate) coordinator: Option<tonic::transport::Endpoint>,
+}

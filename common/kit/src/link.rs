@@ -1,0 +1,211 @@
+//! A coordinator's link: requests in batches one way, answers and questions the
+//! other.
+//!
+//! Invariants:
+//! - Each batch that comes is one work of the storage; a bounded number of them
+//!   is under way, and the next is read when an answer has gone out.
+//! - A message that goes out is smaller than what gRPC accepts.
+//! - Whatever ends the link, what was accepted is done.
+
+use std::sync::Arc;
+
+use futures::future::try_join3;
+use prost::Message;
+use proto::dtc::{LinkHello, LinkInquiry, LinkRequest, LinkResponse};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tonic::{Status, Streaming};
+
+use crate::{
+    ResourceManager,
+    engine::{Answers, Engine, Refused},
+    journal::{self, Doubt},
+    links::Responses,
+    story,
+    wire::{Batch, Origin},
+};
+
+/// Batches that are under way on one link.
+const IN_FLIGHT: usize = 16;
+/// Bytes; gRPC's own limit is 4 MiB.
+const MAX_MESSAGE: usize = 3 << 20;
+/// Questions in a message.
+pub(crate) const MAX_INQUIRIES: usize = 1000;
+/// Batches' answers that are merged into one message at most.
+const MERGED: usize = 64;
+
+type Answered = (Result<Answers, Refused>, OwnedSemaphorePermit);
+
+/// Serves a link until either side ends it.
+pub(crate) async fn run<R: ResourceManager>(
+    engine: Arc<Engine<R>>,
+    requests: Streaming<LinkRequest>,
+    responses: Responses,
+) {
+    if let Err(status) = serve(&engine, requests, &responses).await {
+        tracing::info!(code = ?status.code(), message = status.message(), "the link ends");
+        let _ = responses.send(Err(status)).await;
+    }
+}
+
+async fn serve<R: ResourceManager>(
+    engine: &Arc<Engine<R>>,
+    mut requests: Streaming<LinkRequest>,
+    responses: &Responses,
+) -> Result<(), Status> {
+    let first = tokio::select! {
+        () = engine.shutdown.begun() => None,
+        message = requests.message() => message?,
+    };
+    let Some(mut first) = first else { return Ok(()) };
+    let origin = Arc::new(Origin::parse("hello", first.hello.take().as_ref())?);
+    let coordinator = origin.coordinator;
+    // Refused here, or kept: only then is anything answered.
+    let admitted = engine.perform(Arc::clone(&origin), Batch::default()).await;
+    admitted.map_err(|refused| Status::from(&refused))?;
+    tracing::info!(%coordinator, epoch = origin.run.epoch, "linked");
+    let (_place, replaced) = engine.links.open(coordinator, responses.clone());
+
+    let hello = LinkHello { journal_id: engine.store.identity().id.to_vec().into() };
+    send(responses, LinkResponse { hello: Some(hello), ..LinkResponse::default() }).await?;
+    let (answered, answers) = mpsc::unbounded_channel();
+    let reading = async {
+        tokio::select! {
+            result = read(engine, &origin, first, requests, answered) => result,
+            _ = replaced => Err(Status::aborted("another link of this coordinator took its place")),
+        }
+    };
+    try_join3(reading, write(answers, responses), ask_all(engine, &origin, responses)).await?;
+    tracing::info!(%coordinator, "unlinked");
+    Ok(())
+}
+
+async fn read<R: ResourceManager>(
+    engine: &Arc<Engine<R>>,
+    origin: &Arc<Origin>,
+    first: LinkRequest,
+    mut requests: Streaming<LinkRequest>,
+    answered: mpsc::UnboundedSender<Answered>,
+) -> Result<(), Status> {
+    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
+    let mut next = Some(first);
+    while let Some(request) = next {
+        if request.hello.is_some() {
+            return Err(Status::invalid_argument("hello: only the first message has one"));
+        }
+        let (batch, aside) =
+            Batch::from_link(origin.coordinator, request, engine.limits.max_payload)?;
+        if !aside.not_mine.is_empty() {
+            engine.note_not_mine(&aside.not_mine);
+        }
+        if let Some(ended) = aside.ended {
+            engine.note_ended(origin.coordinator, ended);
+        }
+        if !batch.is_empty() {
+            let permit = Arc::clone(&in_flight).acquire_owned().await;
+            let permit = permit.map_err(|_| Status::internal("the link is closed"))?;
+            let answered = answered.clone();
+            engine.submit(Arc::clone(origin), batch, move |result| {
+                let _ = answered.send((result, permit));
+            });
+        }
+        next = tokio::select! {
+            () = engine.shutdown.begun() => None,
+            message = requests.message() => message?,
+        };
+    }
+    Ok(())
+}
+
+/// Sends answers, those of several batches in one message where they queued up.
+async fn write(
+    mut answers: mpsc::UnboundedReceiver<Answered>,
+    responses: &Responses,
+) -> Result<(), Status> {
+    let mut batches = Vec::with_capacity(MERGED);
+    while answers.recv_many(&mut batches, MERGED).await > 0 {
+        let mut response = LinkResponse::default();
+        let mut size = 0;
+        let mut permits = Vec::with_capacity(batches.len());
+        for (result, permit) in batches.drain(..) {
+            permits.push(permit);
+            let answers = result.map_err(|refused| Status::from(&refused))?;
+            story::tell(&answers);
+            for vote in answers.votes {
+                flush(&mut response, &mut size, vote.encoded_len(), responses).await?;
+                response.votes.push(vote);
+            }
+            for acknowledgement in answers.acknowledgements {
+                flush(&mut response, &mut size, acknowledgement.encoded_len(), responses).await?;
+                response.acknowledgements.push(acknowledgement);
+            }
+        }
+        if size > 0 {
+            send(responses, response).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes room for another `more` bytes.
+async fn flush(
+    response: &mut LinkResponse,
+    size: &mut usize,
+    more: usize,
+    responses: &Responses,
+) -> Result<(), Status> {
+    // A few bytes of framing come with each entry.
+    let more = more + 8;
+    if *size > 0 && *size + more > MAX_MESSAGE {
+        send(responses, std::mem::take(response)).await?;
+        *size = 0;
+    }
+    *size += more;
+    Ok(())
+}
+
+async fn send(responses: &Responses, response: LinkResponse) -> Result<(), Status> {
+    responses.send(Ok(response)).await.map_err(|_| Status::cancelled("the coordinator hung up"))
+}
+
+/// A new link asks about everything that is undecided.
+async fn ask_all<R: ResourceManager>(
+    engine: &Engine<R>,
+    origin: &Origin,
+    responses: &Responses,
+) -> Result<(), Status> {
+    let coordinator = origin.coordinator;
+    let mut after = None;
+    loop {
+        let page = engine
+            .store
+            .read(move |connection| {
+                let of = Some(coordinator);
+                journal::undecided_page(connection, of, after.as_ref(), MAX_INQUIRIES)
+            })
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.branch);
+        if let Some(inquiries) = inquiries(engine, &page) {
+            send(responses, inquiries).await?;
+        }
+    }
+}
+
+/// Questions about those that have no decision yet.
+pub(crate) fn inquiries<R>(engine: &Engine<R>, doubts: &[Doubt]) -> Option<LinkResponse> {
+    let undecided = doubts.iter().filter(|doubt| doubt.pending.is_none());
+    let inquiries: Vec<_> = undecided
+        .map(|doubt| {
+            story::asked(doubt);
+            LinkInquiry {
+                transaction_id: doubt.branch.transaction.as_bytes().to_vec().into(),
+                branch: doubt.branch.number,
+                epoch: doubt.run.epoch,
+                incarnation: doubt.run.incarnation.as_bytes().to_vec().into(),
+            }
+        })
+        .collect();
+    engine.metrics.inquiries.inc_by(inquiries.len() as u64);
+    (!inquiries.is_empty()).then(|| LinkResponse { inquiries, ..LinkResponse::default() })
+}

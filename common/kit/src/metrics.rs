@@ -1,0 +1,62 @@
+//! What `/metrics` shows of a participant, beside its storage.
+
+use common_store::{StatisticsCollector, Store};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Counters and gauges; all begin at 0 when the process starts.
+pub(crate) struct Metrics {
+    pub(crate) votes: Votes,
+    pub(crate) commits: IntCounter,
+    pub(crate) rollbacks: IntCounter,
+    pub(crate) undecided: IntGauge,
+    pub(crate) in_doubt: IntGauge,
+    pub(crate) not_mine: IntGauge,
+    pub(crate) stale_refusals: IntCounter,
+    pub(crate) domain_errors: IntCounter,
+    pub(crate) retries: IntCounter,
+    pub(crate) inquiries: IntCounter,
+    pub(crate) forgotten: IntCounter,
+}
+
+/// Prepares by their answer.
+pub(crate) struct Votes {
+    pub(crate) commit: IntCounter,
+    pub(crate) read_only: IntCounter,
+    pub(crate) abort: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry, store: &Store) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(format!("dtc_participant_{name}"), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(format!("dtc_participant_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let options = Opts::new("dtc_participant_prepares_total", "Prepares, by their vote");
+        let votes = IntCounterVec::new(options, &["vote"])?;
+        registry.register(Box::new(votes.clone()))?;
+        registry.register(Box::new(StatisticsCollector::new(store)?))?;
+        Ok(Self {
+            votes: Votes {
+                commit: votes.with_label_values(&["commit"]),
+                read_only: votes.with_label_values(&["read_only"]),
+                abort: votes.with_label_values(&["abort"]),
+            },
+            commits: counter("commits_total", "Branches that were committed")?,
+            rollbacks: counter("rollbacks_total", "Prepared branches that were rolled back")?,
+            undecided: gauge("undecided", "Branches that are prepared and undecided")?,
+            in_doubt: gauge("in_doubt", "Undecided branches that have waited for a second")?,
+            not_mine: gauge("not_mine", "Branches in doubt that no coordinator knows")?,
+            stale_refusals: counter("stale_refusals_total", "Batches of replaced coordinators")?,
+            domain_errors: counter("domain_errors_total", "Failures of the domain's own code")?,
+            retries: counter("retries_total", "Decisions that were tried again here")?,
+            inquiries: counter("inquiries_total", "Branches in doubt that were asked about")?,
+            forgotten: counter("forgotten_total", "Decided branches that retention removed")?,
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! What a participant has to write itself: its domain.
+
+use common::BranchId;
+use prost::{Message, Name};
+use rusqlite::Transaction;
+
+/// The resource that a participant manages: stock, accounts, orders.
+///
+/// All methods get the SQLite transaction in which the kit writes its own
+/// journal, so that record and effect are one atomic write. They run on the
+/// storage's thread: no waiting, no I/O but the transaction. What they wrote is
+/// undone when they return an error.
+pub trait ResourceManager: Send + Sync + 'static {
+    /// The participant's role, such as `inventory`: names its file, and the
+    /// reasons of its refusals.
+    const NAME: &'static str;
+    /// `CREATE TABLE IF NOT EXISTS ...` for the domain's own tables; run at every
+    /// start.
+    const SCHEMA: &'static str;
+    /// What a client asks a branch to do.
+    type Payload: Message + Name + Default;
+    /// What prepare finds out and commit and rollback need; `()` for nothing.
+    type Output: Message + Default;
+
+    /// Checks the payload and reserves what it needs. [`Vote::Commit`] is a
+    /// promise: commit and rollback of what was reserved must be possible
+    /// whatever happens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] is the same as [`Vote::Abort`]; the others are votes to
+    /// abort too, and counted as the domain's failures.
+    fn prepare(
+        &self,
+        transaction: &Transaction<'_>,
+        branch: &BranchId,
+        payload: &Self::Payload,
+    ) -> Result<Vote<Self::Output>, Error>;
+
+    /// Makes what was reserved final. Cannot refuse.
+    ///
+    /// # Errors
+    ///
+    /// An error is not acknowledged; the kit tries again until it succeeds.
+    fn commit(
+        &self,
+        transaction: &Transaction<'_>,
+        branch: &BranchId,
+        payload: &Self::Payload,
+        output: &Self::Output,
+    ) -> Result<(), Error>;
+
+    /// Gives back what was reserved. Cannot refuse.
+    ///
+    /// # Errors
+    ///
+    /// An error is not acknowledged; the kit tries again until it succeeds.
+    fn rollback(
+        &self,
+        transaction: &Transaction<'_>,
+        branch: &BranchId,
+        payload: &Self::Payload,
+        output: &Self::Output,
+    ) -> Result<(), Error>;
+}
+
+/// The answer to prepare.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Vote<O> {
+    /// Reserved; the output is handed back with the decision.
+    Commit(O),
+    /// Nothing was changed or reserved, and nothing that was checked has to
+    /// stay as it is: no second phase.
+    ReadOnly,
+    /// It cannot be done.
+    Abort(Refusal),
+}
+
+/// Why a branch cannot be done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// A constant in capitals, such as `OUT_OF_STOCK`.
+    pub code: &'static str,
+    /// A sentence: which field, which value, what would be right.
+    pub message: String,
+}
+
+impl Refusal {
+    /// With a code in capitals and a sentence.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// Why a domain's method failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Prepare only: it cannot be done.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// SQLite says no.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The tables hold what they should not.
+    #[error("the tables are inconsistent: {0}")]
+    Inconsistent(&'static str),
+}

@@ -1,0 +1,148 @@
+//! The gRPC service: three calls and the link.
+
+use std::sync::Arc;
+
+use common::{BranchId, JournalId};
+use proto::dtc::{
+    self, Acknowledgement, CommitRequest, CommitResponse, LinkAcknowledgement, LinkRequest,
+    LinkResponse, PrepareRequest, PrepareResponse, RollbackRequest, RollbackResponse,
+    participant_service_server::ParticipantService,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    ResourceManager,
+    engine::Engine,
+    link, story,
+    wire::{self, Batch, Decision, Origin, Prepare},
+};
+
+/// Messages that wait for the network on one link.
+const QUEUED: usize = 16;
+
+pub(crate) struct Service<R> {
+    pub(crate) engine: Arc<Engine<R>>,
+}
+
+impl<R: ResourceManager> Service<R> {
+    fn journal_id(&self) -> String {
+        JournalId::from_bytes(self.engine.store.identity().id).to_string()
+    }
+
+    async fn settle(
+        &self,
+        origin: Option<&dtc::Origin>,
+        transaction: &str,
+        number: u32,
+        (commit, decision_number): (bool, u32),
+    ) -> Result<LinkAcknowledgement, Status> {
+        let origin = Origin::parse("origin", origin)?;
+        let branch = branch(&origin, transaction, number)?;
+        let number = wire::decision_number("decision_number", decision_number)?;
+        let decisions = vec![Decision { branch, commit, number, answers_doubt: false }];
+        let batch = Batch { decisions, ..Batch::default() };
+        let answers = self.engine.perform(Arc::new(origin), batch).await;
+        let mut answers = answers.map_err(|refused| Status::from(&refused))?;
+        story::tell(&answers);
+        answers.acknowledgements.pop().ok_or_else(|| {
+            Status::failed_precondition(format!(
+                "branch {branch}: decision_number {number} is late, a newer decision is known"
+            ))
+        })
+    }
+}
+
+fn branch(origin: &Origin, transaction: &str, number: u32) -> Result<BranchId, Status> {
+    let transaction = wire::uuid("transaction_id", transaction)?;
+    Ok(BranchId { coordinator: origin.coordinator, transaction, number })
+}
+
+fn unexpected(told: &LinkAcknowledgement) -> Status {
+    Status::internal(match told.message.as_str() {
+        "" => "the branch could not be settled",
+        message => message,
+    })
+}
+
+#[tonic::async_trait]
+impl<R: ResourceManager> ParticipantService for Service<R> {
+    type LinkStream = ReceiverStream<Result<LinkResponse, Status>>;
+
+    async fn prepare(
+        &self,
+        request: Request<PrepareRequest>,
+    ) -> Result<Response<PrepareResponse>, Status> {
+        let request = request.into_inner();
+        let origin = Origin::parse("origin", request.origin.as_ref())?;
+        let prepare = Prepare {
+            branch: branch(&origin, &request.transaction_id, request.branch)?,
+            payload: wire::decode::<R>(request.payload.as_ref(), self.engine.limits.max_payload),
+            one_phase: request.one_phase,
+        };
+        let batch = Batch { prepares: vec![prepare], ..Batch::default() };
+        let answers = self.engine.perform(Arc::new(origin), batch).await;
+        let mut answers = answers.map_err(|refused| Status::from(&refused))?;
+        story::tell(&answers);
+        let vote = answers.votes.pop();
+        let vote = vote.ok_or_else(|| Status::internal("the branch was not voted on"))?;
+        Ok(Response::new(PrepareResponse {
+            vote: vote.vote,
+            output: vote.output,
+            abort_reason: vote.abort_reason,
+            journal_id: self.journal_id(),
+            committed: vote.committed,
+        }))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<CommitRequest>,
+    ) -> Result<Response<CommitResponse>, Status> {
+        let CommitRequest { origin, transaction_id, branch, decision_number, .. } =
+            request.into_inner();
+        let decision = (true, decision_number);
+        let told = self.settle(origin.as_ref(), &transaction_id, branch, decision).await?;
+        match told.acknowledgement() {
+            Acknowledgement::Committed => {
+                Ok(Response::new(CommitResponse { journal_id: self.journal_id() }))
+            }
+            Acknowledgement::RolledBack => Err(Status::aborted(format!(
+                "ROLLED_BACK: branch {transaction_id}/{branch} was rolled back here before"
+            ))),
+            Acknowledgement::Unknown => Err(Status::not_found(format!(
+                "branch {transaction_id}/{branch} is not known to journal {}",
+                self.journal_id()
+            ))),
+            Acknowledgement::Failed | Acknowledgement::Unspecified => Err(unexpected(&told)),
+        }
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<RollbackRequest>,
+    ) -> Result<Response<RollbackResponse>, Status> {
+        let RollbackRequest { origin, transaction_id, branch, decision_number, .. } =
+            request.into_inner();
+        let decision = (false, decision_number);
+        let told = self.settle(origin.as_ref(), &transaction_id, branch, decision).await?;
+        let committed = match told.acknowledgement() {
+            Acknowledgement::RolledBack => false,
+            Acknowledgement::Committed => true,
+            Acknowledgement::Unknown | Acknowledgement::Failed | Acknowledgement::Unspecified => {
+                return Err(unexpected(&told));
+            }
+        };
+        Ok(Response::new(RollbackResponse { journal_id: self.journal_id(), committed }))
+    }
+
+    async fn link(
+        &self,
+        request: Request<Streaming<LinkRequest>>,
+    ) -> Result<Response<Self::LinkStream>, Status> {
+        let (responses, stream) = mpsc::channel(QUEUED);
+        tokio::spawn(link::run(Arc::clone(&self.engine), request.into_inner(), responses));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}

@@ -1,0 +1,120 @@
+use proto::dtc::{Acknowledgement, Vote};
+use tonic::Code;
+
+use super::*;
+use crate::wire::{self, Batch, Decision, Origin, Prepare};
+
+#[tokio::test]
+async fn bad_and_large_payloads_are_votes_to_abort() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { max_payload: 100, ..limits() };
+    let bench = Bench::open_with(folder.path(), limits, options()).await;
+    let typed = |bytes: Vec<u8>| Some(Payload { kind: Some(payload::Kind::Typed(bytes.into())) });
+    let bad = PrepareRequest { payload: typed(vec![0xFF; 9]), ..prepare(1, 1) };
+    assert_eq!(code(&bench.send(bad).await.unwrap()), "BAD_PAYLOAD");
+    let none = PrepareRequest { payload: None, ..prepare(2, 1) };
+    assert_eq!(code(&bench.send(none).await.unwrap()), "BAD_PAYLOAD");
+    let large = PrepareRequest { payload: typed(vec![0; 101]), ..prepare(3, 1) };
+    let response = bench.send(large).await.unwrap();
+    assert_eq!(code(&response), "PAYLOAD_TOO_LARGE");
+    assert!(response.abort_reason.unwrap().message.contains("limit is 100"));
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn undecided_branches_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { max_undecided: 2, ..limits() };
+    let bench = Bench::open_with(folder.path(), limits, options()).await;
+    bench.prepare(1, 1).await;
+    bench.prepare(2, 1).await;
+    let response = bench.prepare(3, 1).await;
+    assert_eq!(code(&response), "TOO_MANY_UNDECIDED");
+    assert!(response.abort_reason.unwrap().message.contains("limit is 2"));
+    assert_eq!(bench.prepare(2, 1).await.vote(), Vote::Commit, "a duplicate takes no more room");
+    bench.commit(1).await.unwrap();
+    assert_eq!(bench.prepare(3, 1).await.vote(), Vote::Commit);
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_promises_and_not_decisions() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::open(&folder).await;
+    bench.prepare(1, 30).await;
+    bench.prepare(2, 30).await;
+    bench.close().await;
+    let full = Options { min_free: u64::MAX, ..options() };
+    let bench = Bench::open_with(folder.path(), limits(), full).await;
+    assert_eq!(code(&bench.prepare(3, 1).await), "DISK_FULL");
+    bench.commit(1).await.unwrap();
+    bench.rollback(2).await.unwrap();
+    assert_eq!(bench.till().await, (70, 0));
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_domain_that_fails_in_prepare_votes_to_abort_and_its_neighbours_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::open(&folder).await;
+    bench.prepare(1, 30).await;
+    bench.till.fail_prepare.store(true, SeqCst);
+    let origin = Arc::new(Origin::parse("origin", Some(&origin())).unwrap());
+    let branch = |number| BranchId {
+        coordinator: coordinator(),
+        transaction: transaction(number),
+        number: 0,
+    };
+    let batch = Batch {
+        prepares: vec![Prepare {
+            branch: branch(2),
+            payload: wire::decode(Some(&typed(5)), 1000),
+            one_phase: false,
+        }],
+        decisions: vec![
+            Decision { branch: branch(1), commit: true, number: 1, answers_doubt: false },
+            Decision { branch: branch(3), commit: true, number: 1, answers_doubt: false },
+        ],
+    };
+    let answers = bench.engine.perform(origin, batch).await.unwrap();
+    let told: Vec<_> = answers.acknowledgements.iter().map(|a| a.acknowledgement()).collect();
+    assert_eq!(told, [Acknowledgement::Committed, Acknowledgement::Unknown]);
+    assert_eq!(answers.votes[0].vote(), Vote::Abort);
+    assert_eq!(answers.votes[0].abort_reason.as_ref().unwrap().code, "PARTICIPANT_ERROR");
+    assert_eq!(bench.till().await, (70, 0));
+    assert_eq!(bench.engine.metrics.domain_errors.get(), 1);
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_domain_that_fails_in_commit_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::open(&folder).await;
+    bench.prepare(1, 30).await;
+    bench.till.fail_settle.store(true, SeqCst);
+    let status = bench.commit(1).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert!(status.message().contains("as the test wants"), "{status}");
+    assert_eq!(bench.till().await, (100, 30));
+    bench.close().await;
+
+    // The decision is kept, so nobody has to tell it again.
+    let bench = Bench::open(&folder).await.with_tasks();
+    bench.wait_for_till((70, 0)).await;
+    bench.commit(1).await.unwrap();
+    assert_eq!(bench.engine.metrics.retries.get(), 1);
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_decision_that_could_not_be_applied_works_when_it_is_sent_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::open(&folder).await;
+    bench.prepare(1, 30).await;
+    bench.till.fail_settle.store(true, SeqCst);
+    assert!(bench.rollback(1).await.is_err());
+    bench.till.fail_settle.store(false, SeqCst);
+    assert!(!bench.rollback(1).await.unwrap());
+    assert_eq!(bench.till().await, (100, 0));
+    bench.close().await;
+}

@@ -1,0 +1,219 @@
+//! From the wire's messages to what the kit works with, and the words for what
+//! is wrong with them.
+
+use std::str::FromStr;
+
+use bytes::Bytes;
+use common::{BranchId, CoordinatorId, TransactionId, fence::Run};
+use prost::Message as _;
+use proto::dtc::{self, LinkRequest, Payload, payload};
+use tonic::Status;
+
+use crate::{Refusal, ResourceManager};
+
+/// Who speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) coordinator: CoordinatorId,
+    pub(crate) run: Run,
+    pub(crate) recovery_address: String,
+}
+
+pub(crate) struct Prepare<R: ResourceManager> {
+    pub(crate) branch: BranchId,
+    pub(crate) payload: Result<Decoded<R>, Refusal>,
+    pub(crate) one_phase: bool,
+}
+
+/// A payload and its canonical encoding.
+pub(crate) struct Decoded<R: ResourceManager> {
+    pub(crate) message: R::Payload,
+    pub(crate) bytes: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) branch: BranchId,
+    pub(crate) commit: bool,
+    pub(crate) number: u32,
+    /// The answer to a question: it counts for a branch that is undecided only.
+    pub(crate) answers_doubt: bool,
+}
+
+/// What is done in one transaction: decisions, then prepares.
+pub(crate) struct Batch<R: ResourceManager> {
+    pub(crate) decisions: Vec<Decision>,
+    pub(crate) prepares: Vec<Prepare<R>>,
+}
+
+/// What came beside a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Aside {
+    pub(crate) not_mine: Vec<BranchId>,
+    pub(crate) ended: Option<Ended>,
+}
+
+/// All transactions before `before` have ended, except some.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) before: TransactionId,
+    pub(crate) except: Vec<TransactionId>,
+}
+
+impl<R: ResourceManager> Default for Batch<R> {
+    fn default() -> Self {
+        Self { decisions: Vec::new(), prepares: Vec::new() }
+    }
+}
+
+impl<R: ResourceManager> Batch<R> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.decisions.is_empty() && self.prepares.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.decisions.len() + self.prepares.len()
+    }
+
+    /// A link's message. Transactions of a link are its coordinator's.
+    pub(crate) fn from_link(
+        coordinator: CoordinatorId,
+        request: LinkRequest,
+        max_payload: usize,
+    ) -> Result<(Self, Aside), Status> {
+        let branch = |field: &str, transaction: &Bytes, number: u32| {
+            let transaction = TransactionId::from_slice(transaction)
+                .ok_or_else(|| no_id(&format!("{field}.transaction_id"), transaction))?;
+            Ok::<_, Status>(BranchId { coordinator, transaction, number })
+        };
+        let decision = |field: &str, transaction: &Bytes, number: u32, decision: u32, commit| {
+            let number_field = format!("{field}.decision_number");
+            Ok::<_, Status>(Decision {
+                branch: branch(field, transaction, number)?,
+                commit,
+                number: decision_number(&number_field, decision)?,
+                answers_doubt: false,
+            })
+        };
+        let mut batch = Self::default();
+        let mut aside = Aside::default();
+        batch.decisions.reserve(request.commits.len() + request.rollbacks.len());
+        for commit in &request.commits {
+            let (id, of) = (&commit.transaction_id, commit.branch);
+            batch.decisions.push(decision("commits", id, of, commit.decision_number, true)?);
+        }
+        for rollback in &request.rollbacks {
+            let (id, of) = (&rollback.transaction_id, rollback.branch);
+            batch.decisions.push(decision("rollbacks", id, of, rollback.decision_number, false)?);
+        }
+        for outcome in &request.outcomes {
+            let branch = branch("outcomes", &outcome.transaction_id, outcome.branch)?;
+            match outcome.outcome() {
+                dtc::BranchOutcome::NotMine => aside.not_mine.push(branch),
+                told => batch.decisions.extend(answer(branch, told, outcome.decision_number)),
+            }
+        }
+        batch.prepares.reserve(request.prepares.len());
+        for prepare in &request.prepares {
+            batch.prepares.push(Prepare {
+                branch: branch("prepares", &prepare.transaction_id, prepare.branch)?,
+                payload: decode::<R>(prepare.payload.as_ref(), max_payload),
+                one_phase: prepare.one_phase,
+            });
+        }
+        if !request.ended_before.is_empty() {
+            let id = |field, bytes: &Bytes| {
+                TransactionId::from_slice(bytes).ok_or_else(|| no_id(field, bytes))
+            };
+            let except = request.ended_except.iter().map(|bytes| id("ended_except", bytes));
+            aside.ended = Some(Ended {
+                before: id("ended_before", &request.ended_before)?,
+                except: except.collect::<Result<_, _>>()?,
+            });
+        }
+        Ok((batch, aside))
+    }
+}
+
+impl Origin {
+    pub(crate) fn parse(field: &str, origin: Option<&dtc::Origin>) -> Result<Self, Status> {
+        let Some(origin) = origin else {
+            return Err(Status::invalid_argument(format!(
+                "{field} is missing; it names the coordinator that speaks: coordinator_id, epoch, incarnation"
+            )));
+        };
+        Ok(Self {
+            coordinator: uuid(&format!("{field}.coordinator_id"), &origin.coordinator_id)?,
+            run: Run {
+                epoch: origin.epoch,
+                incarnation: uuid(&format!("{field}.incarnation"), &origin.incarnation)?,
+            },
+            recovery_address: origin.recovery_address.clone(),
+        })
+    }
+}
+
+/// What an answered question decides; nothing where the answer is 'pending'.
+pub(crate) fn answer(
+    branch: BranchId,
+    outcome: dtc::BranchOutcome,
+    decision_number: u32,
+) -> Option<Decision> {
+    let commit = match outcome {
+        dtc::BranchOutcome::Committed => true,
+        dtc::BranchOutcome::Aborted => false,
+        dtc::BranchOutcome::Unspecified
+        | dtc::BranchOutcome::Pending
+        | dtc::BranchOutcome::NotMine => return None,
+    };
+    // A coordinator that presumes the abort has no decision to number.
+    let number = decision_number.max(1);
+    Some(Decision { branch, commit, number, answers_doubt: true })
+}
+
+/// Decodes a payload; what is wrong with it is a refusal.
+pub(crate) fn decode<R: ResourceManager>(
+    payload: Option<&Payload>,
+    max: usize,
+) -> Result<Decoded<R>, Refusal> {
+    let size = payload.map_or(0, prost::Message::encoded_len);
+    if size > max {
+        let message = format!("the payload has {size} bytes, the limit is {max}");
+        return Err(Refusal::new("PAYLOAD_TOO_LARGE", message));
+    }
+    let message: R::Payload = proto::decode_payload(payload)
+        .map_err(|error| Refusal::new("BAD_PAYLOAD", error.to_string()))?;
+    let bytes = message.encode_to_vec();
+    Ok(Decoded { message, bytes })
+}
+
+/// An output as it travels; none where it is empty.
+pub(crate) fn output(bytes: Vec<u8>) -> Option<Payload> {
+    (!bytes.is_empty()).then(|| Payload { kind: Some(payload::Kind::Typed(bytes.into())) })
+}
+
+/// Parses an id that people may have typed.
+pub(crate) fn uuid<T: FromStr<Err = common::ParseIdError>>(
+    field: &str,
+    text: &str,
+) -> Result<T, Status> {
+    text.parse().map_err(|error| {
+        let shown: String = text.chars().take(64).collect();
+        Status::invalid_argument(format!("{field}: '{shown}' is {error}"))
+    })
+}
+
+pub(crate) fn decision_number(field: &str, number: u32) -> Result<u32, Status> {
+    match number {
+        0 => Err(Status::invalid_argument(format!(
+            "{field}: 0 is no decision's number; the first decision is 1"
+        ))),
+        number => Ok(number),
+    }
+}
+
+fn no_id(field: &str, bytes: &Bytes) -> Status {
+    let shown: String = bytes.iter().take(24).map(|byte| format!("{byte:02x}")).collect();
+    let length = bytes.len();
+    Status::invalid_argument(format!("{field}: '{shown}' has {length} bytes; an id has 16"))
+}

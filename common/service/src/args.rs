@@ -1,0 +1,126 @@
+//! The flags that all services share. Each is also an environment variable.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// Flags of every service.
+#[derive(Debug, Clone, Args)]
+pub struct ServiceArgs {
+    /// Address and port to serve on: gRPC and /metrics share it. Port 0 takes a
+    /// free one, which is logged
+    #[arg(long, env = "DTC_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+
+    /// Folder for this service's database; made if it is missing
+    #[arg(long, env = "DTC_DATA", value_name = "FOLDER", default_value = "data")]
+    pub data: PathBuf,
+
+    /// Write the port here once requests are served; for scripts that use port 0
+    #[arg(long, env = "DTC_PORT_FILE", value_name = "FILE")]
+    pub port_file: Option<PathBuf>,
+
+    /// How log lines look: 'text' for people, 'json' for programs
+    #[arg(long, env = "DTC_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level (error, warn, info, debug, trace) or a filter
+    /// such as 'info,coordinator=debug'. Without it RUST_LOG counts, then 'info'
+    #[arg(long, env = "DTC_LOG", value_name = "FILTER", value_parser = parse_filter)]
+    pub log: Option<String>,
+
+    /// How long requests that are being served may take to finish when the
+    /// service is stopped
+    #[arg(
+        long,
+        env = "DTC_DRAIN_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = parse_duration
+    )]
+    pub drain_timeout: Duration,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Parses the process's flags, with `listen` as the default of `--listen`. Ends
+/// the process, with the reason and [`Exit::Configuration`](crate::Exit), when
+/// they are wrong, and after `--help`.
+pub fn parse_args<P: Parser>(listen: &'static str) -> P {
+    let command = P::command().mut_arg("listen", |arg| arg.required(false).default_value(listen));
+    let mut matches = command.get_matches();
+    P::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+}
+
+/// A duration such as `500ms`, `5s`, `2m` or `1h 30m`, for clap's `value_parser`.
+///
+/// # Errors
+///
+/// A sentence that says what would be right.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write for example 500ms, 5s, 2m or 1h"))
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{error}; write for example info or info,coordinator=debug")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Parser)]
+    struct OnlyService {
+        #[command(flatten)]
+        service: ServiceArgs,
+    }
+
+    fn parse(args: &[&str]) -> Result<ServiceArgs, String> {
+        let args = ["service", "--listen", "127.0.0.1:0"].iter().chain(args);
+        OnlyService::try_parse_from(args)
+            .map(|args| args.service)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn durations_are_read_and_a_bad_one_is_named_with_what_would_be_good() {
+        assert_eq!(
+            parse(&["--drain-timeout", "1500ms"]).unwrap().drain_timeout,
+            Duration::from_millis(1500)
+        );
+        let error = parse(&["--drain-timeout", "soon"]).unwrap_err();
+        assert!(error.contains("soon") && error.contains("500ms"), "{error}");
+    }
+
+    #[test]
+    fn a_bad_filter_or_format_is_refused() {
+        let error = parse(&["--log", "info,coordinator=loud"]).unwrap_err();
+        assert!(error.contains("coordinator=debug"), "{error}");
+        let error = parse(&["--log-format", "xml"]).unwrap_err();
+        assert!(error.contains("text, json"), "{error}");
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable_and_a_help_text() {
+        use clap::CommandFactory;
+        let command = OnlyService::command();
+        for arg in command.get_arguments().filter(|arg| arg.get_id() != "help") {
+            let flag = arg.get_long().expect("a long flag");
+            let variable = format!("DTC_{}", flag.to_uppercase().replace('-', "_"));
+            assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()));
+            assert!(arg.get_help().is_some(), "{flag}");
+        }
+    }
+}

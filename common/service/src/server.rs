@@ -1,0 +1,234 @@
+//! One port for everything.
+//!
+//! Invariants:
+//! - The port file is written, and health says SERVING, only when requests are
+//!   accepted.
+//! - After the shutdown has begun no connection is accepted, and serving ends
+//!   within the drain timeout.
+
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+
+use axum::{
+    Router,
+    http::{Request, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use prometheus::Registry;
+use tokio::{net::TcpListener, net::TcpStream, task::JoinSet};
+use tonic::{Status, service::Routes};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{ServiceArgs, ServiceError, metrics, reflection};
+
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+const STREAMS: u32 = 10_000;
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_BYTES: u32 = 64 << 10;
+const HEADERS: usize = 100;
+/// Out of file descriptors, say: what frees some is other connections' ending.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// One port: gRPC services with reflection and health, and `/metrics`.
+#[derive(Debug)]
+pub struct Server {
+    routes: Routes,
+    registry: Registry,
+    service_names: Vec<String>,
+    port_file: Option<PathBuf>,
+    drain_timeout: Duration,
+}
+
+impl Server {
+    /// With nothing but reflection, health and the process's own metrics.
+    pub fn new(args: &ServiceArgs) -> Self {
+        Self {
+            routes: Routes::default(),
+            registry: Registry::new(),
+            service_names: Vec::new(),
+            port_file: args.port_file.clone(),
+            drain_timeout: args.drain_timeout,
+        }
+    }
+
+    /// The gRPC services.
+    #[must_use]
+    pub fn grpc(self, routes: Routes) -> Self {
+        Self { routes, ..self }
+    }
+
+    /// What `/metrics` shows beside the process's own metrics.
+    #[must_use]
+    pub fn registry(self, registry: Registry) -> Self {
+        Self { registry, ..self }
+    }
+
+    /// Full names of the gRPC services, such as `dtc.v1.TransactionService`:
+    /// what reflection lists and health answers for.
+    #[must_use]
+    pub fn service_names(self, names: &[&str]) -> Self {
+        Self { service_names: names.iter().map(|&name| name.into()).collect(), ..self }
+    }
+
+    /// Serves until `shutdown` resolves; then lets what is being served finish,
+    /// for the drain timeout at most. Streams that don't end by themselves have
+    /// to watch the shutdown too (see [`Shutdown`](crate::Shutdown)).
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceError`], before anything is served.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServiceError> {
+        let (mut health, health_service) = tonic_health::server::health_reporter();
+        for name in &self.service_names {
+            health.set_service_status(name, ServingStatus::Serving).await;
+        }
+        let routes =
+            reflection::add_to(self.routes.add_service(health_service), &self.service_names)?;
+        let router = routes
+            .into_axum_router()
+            .merge(metrics::router(self.registry)?)
+            .fallback(not_found)
+            .with_state(());
+        announce(&listener, self.port_file)?;
+
+        let connections = accept(listener, router, shutdown).await;
+        tracing::info!(connections = connections.tasks.len(), "draining");
+        end_health(&mut health, &self.service_names).await;
+        connections.drain(self.drain_timeout).await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// What is open when accepting ends.
+struct Connections {
+    tasks: JoinSet<()>,
+    graceful: GracefulShutdown,
+}
+
+impl Connections {
+    async fn drain(mut self, limit: Duration) {
+        if tokio::time::timeout(limit, self.graceful.shutdown()).await.is_err() {
+            tracing::warn!(?limit, "some requests took longer than the drain timeout; dropped");
+        }
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) -> Connections {
+    let builder = connection_builder();
+    let mut open = Connections { tasks: JoinSet::new(), graceful: GracefulShutdown::new() };
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown => return open,
+            Some(_) = open.tasks.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => open.start(&builder, stream, peer, router.clone()),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+impl Connections {
+    fn start(
+        &mut self,
+        builder: &auto::Builder<TokioExecutor>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        router: Router,
+    ) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "TCP_NODELAY could not be set");
+        }
+        let service = TowerToHyperService::new(router);
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = self.graceful.watch(connection);
+        self.tasks.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, %error, "a connection ended with an error");
+            }
+        });
+    }
+}
+
+fn connection_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .max_header_list_size(HEADER_BYTES);
+    builder
+}
+
+fn announce(listener: &TcpListener, port_file: Option<PathBuf>) -> Result<(), ServiceError> {
+    let address = listener.local_addr().ok();
+    if let (Some(path), Some(address)) = (port_file, address) {
+        write_port(&path, address.port())
+            .map_err(|cause| ServiceError::PortFile { path, cause })?;
+    }
+    let address = address.map(tracing::field::display);
+    tracing::info!(address, "serving");
+    Ok(())
+}
+
+/// Whoever sees the file can read the whole of it: it is renamed into place.
+fn write_port(path: &std::path::Path, port: u16) -> io::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".tmp");
+    std::fs::write(&unfinished, format!("{port}\n"))?;
+    std::fs::rename(&unfinished, path)
+}
+
+/// Watchers are told NOT_SERVING, and their streams end: they would hold up the
+/// drain otherwise.
+async fn end_health(health: &mut HealthReporter, service_names: &[String]) {
+    for name in service_names.iter().map(String::as_str).chain([""]) {
+        health.set_service_status(name, ServingStatus::NotServing).await;
+        health.clear_service_status(name).await;
+    }
+}
+
+async fn not_found<B>(request: Request<B>) -> Response {
+    let path = request.uri().path();
+    let content_type = request.headers().get(CONTENT_TYPE);
+    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+        return Status::unimplemented(format!(
+            "{path} is no method of this service; `grpcurl -plaintext HOST:PORT list` shows what there is"
+        ))
+        .into_http();
+    }
+    let text = format!(
+        "There is nothing at {path}.\n\nThis port serves gRPC: `grpcurl -plaintext HOST:PORT list` shows the services.\nMetrics are at /metrics.\n"
+    );
+    (StatusCode::NOT_FOUND, text).into_response()
+}

@@ -1,0 +1,83 @@
+//! When to stop.
+
+use std::{io, sync::Arc};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// Tells everything that runs long that the service is being stopped: streams
+/// that would never end by themselves end when it has [begun](Self::begun).
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    begun: Arc<watch::Sender<bool>>,
+}
+
+impl Shutdown {
+    /// Not begun.
+    pub fn new() -> Self {
+        Self { begun: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// Begins it; there is no way back.
+    pub fn begin(&self) {
+        self.begun.send_replace(true);
+    }
+
+    /// Whether it has begun.
+    pub fn is_begun(&self) -> bool {
+        *self.begun.borrow()
+    }
+
+    /// Waits until it has begun. Holds on to nothing of `self`'s lifetime.
+    pub fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
+        let sender = Arc::clone(&self.begun);
+        async move {
+            let mut begun = sender.subscribe();
+            // The sender is held here, so waiting ends with `true` only.
+            let _ = begun.wait_for(|begun| *begun).await;
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Waits for SIGTERM or SIGINT (Ctrl-C).
+pub async fn terminated() {
+    if let Err(error) = wait_for_signal().await {
+        tracing::error!(%error, "signals cannot be received; only SIGKILL stops this process");
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn wait_for_signal() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!(signal = name, "stopping");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_clones_learn_that_it_has_begun_before_and_after() {
+        let shutdown = Shutdown::new();
+        let before = shutdown.clone().begun();
+        assert!(!shutdown.is_begun());
+        shutdown.begin();
+        before.await;
+        shutdown.begun().await;
+        assert!(shutdown.is_begun());
+    }
+}

@@ -1,0 +1,77 @@
+//! Moving the write-ahead log into the file, beside the writer.
+//!
+//! A failed sync is a storage failure here too: after it, the operating system
+//! may take pages for clean that never reached the disk.
+
+use std::{
+    fs,
+    sync::{
+        PoisonError,
+        atomic::Ordering::Relaxed,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode};
+
+use crate::{Failure, space, store::Shared, writer};
+
+/// How often the room on the disk is looked at.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Until the writer hangs up.
+pub(crate) fn run(shared: &Shared, connection: &Connection, woken: &Receiver<()>) {
+    loop {
+        match woken.recv_timeout(REFRESH) {
+            Ok(()) => {
+                if !checkpoint(shared, connection, Mode::Passive) && shared.has_failed() {
+                    writer::park();
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let room = space::has_room(&shared.path, shared.options.min_free);
+        if shared.has_room.swap(room, Relaxed) != room {
+            tracing::warn!(file = %shared.path.display(), room, "room on the disk");
+        }
+        if let Ok(metadata) = fs::metadata(&shared.path) {
+            shared.counters.file_bytes.store(metadata.len(), Relaxed);
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As far as it goes without waiting for anybody.
+    Passive,
+    /// All of it, and the log cut to nothing.
+    Truncate,
+}
+
+/// False if it could not be done, or not all of it.
+pub(crate) fn checkpoint(shared: &Shared, connection: &Connection, mode: Mode) -> bool {
+    let _one = shared.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
+    let sql = match mode {
+        Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+        Mode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
+    };
+    match connection.query_row(sql, [], |row| row.get::<_, bool>(0)) {
+        Ok(busy) => {
+            shared.counters.checkpoints.fetch_add(1, Relaxed);
+            !busy
+        }
+        Err(cause) => {
+            match cause.sqlite_error_code() {
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {}
+                // The log keeps what the file has no room for.
+                Some(ErrorCode::DiskFull) => {
+                    tracing::warn!(file = %shared.path.display(), "no room for a checkpoint");
+                }
+                _ => shared.fail(&Failure::Checkpoint { path: shared.path.clone(), cause }),
+            }
+            false
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What can go wrong, in words for the one who has to set it right.
+
+use std::{io, path::PathBuf};
+
+/// Why a file could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error(
+        "{path} is held by another process ({holder}); stop that one, or give this one a data folder of its own"
+    )]
+    Held {
+        /// The file.
+        path: PathBuf,
+        /// The other process, as far as it is known.
+        holder: String,
+    },
+    /// Another program reads or writes it.
+    #[error("{path} is in use by another program, such as a SQLite shell; close it there first")]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Something else is in the file.
+    #[error(
+        "{path} is no journal of ours: {found}; give a folder that is empty or that this service made"
+    )]
+    NotAJournal {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+    },
+    /// It belongs to another service.
+    #[error(
+        "{path} is the journal of '{found}', this is '{expected}'; every service needs a data folder of its own"
+    )]
+    WrongRole {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who opens it.
+        expected: &'static str,
+    },
+    /// Another version of this software made it.
+    #[error("{path} has format {found}, this version reads format {expected} only")]
+    WrongFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// The one that can be read.
+        expected: i64,
+    },
+    /// The operating system refuses.
+    #[error("{action} {path}: {cause}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// SQLite refuses.
+    #[error("{action} {path}: {cause}")]
+    Sqlite {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        cause: rusqlite::Error,
+    },
+}
+
+impl OpenError {
+    /// What the process should exit with (from `sysexits.h`, where that has one).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Held { .. } | Self::Busy { .. } => 75,
+            Self::NotAJournal { .. } | Self::WrongRole { .. } | Self::WrongFormat { .. } => 65,
+            Self::Io { .. } => 2,
+            Self::Sqlite { .. } => 74,
+        }
+    }
+}
+
+/// Why work was not done. Nothing of it is in the file.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WriteError {
+    /// SQLite rolled the batch back before anything was promised.
+    #[error("the storage rolled the batch back: {cause}")]
+    RolledBack {
+        /// Why.
+        cause: String,
+    },
+    /// The work itself failed, and was undone.
+    #[error("{0}")]
+    Work(String),
+    /// The store was closed.
+    #[error("the storage is closed")]
+    Closed,
+}
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The read itself failed.
+    #[error("{0}")]
+    Work(#[from] rusqlite::Error),
+    /// The store was closed.
+    #[error("the storage is closed")]
+    Closed,
+}
+
+/// Why the storage has to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A COMMIT failed: what was in the batch may be on disk, or not.
+    #[error(
+        "{path}: COMMIT failed ({cause}); whether its records are on disk is unknown, so this process stops; start it again to find out"
+    )]
+    Commit {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        cause: rusqlite::Error,
+    },
+    /// No batch could be begun.
+    #[error("{path}: no write transaction could be begun ({cause})")]
+    Begin {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        cause: rusqlite::Error,
+    },
+    /// A checkpoint failed: what was to be synced may not be.
+    #[error(
+        "{path}: the checkpoint failed ({cause}); whether all is synced is unknown, so this process stops"
+    )]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        cause: rusqlite::Error,
+    },
+    /// Another run has taken the file over.
+    #[error(
+        "{path}: this run has epoch {own}, but the file has epoch {found}: another process has taken it over, so this one stops"
+    )]
+    Fenced {
+        /// The file.
+        path: PathBuf,
+        /// Of this run.
+        own: u64,
+        /// Of the run that has the file now.
+        found: u64,
+    },
+    /// A bug.
+    #[error("{path}: the storage's own work panicked ({message}), so this process stops")]
+    Panicked {
+        /// The file.
+        path: PathBuf,
+        /// What the panic said.
+        message: String,
+    },
+}
+
+impl Failure {
+    /// What the process exits with (from `sysexits.h`, where that has one).
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Commit { .. } | Self::Begin { .. } | Self::Checkpoint { .. } => 74,
+            Self::Fenced { .. } => 77,
+            Self::Panicked { .. } => 70,
+        }
+    }
+}

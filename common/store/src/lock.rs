@@ -1,0 +1,51 @@
+//! One process a file: a lock beside it, which names who has it.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::OpenError;
+
+/// Held as long as it lives; the operating system frees it when the process ends.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    pub(crate) fn acquire(journal: &Path) -> Result<Self, OpenError> {
+        let path = lock_path(journal);
+        let io = |action| {
+            let path = path.clone();
+            move |cause| OpenError::Io { action, path, cause }
+        };
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).map_err(io("cannot open the lock file"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let known = file.read_to_string(&mut holder).is_ok_and(|length| length > 0);
+                let holder = match known {
+                    true => format!("process {}", holder.trim()),
+                    false => "which one is unknown".into(),
+                };
+                return Err(OpenError::Held { path: journal.into(), holder });
+            }
+            Err(TryLockError::Error(cause)) => return Err(io("cannot lock")(cause)),
+        }
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(io("cannot write the lock file"))?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn lock_path(journal: &Path) -> PathBuf {
+    let mut path = journal.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
+}

@@ -1,0 +1,179 @@
+//! Opening a file: is it ours, is it whole, whose run is it now?
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::Path,
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::{
+    OpenError, Options,
+    identity::{self, APPLICATION_ID, FORMAT, Identity, Starts},
+};
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const STATEMENTS: usize = 128;
+
+pub(crate) fn open(
+    path: &Path,
+    options: &Options,
+) -> Result<(Connection, Identity, Starts), OpenError> {
+    let sqlite = |action| {
+        move |cause: rusqlite::Error| match cause.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                OpenError::Busy { path: path.into() }
+            }
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                OpenError::NotAJournal { path: path.into(), found: cause.to_string() }
+            }
+            _ => OpenError::Sqlite { action, path: path.into(), cause },
+        }
+    };
+    check_header(path)?;
+    let connection = Connection::open(path).map_err(sqlite("cannot open"))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite("cannot set up"))?;
+    let is_new = check_mark(&connection, path, sqlite)?;
+    configure(&connection).map_err(sqlite("cannot set up"))?;
+    truncate_log(&connection, path).map_err(sqlite("cannot checkpoint"))??;
+
+    let creating = "cannot create the tables of";
+    let begin = |action| {
+        Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)
+            .map_err(sqlite(action))
+    };
+    if is_new {
+        let transaction = begin(creating)?;
+        identity::create(&transaction, options.role).map_err(sqlite(creating))?;
+        transaction.commit().map_err(sqlite(creating))?;
+    }
+    let starting = "cannot begin a new run in";
+    let transaction = begin(starting)?;
+    check_role(&transaction, path, options, sqlite)?;
+    transaction.execute_batch(options.schema).map_err(sqlite(creating))?;
+    let identity = identity::start(&transaction).map_err(sqlite(starting))?;
+    let starts = identity::starts(&transaction).map_err(sqlite(starting))?;
+    transaction.commit().map_err(sqlite(starting))?;
+    if is_new {
+        // So that the file itself tells what it is, to whoever looks at it or copies it.
+        truncate_log(&connection, path).map_err(sqlite("cannot checkpoint"))??;
+    }
+    Ok((connection, identity, starts))
+}
+
+/// A connection that only reads.
+pub(crate) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}
+
+/// A connection for checkpoints.
+pub(crate) fn open_checkpointer(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_millis(100))?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
+/// Makes the folder of a file, so that it survives a loss of power.
+pub(crate) fn create_folder(file: &Path) -> Result<(), OpenError> {
+    let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let io = |action| move |cause| OpenError::Io { action, path: folder.into(), cause };
+    fs::create_dir_all(folder).map_err(io("cannot create the folder"))?;
+    for folder in folder.ancestors().take(2).filter(|folder| !folder.as_os_str().is_empty()) {
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(io("cannot sync the folder"))?;
+    }
+    Ok(())
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    // FULL comes first: it is what makes the checkpoint sync.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+        let message = format!("this file system gives journal mode '{mode}', not 'wal'");
+        return Err(rusqlite::Error::SqliteFailure(code, Some(message)));
+    }
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(())
+}
+
+fn truncate_log(connection: &Connection, path: &Path) -> rusqlite::Result<Result<(), OpenError>> {
+    let busy: bool =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(if busy { Err(OpenError::Busy { path: path.into() }) } else { Ok(()) })
+}
+
+/// Looks at the first bytes, so that a stranger's file is not even opened.
+fn check_header(path: &Path) -> Result<(), OpenError> {
+    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+    let io = |cause| OpenError::Io { action: "cannot read", path: path.into(), cause };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io(error)),
+    };
+    let mut header = Vec::new();
+    file.take(16).read_to_end(&mut header).map_err(io)?;
+    if header.is_empty() || header == MAGIC {
+        return Ok(());
+    }
+    Err(OpenError::NotAJournal { path: path.into(), found: "it is not a SQLite database".into() })
+}
+
+/// True for a file in which nothing is yet.
+fn check_mark<E: Fn(rusqlite::Error) -> OpenError>(
+    connection: &Connection,
+    path: &Path,
+    sqlite: impl Fn(&'static str) -> E,
+) -> Result<bool, OpenError> {
+    let read = |sql: &str| {
+        connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(sqlite("cannot read"))
+    };
+    let mark = read("PRAGMA application_id")?;
+    if mark == 0 && read("SELECT count(*) FROM sqlite_schema")? == 0 {
+        return Ok(true);
+    }
+    if mark != i64::from(APPLICATION_ID) {
+        let found = format!("it is a SQLite database of another program (application id {mark})");
+        return Err(OpenError::NotAJournal { path: path.into(), found });
+    }
+    match read("PRAGMA user_version")? {
+        FORMAT => Ok(false),
+        found => Err(OpenError::WrongFormat { path: path.into(), found, expected: FORMAT }),
+    }
+}
+
+fn check_role<E: Fn(rusqlite::Error) -> OpenError>(
+    connection: &Connection,
+    path: &Path,
+    options: &Options,
+    sqlite: impl Fn(&'static str) -> E,
+) -> Result<(), OpenError> {
+    match identity::role(connection).map_err(sqlite("cannot read"))? {
+        Some(role) if role == options.role => Ok(()),
+        Some(found) => {
+            Err(OpenError::WrongRole { path: path.into(), found, expected: options.role })
+        }
+        None => {
+            let found = "its identity is missing".into();
+            Err(OpenError::NotAJournal { path: path.into(), found })
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The handle: what the rest of a process sees of its storage.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Instant,
+};
+
+use rusqlite::{Connection, Transaction};
+use tokio::sync::oneshot;
+
+use crate::{
+    Failure, Identity, OpenError, Options, ReadError, Statistics, WriteError, checkpoint,
+    identity::Starts,
+    in_savepoint,
+    lock::Lock,
+    open,
+    reader::{self, Read},
+    space,
+    statistics::Counters,
+    writer,
+};
+
+/// Whether work makes the writer commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// At once, with whatever else is queued.
+    Forced,
+    /// With the next forced work, or after [`Options::linger`].
+    Unforced,
+}
+
+/// Gets the batch's transaction and returns what is to be done after COMMIT. Its
+/// own errors are its own to handle (see [`crate::in_savepoint`]).
+pub type Work = Box<dyn FnOnce(&Transaction<'_>) -> Completion + Send>;
+
+/// Called on the writer's thread once the work is durable, or known not to be in
+/// the file. Must not block.
+pub type Completion = Box<dyn FnOnce(Result<(), WriteError>)>;
+
+pub(crate) struct Job {
+    pub(crate) urgency: Urgency,
+    pub(crate) weight: usize,
+    pub(crate) work: Work,
+    pub(crate) since: Instant,
+}
+
+pub(crate) enum Message {
+    Job(Job),
+    Close(oneshot::Sender<()>),
+}
+
+/// What all threads of a store share.
+pub(crate) struct Shared {
+    pub(crate) path: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) identity: Identity,
+    pub(crate) counters: Counters,
+    pub(crate) has_room: AtomicBool,
+    failed: AtomicBool,
+    starts: Starts,
+    lock: Mutex<Option<Lock>>,
+    /// One checkpoint at a time, the writer's or the thread's.
+    pub(crate) checkpointing: Mutex<()>,
+}
+
+/// A SQLite file with its threads. Cheap to clone; [`Store::close`] ends it for
+/// all clones.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    writer: mpsc::Sender<Message>,
+    readers: mpsc::Sender<Read>,
+}
+
+impl Shared {
+    /// Stops everything: from now on nothing is said. Returns only where
+    /// [`Options::on_failure`] does, in tests.
+    pub(crate) fn fail(&self, failure: &Failure) {
+        self.failed.store(true, Ordering::SeqCst);
+        self.options.on_failure.call(failure);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn release(&self) {
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Store {
+    /// Opens the file, creating it and its folder if need be, raises its epoch
+    /// durably and starts its threads. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says what was wrong and what would be right.
+    pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
+        open::create_folder(path)?;
+        let lock = Lock::acquire(path)?;
+        let (connection, identity, starts) = open::open(path, &options)?;
+        let sqlite = |cause| OpenError::Sqlite { action: "cannot open", path: path.into(), cause };
+        let checkpointer = open::open_checkpointer(path).map_err(sqlite)?;
+        let read_connections = (0..reader::THREADS)
+            .map(|_| open::open_reader(path))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(sqlite)?;
+
+        let shared = Arc::new(Shared {
+            path: path.into(),
+            has_room: AtomicBool::new(space::has_room(path, options.min_free)),
+            options,
+            identity,
+            counters: Counters::default(),
+            failed: AtomicBool::new(false),
+            starts,
+            lock: Mutex::new(Some(lock)),
+            checkpointing: Mutex::new(()),
+        });
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let name = format!("store-{name}");
+            let spawned = thread::Builder::new().name(name).spawn(run);
+            spawned.map(drop).map_err(|cause| OpenError::Io {
+                action: "cannot start a thread for",
+                path: path.into(),
+                cause,
+            })
+        };
+        let (wake, woken) = mpsc::sync_channel(1);
+        let (writer, jobs) = mpsc::channel();
+        let (readers, reads) = mpsc::channel();
+        let reads = Arc::new(Mutex::new(reads));
+        for connection in read_connections {
+            let (shared, reads) = (Arc::clone(&shared), Arc::clone(&reads));
+            spawn("reader", Box::new(move || reader::run(&shared, &connection, &reads)))?;
+        }
+        let of_checkpoints = Arc::clone(&shared);
+        spawn(
+            "checkpoint",
+            Box::new(move || checkpoint::run(&of_checkpoints, &checkpointer, &woken)),
+        )?;
+        let of_writer = Arc::clone(&shared);
+        spawn("writer", Box::new(move || writer::run(&of_writer, connection, &jobs, wake)))?;
+        Ok(Self { shared, writer, readers })
+    }
+
+    /// Who this journal is, and in which run.
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Whether (epoch, incarnation) is one of this journal's runs, the present
+    /// one included.
+    pub fn was_mine(&self, epoch: u64, incarnation: &[u8; 16]) -> bool {
+        self.shared.starts.get(&epoch) == Some(incarnation)
+    }
+
+    /// Queues work for the next batch; never blocks. The completion that it
+    /// returns is called after the COMMIT. Once the store is closed or has
+    /// failed, the work is dropped and nothing is called.
+    pub fn submit(&self, urgency: Urgency, weight: usize, work: Work) {
+        let job = Job { urgency, weight, work, since: Instant::now() };
+        let _ = self.writer.send(Message::Job(job));
+    }
+
+    /// Does `work` in the next batch, in a savepoint of its own, and resolves when
+    /// that is durable; never after a storage failure.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`]: nothing of the work is in the file.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, WriteError> {
+        let (answer, answered) = oneshot::channel();
+        let work: Work = Box::new(move |transaction| {
+            let result = in_savepoint(transaction, |_| work(transaction));
+            Box::new(move |durable| {
+                let result = durable
+                    .and_then(|()| result.map_err(|error| WriteError::Work(error.to_string())));
+                let _ = answer.send(result);
+            })
+        });
+        self.submit(Urgency::Forced, 1, work);
+        answered.await.unwrap_or(Err(WriteError::Closed))
+    }
+
+    /// Runs `work` in a read transaction on a reader's thread. Keep it short: as
+    /// long as it runs, the write-ahead log can't be reset.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`], what `work` returned or that the store is closed.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let (answer, answered) = oneshot::channel();
+        let read: Read = Box::new(move |connection| {
+            let result =
+                connection.unchecked_transaction().and_then(|transaction| work(&transaction));
+            Box::new(move || drop(answer.send(result)))
+        });
+        self.readers.send(read).map_err(|_| ReadError::Closed)?;
+        Ok(answered.await.map_err(|_| ReadError::Closed)??)
+    }
+
+    /// Whether the disk has [`Options::min_free`] bytes free; up to a second old.
+    pub fn has_room(&self) -> bool {
+        self.shared.has_room.load(Ordering::Relaxed)
+    }
+
+    /// What the store did since it was opened.
+    pub fn statistics(&self) -> Statistics {
+        self.shared.counters.snapshot()
+    }
+
+    /// Does all that is queued, forced or not, checkpoints, and lets go of the
+    /// file. Never returns after a storage failure.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.writer.send(Message::Close(done)).is_ok() {
+            let _ = closed.await;
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}

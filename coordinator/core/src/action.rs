@@ -1,0 +1,187 @@
+//! What the machine wants done.
+
+use alloc::{boxed::Box, sync::Arc};
+use core::time::Duration;
+
+use common::TransactionId;
+
+use crate::{
+    Inquirer, Opaque, ParticipantId, Reason, Record, RequestKey, Sequence, TrailEvent,
+    TransactionState, View,
+};
+
+/// Something to do.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Write a record; report it with `Event::Durable`. Records are written in
+    /// the order of their sequence numbers.
+    Append {
+        /// Its place.
+        sequence: Sequence,
+        /// What to write.
+        record: Record,
+        /// Whether somebody waits for it; otherwise it may ride with others.
+        forced: bool,
+    },
+    /// Ask the journal for a request key; answer with `Event::KeyFound`.
+    LookupKey {
+        /// The run that waits.
+        id: TransactionId,
+        /// The key.
+        key: RequestKey,
+    },
+    /// Ask the journal for a transaction; answer with `Event::Found`.
+    Lookup {
+        /// Who asks.
+        from: Inquirer,
+        /// The transaction.
+        id: TransactionId,
+        /// The branch.
+        branch: u32,
+    },
+    /// Send a message to a participant, once.
+    Send {
+        /// To whom.
+        to: ParticipantId,
+        /// The transaction.
+        id: TransactionId,
+        /// The branch.
+        branch: u32,
+        /// What.
+        message: Message,
+        /// How long the attempt may take.
+        timeout: Duration,
+    },
+    /// Answer a client's call.
+    Reply {
+        /// The call's number.
+        token: u64,
+        /// What.
+        reply: Reply,
+    },
+    /// Answer a participant in doubt.
+    Answer {
+        /// To whom.
+        to: Inquirer,
+        /// The transaction.
+        id: TransactionId,
+        /// The branch.
+        branch: u32,
+        /// What became of it.
+        outcome: BranchOutcome,
+    },
+    /// Something happened that people may want to know; nothing has to be done.
+    Happened {
+        /// The transaction.
+        id: TransactionId,
+        /// What.
+        event: TrailEvent,
+        /// Where.
+        participant: Option<ParticipantId>,
+        /// Why.
+        reason: Option<Arc<Reason>>,
+        /// For a decision, since the transaction was begun; for its end, since
+        /// the decision; otherwise zero.
+        took: Duration,
+    },
+}
+
+/// A message to a participant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Promise the branch.
+    Prepare {
+        /// What it is to do.
+        payload: Opaque,
+        /// Commit it at once.
+        one_phase: bool,
+    },
+    /// Make it final.
+    Commit {
+        /// The decision's number.
+        number: u32,
+        /// What prepare returned.
+        output: Option<Opaque>,
+    },
+    /// Undo it.
+    Rollback {
+        /// The decision's number.
+        number: u32,
+        /// What prepare returned, where known.
+        output: Option<Opaque>,
+    },
+}
+
+/// The answer to a client.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// An interactive transaction was begun.
+    Begun(TransactionId),
+    /// A branch was added, under this number.
+    Enlisted(u32),
+    /// The transaction as it is.
+    Transaction(Box<View>),
+    /// The request key belongs to this transaction, which the journal knows.
+    See(TransactionId),
+    /// No such transaction in memory: the journal is to be asked.
+    NotHere,
+    /// It can't be done.
+    Refused(Refused),
+}
+
+/// Why a client's call was refused. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// The key belongs to a request with another body.
+    KeyTaken(RequestKey),
+    /// Too many transactions.
+    TooManyInFlight {
+        /// The bound.
+        limit: usize,
+    },
+    /// Too many unfinished transactions at one participant.
+    TooManyAtParticipant {
+        /// Which.
+        participant: ParticipantId,
+        /// The bound.
+        limit: usize,
+    },
+    /// Too many bytes of payload in memory.
+    TooManyBytes {
+        /// The bound.
+        limit: usize,
+    },
+    /// Too many branches in one transaction.
+    TooManyBranches {
+        /// The bound.
+        limit: usize,
+    },
+    /// The transaction is not in a state that allows the call.
+    WrongState {
+        /// Where it is.
+        state: TransactionState,
+        /// The call, as in 'enlist'.
+        call: &'static str,
+    },
+}
+
+/// What a participant in doubt is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BranchOutcome {
+    /// Commit it.
+    Committed {
+        /// The decision's number.
+        number: u32,
+        /// What prepare returned.
+        output: Option<Opaque>,
+    },
+    /// Roll it back.
+    Aborted {
+        /// The decision's number.
+        number: u32,
+    },
+    /// Ask again later.
+    Pending,
+    /// Not a branch of ours; stay in doubt.
+    NotMine,
+}

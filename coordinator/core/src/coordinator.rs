@@ -1,0 +1,407 @@
+//! Routes events to transactions and keeps time.
+//!
+//! Invariants:
+//! - A transaction is in memory from its first event until its end is durable.
+//! - A request key in use belongs to one run; a second request with it joins
+//!   that run or is refused.
+//! - 'Aborted' is answered to a participant about an unknown transaction only
+//!   after the journal was asked.
+
+use alloc::{collections::BTreeMap, vec::Vec};
+
+use common::TransactionId;
+
+use crate::{
+    Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, FoundBranch, Inquirer,
+    NewBranch, ParticipantId, Record, Refused, Reply, Sequence, Time, View, Waiter,
+    keys::{Keys, Parked},
+    participants::Participants,
+    timers::Timers,
+    transaction::{Context, Log, Transaction},
+};
+
+/// The coordinator's protocol: see the crate's docs.
+#[derive(Debug, Clone)]
+pub struct Coordinator {
+    config: Config,
+    transactions: BTreeMap<TransactionId, Transaction>,
+    keys: Keys,
+    participants: Participants,
+    timers: Timers,
+    log: Log,
+    /// Transactions of this run.
+    begun: usize,
+    /// Their payload bytes.
+    bytes: usize,
+}
+
+macro_rules! context {
+    ($self:ident, $now:expr, $actions:expr) => {
+        Context {
+            now: $now,
+            config: &$self.config,
+            participants: &mut $self.participants,
+            timers: &mut $self.timers,
+            log: &mut $self.log,
+            actions: $actions,
+        }
+    };
+}
+
+impl Coordinator {
+    /// Takes up what the journal holds unfinished. Serve nothing before its
+    /// actions are performed.
+    ///
+    /// # Panics
+    ///
+    /// On an end record: what has ended is not unfinished.
+    pub fn recover(
+        config: Config,
+        records: impl IntoIterator<Item = Record>,
+        now: Time,
+    ) -> (Self, Vec<Action>) {
+        let mut coordinator = Self {
+            config,
+            transactions: BTreeMap::new(),
+            keys: Keys::default(),
+            participants: Participants::default(),
+            timers: Timers::default(),
+            log: Log::default(),
+            begun: 0,
+            bytes: 0,
+        };
+        let mut actions = Vec::new();
+        for record in records {
+            let mut context = context!(coordinator, now, &mut actions);
+            let transaction = match record {
+                Record::Begin(record) => Transaction::recover_begun(record, &mut context),
+                Record::Decision(record) => Transaction::recover_decided(record, &mut context),
+                Record::End(record) => panic!("{} has ended and is no unfinished work", record.id),
+            };
+            if let Some((key, fingerprint)) = transaction.key() {
+                coordinator.keys.take(key.clone(), transaction.id(), *fingerprint);
+            }
+            coordinator.transactions.insert(transaction.id(), transaction);
+        }
+        (coordinator, actions)
+    }
+
+    /// Takes an event; what is to be done about it is added to `actions`.
+    pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Begin(begin) => self.begin(now, begin, actions),
+            Event::Client { id, token, call } => self.client(now, id, token, call, actions),
+            Event::KeyFound { id, found } => self.key_found(now, id, found, actions),
+            Event::Voted { from, journal, id, branch, vote } => {
+                if let Some(transaction) = self.transactions.get_mut(&id) {
+                    let mut context = context!(self, now, actions);
+                    transaction.voted(from, journal, branch, vote, &mut context);
+                }
+                self.pump(now, from, 1, actions);
+            }
+            Event::Acknowledged { from, journal, id, branch, number, acknowledgement } => {
+                if let Some(transaction) = self.transactions.get_mut(&id) {
+                    let mut context = context!(self, now, actions);
+                    let answer = acknowledgement;
+                    transaction.acknowledged(from, journal, branch, number, answer, &mut context);
+                }
+                self.pump(now, from, 1, actions);
+            }
+            Event::Unreachable { participant, id, branch } => {
+                if let Some(transaction) = self.transactions.get_mut(&id) {
+                    let mut context = context!(self, now, actions);
+                    transaction.unreachable(participant, branch, &mut context);
+                }
+            }
+            Event::Connected { participant, asks } => {
+                let known = self.participants.get(participant);
+                known.connected = true;
+                known.asks = asks;
+                let unfinished = &known.unfinished;
+                known.resume = unfinished.first().copied().zip(unfinished.last().copied());
+                self.pump(now, participant, self.config.recovery_window, actions);
+            }
+            Event::Disconnected { participant } => {
+                let known = self.participants.get(participant);
+                known.connected = false;
+                known.resume = None;
+            }
+            Event::Durable { up_to } => self.durable(now, up_to, actions),
+            Event::Inquired { from, id, branch } => self.inquired(now, from, id, branch, actions),
+            Event::Found { to, id, branch, found } => {
+                let outcome = match found {
+                    None => BranchOutcome::Aborted { number: 1 },
+                    Some(FoundBranch { known: false, .. }) => BranchOutcome::NotMine,
+                    Some(FoundBranch { commit: true, number, output, .. }) => {
+                        BranchOutcome::Committed { number, output }
+                    }
+                    Some(FoundBranch { number, .. }) => BranchOutcome::Aborted { number },
+                };
+                actions.push(Action::Answer { to, id, branch, outcome });
+            }
+            Event::Tick => {
+                while let Some((at, id)) = self.timers.pop(now) {
+                    if let Some(transaction) = self.transactions.get_mut(&id) {
+                        transaction.timer(at, &mut context!(self, now, actions));
+                    }
+                }
+            }
+        }
+    }
+
+    /// When the next `Event::Tick` is due.
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// The transactions in memory, newest first, from before `before` on.
+    pub fn list(&self, before: Option<TransactionId>) -> impl Iterator<Item = View> {
+        let all = self.transactions.iter().rev();
+        let from = all.skip_while(move |(id, _)| before.is_some_and(|before| **id >= before));
+        from.map(|(_, transaction)| transaction.view(false))
+    }
+
+    /// How many transactions are in memory.
+    pub fn len(&self) -> usize {
+        self.transactions.len()
+    }
+
+    /// Whether no transaction is in memory.
+    pub fn is_empty(&self) -> bool {
+        self.transactions.is_empty()
+    }
+
+    /// How many transactions with a branch at the participant are in memory.
+    pub fn unfinished_at(&self, participant: ParticipantId) -> usize {
+        self.participants.unfinished(participant)
+    }
+
+    /// Up to where a participant may forget: all transactions before the first
+    /// id have ended, except those in the list. Transactions from `old` on are
+    /// never named as exceptions; `next` is greater than all ids given out.
+    pub fn ended_before(
+        &self,
+        participant: ParticipantId,
+        old: TransactionId,
+        next: TransactionId,
+    ) -> (TransactionId, Vec<TransactionId>) {
+        self.participants.ended_before(participant, old, next)
+    }
+
+    fn begin(&mut self, now: Time, begin: Begin, actions: &mut Vec<Action>) {
+        let token = begin.waiter.token;
+        let mut refuse = |refused| {
+            actions.push(Action::Reply { token, reply: Reply::Refused(refused) });
+        };
+        if let Some((key, fingerprint)) = &begin.key
+            && let Some((user, taken)) = self.keys.user(key)
+        {
+            if taken != *fingerprint {
+                return refuse(Refused::KeyTaken(key.clone()));
+            }
+            return self.join(now, user, begin.waiter, actions);
+        }
+        if let Some(refused) = self.over_a_bound(&begin) {
+            return refuse(refused);
+        }
+        match begin.key.clone() {
+            Some((key, fingerprint)) => {
+                let id = begin.id;
+                self.keys.take(key.clone(), id, fingerprint);
+                self.keys.park(begin);
+                actions.push(Action::LookupKey { id, key });
+            }
+            None => self.start(now, begin, actions),
+        }
+    }
+
+    fn over_a_bound(&mut self, begin: &Begin) -> Option<Refused> {
+        let config = &self.config;
+        if self.begun + self.keys.parked_count() >= config.max_in_flight {
+            return Some(Refused::TooManyInFlight { limit: config.max_in_flight });
+        }
+        if begin.branches.len() > config.max_branches {
+            return Some(Refused::TooManyBranches { limit: config.max_branches });
+        }
+        begin.branches.iter().find_map(|branch| self.no_room_for(branch))
+    }
+
+    fn no_room_for(&mut self, branch: &NewBranch) -> Option<Refused> {
+        let limit = self.config.max_per_participant;
+        let participant = branch.participant;
+        if self.participants.get(participant).begun >= limit {
+            return Some(Refused::TooManyAtParticipant { participant, limit });
+        }
+        let limit = self.config.max_in_flight_bytes;
+        (self.bytes + branch.payload.len() > limit).then_some(Refused::TooManyBytes { limit })
+    }
+
+    fn start(&mut self, now: Time, begin: Begin, actions: &mut Vec<Action>) {
+        let transaction = Transaction::begin(begin, &mut context!(self, now, actions));
+        self.begun += 1;
+        self.bytes += transaction.bytes();
+        self.transactions.insert(transaction.id(), transaction);
+    }
+
+    /// A second request with a key waits for the run of the first.
+    fn join(&mut self, now: Time, user: TransactionId, waiter: Waiter, actions: &mut Vec<Action>) {
+        if let Some(parked) = self.keys.parked(user) {
+            parked.others.push(waiter);
+        } else if let Some(transaction) = self.transactions.get_mut(&user) {
+            transaction.wait(waiter, &mut context!(self, now, actions));
+        }
+    }
+
+    fn key_found(
+        &mut self,
+        now: Time,
+        id: TransactionId,
+        found: Option<(TransactionId, [u8; 32])>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(Parked { begin, others }) = self.keys.unpark(id) else {
+            return;
+        };
+        let Some((user, taken)) = found else {
+            self.start(now, begin, actions);
+            for waiter in others {
+                self.join(now, id, waiter, actions);
+            }
+            return;
+        };
+        let Some((key, fingerprint)) = begin.key else {
+            return;
+        };
+        self.keys.release(&key, id);
+        for waiter in core::iter::once(begin.waiter).chain(others) {
+            let reply = match taken == fingerprint {
+                true => Reply::See(user),
+                false => Reply::Refused(Refused::KeyTaken(key.clone())),
+            };
+            actions.push(Action::Reply { token: waiter.token, reply });
+        }
+    }
+
+    fn client(
+        &mut self,
+        now: Time,
+        id: TransactionId,
+        token: u64,
+        call: Client,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Client::Enlist(branch) = &call
+            && let Some(refused) = self.no_room_for(branch)
+        {
+            return actions.push(Action::Reply { token, reply: Reply::Refused(refused) });
+        }
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            return actions.push(Action::Reply { token, reply: Reply::NotHere });
+        };
+        let mut context = context!(self, now, actions);
+        let wrong_state = |call, actions: &mut Vec<Action>, transaction: &Transaction| {
+            let state = transaction.shown_state();
+            let reply = Reply::Refused(Refused::WrongState { state, call });
+            actions.push(Action::Reply { token, reply });
+        };
+        match call {
+            Client::Get => {
+                let reply = Reply::Transaction(transaction.view(true).into());
+                actions.push(Action::Reply { token, reply });
+            }
+            Client::Enlist(_) if transaction.branch_count() >= self.config.max_branches => {
+                let limit = self.config.max_branches;
+                let reply = Reply::Refused(Refused::TooManyBranches { limit });
+                actions.push(Action::Reply { token, reply });
+            }
+            Client::Enlist(branch) if transaction.is_active() => {
+                self.bytes += branch.payload.len();
+                transaction.enlist(branch, token, &mut context);
+            }
+            Client::Enlist(_) => wrong_state("enlist", actions, transaction),
+            Client::Prepare { until } => {
+                transaction.prepare(&mut context);
+                transaction.wait(Waiter { token, at: AnswerAt::Prepared, until }, &mut context);
+            }
+            Client::Commit { at, until } => {
+                transaction.commit(&mut context);
+                transaction.wait(Waiter { token, at, until }, &mut context);
+            }
+            Client::Rollback { at, until } => {
+                if transaction.can_roll_back() {
+                    transaction.roll_back(&mut context);
+                } else if !transaction.is_aborting() {
+                    return wrong_state("rollback", actions, transaction);
+                }
+                transaction.wait(Waiter { token, at, until }, &mut context);
+            }
+        }
+    }
+
+    fn durable(&mut self, now: Time, up_to: Sequence, actions: &mut Vec<Action>) {
+        while let Some(&(sequence, id, milestone)) = self.log.pending.front()
+            && sequence <= up_to
+        {
+            self.log.pending.pop_front();
+            let Some(transaction) = self.transactions.get_mut(&id) else {
+                continue;
+            };
+            let ended = transaction.durable(milestone, &mut context!(self, now, actions));
+            if ended {
+                self.forget(id);
+            }
+        }
+    }
+
+    fn forget(&mut self, id: TransactionId) {
+        let Some(transaction) = self.transactions.remove(&id) else {
+            return;
+        };
+        if let Some((key, _)) = transaction.key() {
+            self.keys.release(key, id);
+        }
+        for participant in transaction.participants() {
+            let known = self.participants.get(participant);
+            if known.unfinished.remove(&id) && transaction.is_new() {
+                known.begun -= 1;
+            }
+        }
+        if transaction.is_new() {
+            self.begun -= 1;
+            self.bytes -= transaction.bytes();
+        }
+    }
+
+    fn inquired(
+        &mut self,
+        now: Time,
+        from: Inquirer,
+        id: TransactionId,
+        branch: u32,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            return actions.push(Action::Lookup { from, id, branch });
+        };
+        let outcome = transaction.inquired(branch, &mut context!(self, now, actions));
+        actions.push(Action::Answer { to: from, id, branch, outcome });
+    }
+
+    /// Sends to a participant that is back what it is owed, `window` messages
+    /// at a time, so that new work gets its turn.
+    fn pump(&mut self, now: Time, to: ParticipantId, window: usize, actions: &mut Vec<Action>) {
+        let mut left = window;
+        while left > 0
+            && let Some((from, last)) = self.participants.get(to).resume
+        {
+            let known = self.participants.get(to);
+            let mut owed = known.unfinished.range(from..=last).copied();
+            let (id, next) = (owed.next(), owed.next());
+            known.resume = next.map(|next| (next, last));
+            if let Some(transaction) = id.and_then(|id| self.transactions.get_mut(&id)) {
+                let sent = transaction.resume(to, &mut context!(self, now, actions));
+                left = left.saturating_sub(sent);
+            }
+        }
+    }
+}

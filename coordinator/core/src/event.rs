@@ -1,0 +1,215 @@
+//! What the world tells the machine.
+
+use common::{JournalId, TransactionId};
+
+use crate::{
+    AnswerAt, Fingerprint, Opaque, Options, ParticipantId, Reason, RequestKey, Sequence, Time,
+    Waiter,
+};
+use alloc::{string::String, sync::Arc, vec::Vec};
+
+/// Something happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A client wants a transaction.
+    Begin(Begin),
+    /// A client drives a transaction that it began, or looks at one.
+    Client {
+        /// The transaction.
+        id: TransactionId,
+        /// The call's number.
+        token: u64,
+        /// What it wants.
+        call: Client,
+    },
+    /// The journal was asked for a request key.
+    KeyFound {
+        /// The run that waits for it.
+        id: TransactionId,
+        /// The finished or recovered transaction that used the key.
+        found: Option<(TransactionId, Fingerprint)>,
+    },
+    /// A participant answered prepare.
+    Voted {
+        /// Who.
+        from: ParticipantId,
+        /// With which journal.
+        journal: JournalId,
+        /// For which transaction.
+        id: TransactionId,
+        /// For which branch.
+        branch: u32,
+        /// What.
+        vote: Vote,
+    },
+    /// A participant answered commit or rollback.
+    Acknowledged {
+        /// Who.
+        from: ParticipantId,
+        /// With which journal; none where the answer (a refusal) names none.
+        journal: Option<JournalId>,
+        /// For which transaction.
+        id: TransactionId,
+        /// For which branch.
+        branch: u32,
+        /// The number of the decision that it answers.
+        number: u32,
+        /// What it did.
+        acknowledgement: Acknowledgement,
+    },
+    /// A message could not be handed to its participant, or got no answer.
+    Unreachable {
+        /// Who.
+        participant: ParticipantId,
+        /// The transaction of the message.
+        id: TransactionId,
+        /// The branch of the message.
+        branch: u32,
+    },
+    /// A participant can be reached, on a new link.
+    Connected {
+        /// Who.
+        participant: ParticipantId,
+        /// Whether it asks when in doubt.
+        asks: bool,
+    },
+    /// A participant's link is gone.
+    Disconnected {
+        /// Who.
+        participant: ParticipantId,
+    },
+    /// All records up to this one are on disk.
+    Durable {
+        /// The last of them.
+        up_to: Sequence,
+    },
+    /// A participant in doubt asks about a branch that a run of this
+    /// coordinator prepared (the shell has checked that).
+    Inquired {
+        /// Who is to be answered.
+        from: Inquirer,
+        /// The transaction.
+        id: TransactionId,
+        /// The branch.
+        branch: u32,
+    },
+    /// The journal was asked about a transaction that a participant asks for.
+    Found {
+        /// Who is to be answered.
+        to: Inquirer,
+        /// The transaction.
+        id: TransactionId,
+        /// The branch.
+        branch: u32,
+        /// What the journal knows; none for an unknown transaction.
+        found: Option<FoundBranch>,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// A new transaction.
+#[derive(Debug, Clone)]
+pub struct Begin {
+    /// Its id, greater than all before.
+    pub id: TransactionId,
+    /// The client's key, with the body's fingerprint.
+    pub key: Option<(RequestKey, Fingerprint)>,
+    /// How it is run.
+    pub options: Options,
+    /// Its branches; none for an interactive one.
+    pub branches: Vec<NewBranch>,
+    /// Driven by its client, call by call.
+    pub interactive: bool,
+    /// Who is answered. An interactive one is answered when its begin record is
+    /// durable.
+    pub waiter: Waiter,
+}
+
+/// A branch that a client names.
+#[derive(Debug, Clone)]
+pub struct NewBranch {
+    /// Where it is.
+    pub participant: ParticipantId,
+    /// What it is to do.
+    pub payload: Opaque,
+}
+
+/// What a client wants of a transaction in memory.
+#[derive(Debug, Clone)]
+pub enum Client {
+    /// Add a branch.
+    Enlist(NewBranch),
+    /// Collect the votes.
+    Prepare {
+        /// How long to wait.
+        until: Time,
+    },
+    /// Commit it.
+    Commit {
+        /// When to answer.
+        at: AnswerAt,
+        /// How long to wait.
+        until: Time,
+    },
+    /// Roll it back.
+    Rollback {
+        /// When to answer.
+        at: AnswerAt,
+        /// How long to wait.
+        until: Time,
+    },
+    /// Show it, with its trail.
+    Get,
+}
+
+/// A participant's answer to prepare.
+#[derive(Debug, Clone)]
+pub enum Vote {
+    /// A durable promise.
+    Commit {
+        /// To be handed back with the decision.
+        output: Option<Opaque>,
+        /// One phase: the effect is final.
+        committed: bool,
+    },
+    /// A refusal, with nothing left behind.
+    Abort(Arc<Reason>),
+    /// Nothing changed, no phase two.
+    ReadOnly,
+}
+
+/// What a participant did with a decision.
+#[derive(Debug, Clone)]
+pub enum Acknowledgement {
+    /// The branch is committed.
+    Committed,
+    /// The branch is rolled back.
+    RolledBack,
+    /// The branch is unknown.
+    Unknown,
+    /// It failed and may be sent again.
+    Failed(String),
+}
+
+/// Who asks for the outcome of a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Inquirer {
+    /// A participant, over its link.
+    Link(ParticipantId),
+    /// A call, by its number.
+    Call(u64),
+}
+
+/// A branch of a transaction that the journal knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundBranch {
+    /// The decision.
+    pub commit: bool,
+    /// Its number.
+    pub number: u32,
+    /// What prepare returned.
+    pub output: Option<Opaque>,
+    /// Whether the transaction has such a branch.
+    pub known: bool,
+}

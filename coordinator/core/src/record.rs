@@ -1,0 +1,121 @@
+//! What is asked to be written.
+
+use alloc::{sync::Arc, vec::Vec};
+
+use common::{JournalId, TransactionId};
+
+use crate::{
+    BranchState, Fingerprint, Opaque, ParticipantId, Reason, RequestKey, Time, TrailEvent,
+};
+
+/// The place of a record in the order of all that were asked for in this run.
+pub type Sequence = u64;
+
+/// A record of the journal. A later one of the same transaction replaces the
+/// earlier; an end record joins the decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// The transaction may have been sent to participants that cannot ask, or a
+    /// client holds its id: to be rolled back after a restart.
+    Begin(BeginRecord),
+    /// The outcome.
+    Decision(DecisionRecord),
+    /// Nothing is owed any more.
+    End(EndRecord),
+}
+
+impl Record {
+    /// The transaction that it is about.
+    pub fn id(&self) -> TransactionId {
+        match self {
+            Self::Begin(record) => record.id,
+            Self::Decision(record) => record.id,
+            Self::End(record) => record.id,
+        }
+    }
+}
+
+/// See [`Record::Begin`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeginRecord {
+    /// The transaction.
+    pub id: TransactionId,
+    /// The client's key, with the body's fingerprint.
+    pub key: Option<(RequestKey, Fingerprint)>,
+    /// Driven by its client, call by call.
+    pub interactive: bool,
+    /// Its only branch is committed by its participant in one call.
+    pub one_phase: bool,
+    /// When it was begun.
+    pub begun_at: Time,
+    /// The branches that prepare will be sent to.
+    pub branches: Vec<BeginBranch>,
+    /// What happened so far.
+    pub trail: Vec<TrailEvent>,
+}
+
+/// A branch of a [`BeginRecord`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeginBranch {
+    /// Where it is.
+    pub participant: ParticipantId,
+    /// What it is to do.
+    pub payload: Opaque,
+    /// Whether its participant asks when in doubt.
+    pub asks: bool,
+}
+
+/// See [`Record::Decision`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecisionRecord {
+    /// The transaction.
+    pub id: TransactionId,
+    /// The client's key, with the body's fingerprint.
+    pub key: Option<(RequestKey, Fingerprint)>,
+    /// To commit, or to abort.
+    pub commit: bool,
+    /// 1; 2 after a decision was turned round.
+    pub number: u32,
+    /// When it was begun.
+    pub begun_at: Time,
+    /// When it was decided.
+    pub decided_at: Time,
+    /// The branches as they are told from here on.
+    pub branches: Vec<DecisionBranch>,
+    /// Why it was aborted.
+    pub reason: Option<Arc<Reason>>,
+    /// What happened, this decision included.
+    pub trail: Vec<TrailEvent>,
+}
+
+/// A branch of a [`DecisionRecord`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecisionBranch {
+    /// Where it is.
+    pub participant: ParticipantId,
+    /// How far it is.
+    pub state: BranchState,
+    /// The journal that voted, and that alone may acknowledge.
+    pub journal: Option<JournalId>,
+    /// What prepare returned.
+    pub output: Option<Opaque>,
+    /// Its vote to abort.
+    pub refusal: Option<Arc<Reason>>,
+    /// Whether its participant asks when in doubt.
+    pub asks: bool,
+}
+
+/// See [`Record::End`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndRecord {
+    /// The transaction.
+    pub id: TransactionId,
+    /// When it ended.
+    pub ended_at: Time,
+    /// How each branch ended.
+    pub branches: Vec<BranchState>,
+    /// Whether an operator has to see it before it may be forgotten.
+    pub heuristic: bool,
+    /// What happened since the decision.
+    pub trail: Vec<TrailEvent>,
+}

@@ -1,0 +1,328 @@
+//! One transaction.
+//!
+//! Invariants:
+//! - The state changes in the `become_*` functions only; each asserts where it
+//!   comes from.
+//! - Commit is sent, and 'committed' is shown, only from `Committing` on, which
+//!   is entered when the commit record is reported durable.
+//! - From `Deciding` on there is no way to abort; from `Aborting` on none to
+//!   commit.
+//! - A transaction in one phase whose prepare was sent is aborted only when its
+//!   participant says so.
+
+mod branch;
+mod decide;
+mod finish;
+mod prepare;
+mod show;
+mod timing;
+
+use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
+use core::time::Duration;
+
+use common::TransactionId;
+
+use crate::{
+    Action, AnswerAt, Begin, Config, Fingerprint, NewBranch, Options, Reason, Record, Reply,
+    RequestKey, Sequence, Time, TrailEvent, TrailKind, Waiter, participants::Participants,
+    timers::Timers,
+};
+use branch::Branch;
+
+/// What a transaction may touch beside itself.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Time,
+    pub(crate) config: &'a Config,
+    pub(crate) participants: &'a mut Participants,
+    pub(crate) timers: &'a mut Timers,
+    pub(crate) log: &'a mut Log,
+    pub(crate) actions: &'a mut Vec<Action>,
+}
+
+/// Records that were asked for and are not reported durable.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Log {
+    last: Sequence,
+    pub(crate) pending: VecDeque<(Sequence, TransactionId, Milestone)>,
+}
+
+/// What a record means to its transaction once it is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Milestone {
+    /// Interactive: the client may have the id.
+    Opened,
+    /// Prepare may be sent.
+    Logged,
+    /// It is committed.
+    Committed,
+    /// Its client may be told that it is aborted.
+    Aborted,
+    /// It may be forgotten.
+    Ended,
+}
+
+impl Context<'_> {
+    fn append(&mut self, record: Record, forced: bool, milestone: Milestone) {
+        self.log.last += 1;
+        let sequence = self.log.last;
+        self.log.pending.push_back((sequence, record.id(), milestone));
+        self.actions.push(Action::Append { sequence, record, forced });
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum State {
+    /// Interactive, not durable yet.
+    Opening,
+    /// Interactive, may be enlisted to.
+    Active,
+    /// The begin record is being written; prepare comes next.
+    Logging,
+    /// Votes are being collected.
+    Preparing,
+    /// One phase, and the answer is lost: the participant is being asked.
+    Settling,
+    /// Interactive: all votes are in.
+    Prepared,
+    /// The commit record is being written.
+    Deciding,
+    /// Committed; branches are being told.
+    Committing,
+    /// Aborted; branches are being told.
+    Aborting,
+    /// Nothing is owed; to be forgotten once that is durable.
+    Ended,
+}
+
+/// The machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Transaction {
+    id: TransactionId,
+    key: Option<(RequestKey, Fingerprint)>,
+    interactive: bool,
+    options: Options,
+    state: State,
+    branches: Vec<Branch>,
+    waiters: Vec<Waiter>,
+    trail: Vec<TrailEvent>,
+    /// How much of the trail the decision record has.
+    recorded: usize,
+    begun_at: Time,
+    decided_at: Option<Time>,
+    ended_at: Option<Time>,
+    reason: Option<Arc<Reason>>,
+    /// The decision, once there is one.
+    commit: bool,
+    number: u32,
+    /// One phase was asked of the only branch.
+    one_phase: bool,
+    /// Votes lead to the decision, with no further word of the client.
+    commit_requested: bool,
+    /// The abort record is durable, or nobody has to wait for it.
+    tellable: bool,
+    stalled: bool,
+    /// Prepare's deadline, or the client's idle limit.
+    deadline: Option<Time>,
+    /// The earliest timer that is set.
+    timer: Option<Time>,
+    /// Read from the journal at start.
+    recovered: bool,
+}
+
+impl Transaction {
+    /// Starts one that a client asked for.
+    pub(crate) fn begin(begin: Begin, context: &mut Context) -> Self {
+        let mut transaction = Self {
+            id: begin.id,
+            key: begin.key,
+            interactive: begin.interactive,
+            options: begin.options,
+            state: State::Opening,
+            branches: Vec::with_capacity(begin.branches.len()),
+            waiters: Vec::from([begin.waiter]),
+            trail: Vec::with_capacity(4 + 4 * begin.branches.len()),
+            recorded: 0,
+            begun_at: context.now,
+            decided_at: None,
+            ended_at: None,
+            reason: None,
+            commit: false,
+            number: 1,
+            one_phase: false,
+            commit_requested: !begin.interactive,
+            tellable: false,
+            stalled: false,
+            deadline: None,
+            timer: None,
+            recovered: false,
+        };
+        transaction.note(context, TrailKind::Begun, None);
+        for branch in begin.branches {
+            transaction.add(branch, context);
+        }
+        if transaction.interactive {
+            context.append(transaction.begin_record(), true, Milestone::Opened);
+        } else {
+            transaction.start_prepare(context);
+        }
+        transaction
+    }
+
+    /// Adds a branch to an active transaction.
+    pub(crate) fn enlist(&mut self, branch: NewBranch, token: u64, context: &mut Context) {
+        debug_assert_eq!(self.state, State::Active);
+        self.add(branch, context);
+        let number = self.branches.len() as u32 - 1;
+        self.note(context, TrailKind::Enlisted, Some(number as usize));
+        self.touch(context);
+        context.actions.push(Action::Reply { token, reply: Reply::Enlisted(number) });
+    }
+
+    fn add(&mut self, branch: NewBranch, context: &mut Context) {
+        let participant = context.participants.get(branch.participant);
+        if participant.unfinished.insert(self.id) {
+            participant.begun += 1;
+        }
+        self.branches.push(Branch::new(branch.participant, branch.payload));
+    }
+
+    /// A record that was asked for is durable. True when the transaction may be
+    /// forgotten.
+    pub(crate) fn durable(&mut self, milestone: Milestone, context: &mut Context) -> bool {
+        match milestone {
+            Milestone::Opened => self.become_active(context),
+            Milestone::Logged => {
+                if self.state == State::Logging {
+                    self.become_preparing(context);
+                }
+            }
+            Milestone::Committed => self.become_committing(context),
+            Milestone::Aborted => {
+                self.tellable = true;
+                self.answer(context);
+            }
+            Milestone::Ended => return true,
+        }
+        false
+    }
+
+    fn become_active(&mut self, context: &mut Context) {
+        if self.state != State::Opening {
+            return;
+        }
+        self.state = State::Active;
+        for waiter in self.waiters.drain(..) {
+            let reply = Reply::Begun(self.id);
+            context.actions.push(Action::Reply { token: waiter.token, reply });
+        }
+        self.touch(context);
+    }
+
+    /// The client is alive: its idle limit begins anew.
+    fn touch(&mut self, context: &mut Context) {
+        if matches!(self.state, State::Active | State::Prepared) {
+            self.deadline = Some(context.now + self.options.idle_timeout);
+            self.set_timer(context);
+        }
+    }
+
+    /// Takes a call that waits for something.
+    pub(crate) fn wait(&mut self, waiter: Waiter, context: &mut Context) {
+        self.waiters.push(waiter);
+        self.answer(context);
+        self.set_timer(context);
+    }
+
+    /// Answers the calls whose moment has come.
+    fn answer(&mut self, context: &mut Context) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let told = self.is_told();
+        let reached = |at| match at {
+            AnswerAt::Prepared => told || self.state == State::Prepared,
+            AnswerAt::Decision => told,
+            AnswerAt::Completion => told && self.state == State::Ended,
+        };
+        let ready = |waiter: &Waiter| reached(waiter.at) || waiter.until <= context.now;
+        if !self.waiters.iter().any(ready) {
+            return;
+        }
+        let (answered, waiting) = self.waiters.iter().partition(|waiter| ready(waiter));
+        self.waiters = waiting;
+        let answered: Vec<Waiter> = answered;
+        for waiter in answered {
+            let reply = Reply::Transaction(self.view(false).into());
+            context.actions.push(Action::Reply { token: waiter.token, reply });
+        }
+    }
+
+    /// Whether its outcome may be told to clients.
+    fn is_told(&self) -> bool {
+        match self.state {
+            State::Committing => true,
+            State::Aborting | State::Ended => self.commit || self.tellable,
+            _ => false,
+        }
+    }
+
+    /// Puts an event on the trail and tells the shell.
+    fn note(&mut self, context: &mut Context, kind: TrailKind, branch: Option<usize>) {
+        let (participant, refusal, attempt) = match branch.map(|number| &self.branches[number]) {
+            Some(branch) => (Some(branch.participant), branch.refusal.clone(), branch.attempts),
+            None => (None, None, 0),
+        };
+        let reason = match kind {
+            TrailKind::DecidedAbort => self.reason.clone(),
+            TrailKind::VotedAbort => refusal,
+            _ => None,
+        };
+        let branch = branch.map(|number| number as u32);
+        let event = TrailEvent { at: context.now, kind, branch, attempt };
+        let same = |old: &&mut TrailEvent| old.kind == kind && old.branch == branch;
+        let recorded = self.recorded;
+        let repeated = kind.repeats().then(|| self.trail[recorded..].iter_mut().find(same));
+        match repeated.flatten() {
+            Some(old) => *old = event,
+            None => self.trail.push(event),
+        }
+        let since = match kind {
+            TrailKind::DecidedCommit | TrailKind::DecidedAbort => Some(self.begun_at),
+            TrailKind::Ended => self.decided_at,
+            _ => None,
+        };
+        let took = since.map_or(Duration::ZERO, |since| context.now.since(since));
+        let happened = Action::Happened { id: self.id, event, participant, reason, took };
+        context.actions.push(happened);
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    /// The client's key and its fingerprint.
+    pub(crate) fn key(&self) -> Option<&(RequestKey, Fingerprint)> {
+        self.key.as_ref()
+    }
+
+    /// Whether it was begun in this run.
+    pub(crate) fn is_new(&self) -> bool {
+        !self.recovered
+    }
+
+    /// How many branches it has.
+    pub(crate) fn branch_count(&self) -> usize {
+        self.branches.len()
+    }
+
+    /// Where its branches are.
+    pub(crate) fn participants(&self) -> impl Iterator<Item = crate::ParticipantId> {
+        self.branches.iter().map(|branch| branch.participant)
+    }
+
+    /// Payload bytes that it was begun or enlisted with.
+    pub(crate) fn bytes(&self) -> usize {
+        self.branches.iter().map(|branch| branch.bytes).sum()
+    }
+}

@@ -1,0 +1,78 @@
+//! A branch, as its transaction keeps it.
+
+use alloc::sync::Arc;
+
+use common::JournalId;
+
+use crate::{BranchState, Opaque, ParticipantId, Reason, Time};
+
+#[derive(Debug, Clone)]
+pub(super) struct Branch {
+    pub(super) participant: ParticipantId,
+    pub(super) payload: Opaque,
+    /// The payload's length when it came; the payload itself is dropped at the decision.
+    pub(super) bytes: usize,
+    pub(super) state: BranchState,
+    /// The journal that voted.
+    pub(super) journal: Option<JournalId>,
+    pub(super) output: Option<Opaque>,
+    pub(super) refusal: Option<Arc<Reason>>,
+    /// Whether its participant asks when in doubt; known once prepare starts.
+    pub(super) asks: bool,
+    /// Whether a prepare may have reached its participant.
+    pub(super) sent: bool,
+    /// Attempts of the message that is owed.
+    pub(super) attempts: u32,
+    pub(super) attempt: Attempt,
+}
+
+/// Where the branch is between two attempts of its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// Nothing is owed.
+    None,
+    /// Sent; it ends then.
+    Running(Time),
+    /// The next one begins then.
+    Waiting(Time),
+}
+
+impl Attempt {
+    pub(super) fn due(self) -> Option<Time> {
+        match self {
+            Self::None => None,
+            Self::Running(at) | Self::Waiting(at) => Some(at),
+        }
+    }
+}
+
+impl Branch {
+    pub(super) fn new(participant: ParticipantId, payload: Opaque) -> Self {
+        Self {
+            participant,
+            bytes: payload.len(),
+            payload,
+            state: BranchState::Enlisted,
+            journal: None,
+            output: None,
+            refusal: None,
+            asks: false,
+            sent: false,
+            attempts: 0,
+            attempt: Attempt::None,
+        }
+    }
+
+    /// Enters a state in which a message is owed, or none.
+    pub(super) fn become_state(&mut self, state: BranchState) {
+        self.state = state;
+        self.attempts = 0;
+        self.attempt = Attempt::None;
+    }
+
+    /// Reaches a state in which nothing is owed; its attempts stay on show.
+    pub(super) fn finish(&mut self, state: BranchState) {
+        self.state = state;
+        self.attempt = Attempt::None;
+    }
+}

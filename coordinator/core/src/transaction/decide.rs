@@ -1,0 +1,148 @@
+//! The decision.
+
+use alloc::sync::Arc;
+
+use super::{Context, Milestone, State, Transaction};
+use crate::{
+    BranchState, DecisionBranch, DecisionRecord, Opaque, Reason, Record, TrailEvent, TrailKind,
+};
+
+impl Transaction {
+    /// The client wants it committed.
+    pub(crate) fn commit(&mut self, context: &mut Context) {
+        self.commit_requested |= self.state != State::Opening;
+        match self.state {
+            State::Active => self.start_prepare(context),
+            State::Prepared => self.become_deciding(context),
+            _ => {}
+        }
+    }
+
+    /// The client wants its votes collected.
+    pub(crate) fn prepare(&mut self, context: &mut Context) {
+        if self.state == State::Active {
+            self.start_prepare(context);
+        }
+    }
+
+    /// The client wants it rolled back; the caller has seen that it can be.
+    pub(crate) fn roll_back(&mut self, context: &mut Context) {
+        let message = "the client rolled it back".into();
+        let reason = Reason { code: "CLIENT_ROLLBACK".into(), message, participant: None };
+        self.abort(Arc::new(reason), context);
+    }
+
+    /// All voted for it: the commit record is asked for.
+    pub(super) fn become_deciding(&mut self, context: &mut Context) {
+        debug_assert!(matches!(self.state, State::Preparing | State::Settling | State::Prepared));
+        self.state = State::Deciding;
+        self.commit = true;
+        self.deadline = None;
+        self.decided_at = Some(context.now);
+        for branch in &mut self.branches {
+            branch.payload = Opaque::default();
+            if branch.state == BranchState::Prepared {
+                branch.become_state(BranchState::Committing);
+            }
+        }
+        let record = self.decision_record(context);
+        context.append(record, true, Milestone::Committed);
+    }
+
+    /// One phase: the participant has committed it.
+    pub(super) fn decided_by_participant(&mut self, context: &mut Context) {
+        self.branches[0].finish(BranchState::Committed);
+        self.become_deciding(context);
+    }
+
+    /// The commit record is durable: now, and not before, it may be told.
+    pub(super) fn become_committing(&mut self, context: &mut Context) {
+        debug_assert_eq!(self.state, State::Deciding);
+        self.state = State::Committing;
+        self.note(context, TrailKind::DecidedCommit, None);
+        self.recorded = self.trail.len();
+        for number in 0..self.branches.len() {
+            if self.branches[number].state == BranchState::Committing {
+                self.send(number, context);
+            }
+        }
+        if self.owes_nothing() {
+            self.become_ended(context);
+            return;
+        }
+        self.answer(context);
+        self.set_timer(context);
+    }
+
+    /// Decides to abort.
+    pub(super) fn abort(&mut self, reason: Arc<Reason>, context: &mut Context) {
+        debug_assert!(!matches!(
+            self.state,
+            State::Deciding | State::Committing | State::Aborting | State::Ended
+        ));
+        self.state = State::Aborting;
+        self.deadline = None;
+        self.decided_at = Some(context.now);
+        self.reason = Some(reason);
+        // A key's client is told once its abort is durable, or a duplicate of
+        // its request could commit after a crash.
+        self.tellable = self.key.is_none();
+        self.note(context, TrailKind::DecidedAbort, None);
+        for branch in &mut self.branches {
+            branch.payload = Opaque::default();
+            match branch.state {
+                BranchState::Prepared => branch.become_state(BranchState::RollingBack),
+                BranchState::Preparing if branch.sent => {
+                    branch.become_state(BranchState::RollingBack);
+                }
+                BranchState::Preparing => branch.finish(BranchState::Enlisted),
+                _ => {}
+            }
+        }
+        let record = self.decision_record(context);
+        context.append(record, self.key.is_some(), Milestone::Aborted);
+        self.recorded = self.trail.len();
+        for number in 0..self.branches.len() {
+            if self.branches[number].state == BranchState::RollingBack {
+                self.send(number, context);
+            }
+        }
+        if self.owes_nothing() {
+            self.become_ended(context);
+            return;
+        }
+        self.answer(context);
+        self.set_timer(context);
+    }
+
+    fn decision_record(&self, context: &Context) -> Record {
+        let branch = |branch: &super::Branch| DecisionBranch {
+            participant: branch.participant,
+            state: branch.state,
+            journal: branch.journal,
+            output: branch.output.clone(),
+            refusal: branch.refusal.clone(),
+            asks: branch.asks,
+        };
+        let mut trail = self.trail.clone();
+        if self.commit {
+            let kind = TrailKind::DecidedCommit;
+            trail.push(TrailEvent { at: context.now, kind, branch: None, attempt: 0 });
+        }
+        Record::Decision(DecisionRecord {
+            id: self.id,
+            key: self.key.clone(),
+            commit: self.commit,
+            number: self.number,
+            begun_at: self.begun_at,
+            decided_at: context.now,
+            branches: self.branches.iter().map(branch).collect(),
+            reason: self.reason.clone(),
+            trail,
+        })
+    }
+
+    pub(super) fn owes_nothing(&self) -> bool {
+        !self.branches.iter().any(|branch| branch.state.is_owed())
+    }
+}

@@ -1,0 +1,223 @@
+//! Phase two: from the decision until nothing is owed, and recovery into it.
+
+use alloc::{format, sync::Arc, vec::Vec};
+
+use common::JournalId;
+
+use super::{Branch, Context, Milestone, State, Transaction};
+use crate::{
+    Acknowledgement, BeginRecord, BranchState, DecisionRecord, EndRecord, Opaque, Options, Outcome,
+    ParticipantId, Reason, Record, TrailKind,
+};
+
+impl Transaction {
+    /// A participant answered commit or rollback.
+    pub(crate) fn acknowledged(
+        &mut self,
+        from: ParticipantId,
+        journal: Option<JournalId>,
+        branch_number: u32,
+        decision_number: u32,
+        acknowledgement: Acknowledgement,
+        context: &mut Context,
+    ) {
+        let index = branch_number as usize;
+        let Some(branch) = self.branches.get_mut(index).filter(|branch| branch.participant == from)
+        else {
+            return;
+        };
+        if decision_number != self.number {
+            return;
+        }
+        if self.state == State::Settling {
+            return self.settled(index, acknowledgement, context);
+        }
+        let other = |voted| journal.is_some_and(|journal| journal != voted);
+        let own_journal = !branch.journal.is_some_and(other);
+        let (state, kind) = match (branch.state, acknowledgement) {
+            (BranchState::Committing, Acknowledgement::Committed) if own_journal => {
+                (BranchState::Committed, TrailKind::CommitAcknowledged)
+            }
+            (BranchState::Committing, Acknowledgement::Committed | Acknowledgement::Unknown) => {
+                (BranchState::Hazard, TrailKind::Hazard)
+            }
+            (BranchState::Committing, Acknowledgement::RolledBack) if own_journal => {
+                (BranchState::Heuristic, TrailKind::Heuristic)
+            }
+            (BranchState::Committing, Acknowledgement::RolledBack) => {
+                (BranchState::Hazard, TrailKind::Hazard)
+            }
+            (BranchState::RollingBack | BranchState::LeftToAsk, Acknowledgement::RolledBack)
+                if own_journal =>
+            {
+                (BranchState::RolledBack, TrailKind::RollbackAcknowledged)
+            }
+            // The journal that voted is not there; it will ask when it is back.
+            (BranchState::RollingBack, Acknowledgement::RolledBack) if branch.asks => {
+                (BranchState::LeftToAsk, TrailKind::LeftToAsk)
+            }
+            (BranchState::RollingBack, Acknowledgement::Committed) => {
+                (BranchState::Heuristic, TrailKind::Heuristic)
+            }
+            (BranchState::Committing | BranchState::RollingBack, _) => {
+                return self.retry_later(index, context);
+            }
+            _ => return,
+        };
+        if self.state == State::Ended {
+            return;
+        }
+        branch.finish(state);
+        self.note(context, kind, Some(index));
+        if self.owes_nothing() {
+            self.become_ended(context);
+        }
+    }
+
+    fn settled(&mut self, index: usize, answer: Acknowledgement, context: &mut Context) {
+        match answer {
+            Acknowledgement::Committed => self.decided_by_participant(context),
+            Acknowledgement::RolledBack => {
+                self.branches[index].finish(BranchState::RolledBack);
+                let participant = Some(self.branches[index].participant);
+                let message = "the participant did not commit it in one phase by the deadline";
+                let reason =
+                    Reason { code: "PREPARE_TIMEOUT".into(), message: message.into(), participant };
+                self.abort(Arc::new(reason), context);
+            }
+            Acknowledgement::Unknown | Acknowledgement::Failed(_) => {
+                self.retry_later(index, context);
+            }
+        }
+    }
+
+    /// Nothing is owed: the end is asked to be written, unless the decision
+    /// record says it already.
+    pub(super) fn become_ended(&mut self, context: &mut Context) {
+        debug_assert!(matches!(self.state, State::Committing | State::Aborting));
+        self.state = State::Ended;
+        self.stalled = false;
+        self.ended_at = Some(context.now);
+        self.note(context, TrailKind::Ended, None);
+        let states: Vec<_> = self.branches.iter().map(|branch| branch.state).collect();
+        let outcome = Outcome::of(self.commit, states.iter().copied());
+        let record = EndRecord {
+            id: self.id,
+            ended_at: context.now,
+            heuristic: outcome.is_heuristic(),
+            branches: states,
+            trail: self.trail[self.recorded..].to_vec(),
+        };
+        context.append(Record::End(record), false, Milestone::Ended);
+        self.answer(context);
+    }
+
+    /// Takes up a transaction whose outcome was not recorded: it is aborted, or
+    /// its participant is asked.
+    pub(crate) fn recover_begun(record: BeginRecord, context: &mut Context) -> Self {
+        let branches = record.branches.into_iter().map(|begun| Branch {
+            asks: begun.asks,
+            sent: true,
+            state: BranchState::Preparing,
+            ..Branch::new(begun.participant, Opaque::default())
+        });
+        let mut transaction = Self {
+            id: record.id,
+            key: record.key,
+            interactive: record.interactive,
+            options: Options::default(),
+            state: State::Preparing,
+            branches: branches.collect(),
+            waiters: Vec::new(),
+            trail: record.trail,
+            recorded: 0,
+            begun_at: record.begun_at,
+            decided_at: None,
+            ended_at: None,
+            reason: None,
+            commit: false,
+            number: 1,
+            one_phase: record.one_phase,
+            commit_requested: true,
+            tellable: false,
+            stalled: false,
+            deadline: None,
+            timer: None,
+            recovered: true,
+        };
+        transaction.register(context);
+        transaction.note(context, TrailKind::Recovered, None);
+        if transaction.one_phase {
+            transaction.state = State::Settling;
+            transaction.send(0, context);
+            transaction.set_timer(context);
+        } else {
+            let message = format!(
+                "the coordinator was restarted before a decision; {} branches are rolled back",
+                transaction.branches.len()
+            );
+            let reason =
+                Reason { code: "COORDINATOR_RESTARTED".into(), message, participant: None };
+            transaction.abort(Arc::new(reason), context);
+        }
+        transaction
+    }
+
+    /// Takes up a transaction that was decided and whose branches were perhaps
+    /// not all told.
+    pub(crate) fn recover_decided(record: DecisionRecord, context: &mut Context) -> Self {
+        let branches = record.branches.into_iter().map(|decided| Branch {
+            state: decided.state,
+            journal: decided.journal,
+            output: decided.output,
+            refusal: decided.refusal,
+            asks: decided.asks,
+            sent: true,
+            ..Branch::new(decided.participant, Opaque::default())
+        });
+        let recorded = record.trail.len();
+        let mut transaction = Self {
+            id: record.id,
+            key: record.key,
+            interactive: false,
+            options: Options::default(),
+            state: if record.commit { State::Committing } else { State::Aborting },
+            branches: branches.collect(),
+            waiters: Vec::new(),
+            trail: record.trail,
+            recorded,
+            begun_at: record.begun_at,
+            decided_at: Some(record.decided_at),
+            ended_at: None,
+            reason: record.reason,
+            commit: record.commit,
+            number: record.number,
+            one_phase: false,
+            commit_requested: true,
+            tellable: true,
+            stalled: false,
+            deadline: None,
+            timer: None,
+            recovered: true,
+        };
+        transaction.register(context);
+        transaction.note(context, TrailKind::Recovered, None);
+        for number in 0..transaction.branches.len() {
+            if transaction.branches[number].state.is_owed() {
+                transaction.send(number, context);
+            }
+        }
+        if transaction.owes_nothing() {
+            transaction.become_ended(context);
+        } else {
+            transaction.set_timer(context);
+        }
+        transaction
+    }
+
+    fn register(&mut self, context: &mut Context) {
+        for branch in &self.branches {
+            context.participants.get(branch.participant).unfinished.insert(self.id);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Phase one: from the client's word to the last vote.
+
+use alloc::{format, string::String, sync::Arc, vec::Vec};
+
+use common::JournalId;
+
+use super::{Context, Milestone, State, Transaction, branch::Attempt};
+use crate::{
+    BeginBranch, BeginRecord, BranchState, ParticipantId, Reason, Record, TrailKind, Vote,
+};
+
+impl Transaction {
+    /// Starts to collect votes; the begin record goes first where it must
+    /// (rule 5).
+    pub(super) fn start_prepare(&mut self, context: &mut Context) {
+        debug_assert!(matches!(self.state, State::Opening | State::Active));
+        self.one_phase = self.commit_requested && self.branches.len() == 1;
+        for branch in &mut self.branches {
+            branch.asks = context.participants.get(branch.participant).asks;
+        }
+        let all_ask = self.branches.iter().all(|branch| branch.asks);
+        let forced = self.interactive || if self.one_phase { self.key.is_some() } else { !all_ask };
+        self.deadline = Some(context.now + self.options.prepare_timeout);
+        if forced {
+            self.state = State::Logging;
+            context.append(self.begin_record(), true, Milestone::Logged);
+            self.set_timer(context);
+        } else {
+            self.become_preparing(context);
+        }
+    }
+
+    pub(super) fn begin_record(&self) -> Record {
+        let branch = |branch: &super::Branch| BeginBranch {
+            participant: branch.participant,
+            payload: branch.payload.clone(),
+            asks: branch.asks,
+        };
+        Record::Begin(BeginRecord {
+            id: self.id,
+            key: self.key.clone(),
+            interactive: self.interactive,
+            one_phase: self.one_phase,
+            begun_at: self.begun_at,
+            branches: self.branches.iter().map(branch).collect(),
+            trail: self.trail.clone(),
+        })
+    }
+
+    pub(super) fn become_preparing(&mut self, context: &mut Context) {
+        debug_assert!(matches!(self.state, State::Opening | State::Active | State::Logging));
+        self.state = State::Preparing;
+        for number in 0..self.branches.len() {
+            self.branches[number].become_state(BranchState::Preparing);
+            self.send(number, context);
+        }
+        self.set_timer(context);
+        self.count_votes(context);
+    }
+
+    /// A participant answered prepare.
+    pub(crate) fn voted(
+        &mut self,
+        from: ParticipantId,
+        journal: JournalId,
+        number: u32,
+        vote: Vote,
+        context: &mut Context,
+    ) {
+        let index = number as usize;
+        let Some(branch) = self.branches.get_mut(index).filter(|branch| branch.participant == from)
+        else {
+            return;
+        };
+        let open = matches!(self.state, State::Preparing | State::Settling);
+        if !open || branch.state != BranchState::Preparing {
+            // A late promise of a branch that is no longer told: tell it once more.
+            let promised = matches!(vote, Vote::Commit { committed: false, .. });
+            if promised && branch.state == BranchState::LeftToAsk {
+                self.send_once(index, context);
+            }
+            return;
+        }
+        let promised = matches!(vote, Vote::Commit { committed: false, .. });
+        if self.state == State::Settling && promised {
+            // The rollback that asks is on its way: a mere promise came too late.
+            return;
+        }
+        branch.journal = Some(journal);
+        match vote {
+            Vote::Commit { output, committed } => {
+                branch.output = output;
+                branch.finish(BranchState::Prepared);
+                self.note(context, TrailKind::VotedCommit, Some(index));
+                if committed {
+                    return self.decided_by_participant(context);
+                }
+            }
+            Vote::ReadOnly => {
+                branch.finish(BranchState::ReadOnly);
+                self.note(context, TrailKind::VotedReadOnly, Some(index));
+            }
+            Vote::Abort(reason) => {
+                branch.refusal = Some(reason.clone());
+                branch.finish(BranchState::Refused);
+                self.note(context, TrailKind::VotedAbort, Some(index));
+                return self.abort(reason, context);
+            }
+        }
+        self.count_votes(context);
+    }
+
+    fn count_votes(&mut self, context: &mut Context) {
+        let is_in = |state| matches!(state, BranchState::Prepared | BranchState::ReadOnly);
+        if !self.branches.iter().all(|branch| is_in(branch.state)) {
+            return;
+        }
+        if self.commit_requested {
+            self.become_deciding(context);
+        } else {
+            self.state = State::Prepared;
+            self.touch(context);
+            self.answer(context);
+        }
+    }
+
+    /// The deadline of prepare has come, or a branch has had all its attempts.
+    pub(super) fn give_up_prepare(&mut self, code: &'static str, context: &mut Context) {
+        if self.one_phase && self.branches.iter().any(|branch| branch.sent) {
+            return self.become_settling(context);
+        }
+        let silent: Vec<String> = (0..)
+            .zip(&self.branches)
+            .filter(|(_, branch)| is_silent(branch))
+            .map(|(number, branch)| {
+                let why = if branch.sent { "has not voted" } else { "cannot be reached" };
+                format!("branch {number} {why} after {} attempts", branch.attempts)
+            })
+            .collect();
+        let mut branches = self.branches.iter();
+        let participant = branches.find(|branch| is_silent(branch)).map(|it| it.participant);
+        let message = match silent.is_empty() {
+            true => String::from("the begin record was not durable in time"),
+            false => silent.join(", "),
+        };
+        let waited = context.now.since(self.begun_at);
+        let message = format!("{message} ({waited:.1?} since the transaction was begun)");
+        self.abort(Arc::new(Reason { code: code.into(), message, participant }), context);
+    }
+
+    /// One phase, and no answer: asks the participant by a rollback, which it
+    /// answers with 'committed' if it was, and which closes the branch if not.
+    fn become_settling(&mut self, context: &mut Context) {
+        debug_assert_eq!(self.state, State::Preparing);
+        self.state = State::Settling;
+        self.deadline = None;
+        self.branches[0].attempts = 0;
+        self.branches[0].attempt = Attempt::None;
+        self.send(0, context);
+        self.set_timer(context);
+    }
+}
+
+fn is_silent(branch: &super::Branch) -> bool {
+    matches!(branch.state, BranchState::Enlisted | BranchState::Preparing)
+}

@@ -1,0 +1,112 @@
+//! What may be shown of a transaction, to clients and to participants in doubt.
+
+use alloc::vec::Vec;
+
+use super::{Context, State, Transaction};
+use crate::{BranchOutcome, BranchState, BranchView, Outcome, TrailKind, TransactionState, View};
+
+impl Transaction {
+    /// The transaction as it may be shown now.
+    pub(crate) fn view(&self, with_trail: bool) -> View {
+        let state = self.shown_state();
+        let decided = self.is_told();
+        let branches = self.branches.iter().map(|branch| {
+            let state = match branch.state {
+                // Decided, not durably: to the outside nothing has happened.
+                BranchState::Committing | BranchState::RollingBack if !decided => {
+                    BranchState::Prepared
+                }
+                state => state,
+            };
+            BranchView {
+                participant: branch.participant,
+                state,
+                refusal: branch.refusal.clone(),
+                attempts: branch.attempts,
+            }
+        });
+        let branches: Vec<_> = branches.collect();
+        let outcome = match decided {
+            true => Outcome::of(self.commit, branches.iter().map(|branch| branch.state)),
+            false => Outcome::Pending,
+        };
+        let hidden = |kind| {
+            !decided && matches!(kind, TrailKind::DecidedAbort | TrailKind::RollbackAcknowledged)
+        };
+        let trail = match with_trail {
+            true => self.trail.iter().filter(|event| !hidden(event.kind)).copied().collect(),
+            false => Vec::new(),
+        };
+        View {
+            id: self.id,
+            key: self.key.as_ref().map(|(key, _)| key.clone()),
+            state,
+            outcome,
+            committed: decided && self.commit,
+            stalled: self.stalled,
+            branches,
+            reason: self.reason.clone().filter(|_| decided),
+            begun_at: self.begun_at,
+            decided_at: self.decided_at.filter(|_| decided),
+            ended_at: self.ended_at.filter(|_| decided),
+            trail,
+        }
+    }
+
+    /// Where it is, to the outside.
+    pub(crate) fn shown_state(&self) -> TransactionState {
+        match self.state {
+            State::Opening | State::Active => TransactionState::Active,
+            State::Logging | State::Preparing | State::Settling | State::Deciding => {
+                TransactionState::Preparing
+            }
+            State::Prepared => TransactionState::Prepared,
+            State::Committing => TransactionState::Committing,
+            State::Aborting | State::Ended if !self.is_told() => TransactionState::Preparing,
+            State::Aborting => TransactionState::Aborting,
+            State::Ended if self.commit => TransactionState::Committed,
+            State::Ended => TransactionState::Aborted,
+        }
+    }
+
+    /// Whether the client may still roll it back.
+    pub(crate) fn can_roll_back(&self) -> bool {
+        match self.state {
+            State::Opening | State::Active | State::Logging | State::Prepared => true,
+            State::Preparing => !(self.one_phase && self.branches.iter().any(|it| it.sent)),
+            _ => false,
+        }
+    }
+
+    /// Whether it was decided to abort.
+    pub(crate) fn is_aborting(&self) -> bool {
+        matches!(self.state, State::Aborting | State::Ended) && !self.commit
+    }
+
+    /// Whether branches may be enlisted.
+    pub(crate) fn is_active(&self) -> bool {
+        self.state == State::Active
+    }
+
+    /// Answers a participant in doubt.
+    pub(crate) fn inquired(&mut self, number: u32, context: &mut Context) -> BranchOutcome {
+        let index = number as usize;
+        if index >= self.branches.len() {
+            return BranchOutcome::NotMine;
+        }
+        if self.state != State::Ended {
+            self.note(context, TrailKind::Asked, Some(index));
+        }
+        match self.state {
+            State::Committing => self.committed(index),
+            State::Ended if self.commit => self.committed(index),
+            State::Aborting | State::Ended => BranchOutcome::Aborted { number: self.number },
+            _ => BranchOutcome::Pending,
+        }
+    }
+
+    fn committed(&self, index: usize) -> BranchOutcome {
+        let output = self.branches[index].output.clone();
+        BranchOutcome::Committed { number: self.number, output }
+    }
+}

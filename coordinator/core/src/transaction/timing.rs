@@ -1,0 +1,196 @@
+//! Attempts: sending, timing out, waiting, sending again.
+
+use alloc::sync::Arc;
+
+use super::{Context, State, Transaction, branch::Attempt};
+use crate::{Action, BranchState, Message, ParticipantId, Reason, TrailKind, backoff::backoff};
+
+impl Transaction {
+    /// Makes the next attempt of the message that a branch is owed.
+    pub(super) fn send(&mut self, index: usize, context: &mut Context) {
+        let timeout = match self.state {
+            State::Preparing => self.options.prepare_attempt_timeout,
+            _ => self.options.commit_attempt_timeout,
+        };
+        let branch = &mut self.branches[index];
+        branch.attempts = branch.attempts.saturating_add(1);
+        if !context.participants.get(branch.participant).connected {
+            return self.not_sent(index, context);
+        }
+        branch.sent = true;
+        branch.attempt = Attempt::Running(context.now + timeout);
+        if self.branches[index].attempts > 1 {
+            self.note(context, TrailKind::Retried, Some(index));
+        } else if self.branches[index].state == BranchState::Preparing {
+            self.note(context, TrailKind::PrepareSent, Some(index));
+        }
+        self.push_message(index, timeout, context);
+    }
+
+    /// Sends what a branch is owed, with no attempt counted or timed.
+    pub(super) fn send_once(&mut self, index: usize, context: &mut Context) {
+        self.push_message(index, self.options.commit_attempt_timeout, context);
+    }
+
+    fn push_message(&mut self, index: usize, timeout: core::time::Duration, context: &mut Context) {
+        let branch = &self.branches[index];
+        let (number, output) = (self.number, branch.output.clone());
+        let message = match self.state {
+            State::Preparing => {
+                Message::Prepare { payload: branch.payload.clone(), one_phase: self.one_phase }
+            }
+            State::Committing => Message::Commit { number, output },
+            _ => Message::Rollback { number, output },
+        };
+        context.actions.push(Action::Send {
+            to: branch.participant,
+            id: self.id,
+            branch: index as u32,
+            message,
+            timeout,
+        });
+    }
+
+    /// An attempt could not be made, because the participant is away.
+    fn not_sent(&mut self, index: usize, context: &mut Context) {
+        let branch = &mut self.branches[index];
+        let best_effort = branch.asks && branch.state == BranchState::RollingBack;
+        if best_effort {
+            return self.leave_to_ask(index, context);
+        }
+        self.note(context, TrailKind::Unreachable, Some(index));
+        self.retry_later(index, context);
+    }
+
+    /// The shell could not hand a message over, or it got no answer.
+    pub(crate) fn unreachable(
+        &mut self,
+        participant: ParticipantId,
+        number: u32,
+        context: &mut Context,
+    ) {
+        let index = number as usize;
+        let running = |branch: &&super::Branch| {
+            branch.participant == participant && matches!(branch.attempt, Attempt::Running(_))
+        };
+        if self.branches.get(index).filter(running).is_some() {
+            self.attempt_failed(index, context);
+            self.after_attempts(context);
+        }
+    }
+
+    /// An attempt ended without an answer.
+    fn attempt_failed(&mut self, index: usize, context: &mut Context) {
+        let branch = &self.branches[index];
+        let tries = branch.attempts >= context.config.rollback_attempts;
+        if branch.asks && branch.state == BranchState::RollingBack && tries {
+            return self.leave_to_ask(index, context);
+        }
+        self.note(context, TrailKind::Unreachable, Some(index));
+        self.retry_later(index, context);
+    }
+
+    fn leave_to_ask(&mut self, index: usize, context: &mut Context) {
+        self.branches[index].finish(BranchState::LeftToAsk);
+        self.note(context, TrailKind::LeftToAsk, Some(index));
+    }
+
+    /// Plans the next attempt.
+    pub(super) fn retry_later(&mut self, index: usize, context: &mut Context) {
+        let branch = &mut self.branches[index];
+        let wait = backoff(context.config, &self.id, index, branch.attempts.max(1));
+        branch.attempt = Attempt::Waiting(context.now + wait);
+        let owed = self.state == State::Settling || branch.state.is_owed();
+        if owed && branch.attempts >= context.config.stalled_after && !self.stalled {
+            self.stalled = true;
+            self.note(context, TrailKind::Stalled, Some(index));
+        }
+        self.set_timer(context);
+    }
+
+    /// Sends at once what is owed to a participant that is back. Returns how
+    /// many messages that were.
+    pub(crate) fn resume(&mut self, participant: ParticipantId, context: &mut Context) -> usize {
+        let mut sent = 0;
+        for index in 0..self.branches.len() {
+            let branch = &self.branches[index];
+            if branch.participant == participant && branch.attempt != Attempt::None {
+                self.send(index, context);
+                sent += 1;
+            }
+        }
+        self.set_timer(context);
+        sent
+    }
+
+    /// A timer is due.
+    pub(crate) fn timer(&mut self, at: crate::Time, context: &mut Context) {
+        if self.timer != Some(at) {
+            return;
+        }
+        self.timer = None;
+        self.answer(context);
+        for index in 0..self.branches.len() {
+            match self.branches[index].attempt {
+                Attempt::Running(due) if due <= context.now => self.attempt_failed(index, context),
+                Attempt::Waiting(due) if due <= context.now && !self.out_of_attempts(index) => {
+                    self.send(index, context);
+                }
+                _ => {}
+            }
+        }
+        self.after_attempts(context);
+        if self.deadline.is_some_and(|deadline| deadline <= context.now) {
+            match self.state {
+                State::Active | State::Prepared => self.abort_idle(context),
+                State::Preparing | State::Logging => {
+                    self.give_up_prepare("PREPARE_TIMEOUT", context);
+                }
+                _ => {}
+            }
+        }
+        self.set_timer(context);
+    }
+
+    fn out_of_attempts(&self, index: usize) -> bool {
+        let limit = self.options.prepare_attempts;
+        limit > 0 && self.state == State::Preparing && self.branches[index].attempts >= limit
+    }
+
+    /// What follows when attempts have failed.
+    fn after_attempts(&mut self, context: &mut Context) {
+        match self.state {
+            State::Preparing => {
+                let failed = |index: usize| {
+                    matches!(self.branches[index].attempt, Attempt::Waiting(_))
+                        && self.out_of_attempts(index)
+                };
+                if (0..self.branches.len()).any(failed) {
+                    self.give_up_prepare("PREPARE_ATTEMPTS", context);
+                }
+            }
+            State::Aborting if self.owes_nothing() => self.become_ended(context),
+            _ => {}
+        }
+    }
+
+    fn abort_idle(&mut self, context: &mut Context) {
+        let limit = self.options.idle_timeout;
+        let message = alloc::format!("the client was silent for its idle limit of {limit:?}");
+        let reason = Reason { code: "IDLE_TIMEOUT".into(), message, participant: None };
+        self.abort(Arc::new(reason), context);
+    }
+
+    /// Sets a timer where none that is early enough is set.
+    pub(super) fn set_timer(&mut self, context: &mut Context) {
+        let attempts = self.branches.iter().filter_map(|branch| branch.attempt.due());
+        let waits = self.waiters.iter().map(|waiter| waiter.until);
+        let Some(due) = attempts.chain(waits).chain(self.deadline).min() else {
+            return;
+        };
+        if self.timer.is_none_or(|set| due < set) {
+            self.timer = Some(due);
+            context.timers.set(due, self.id);
+        }
+    }
+}

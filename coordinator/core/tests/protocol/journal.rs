@@ -1,0 +1,100 @@
+//! A journal in memory that forgets, in a crash, what was not synced.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use common::TransactionId;
+use coordinator_core::{
+    BeginRecord, DecisionRecord, EndRecord, Fingerprint, FoundBranch, Record, RequestKey, Sequence,
+};
+
+#[derive(Default)]
+pub(crate) struct Journal {
+    pub(crate) durable: BTreeMap<TransactionId, Stored>,
+    pub(crate) pending: VecDeque<(Sequence, Record)>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Stored {
+    pub(crate) record: Record,
+    pub(crate) end: Option<EndRecord>,
+}
+
+impl Journal {
+    /// Makes the oldest `count` pending records durable.
+    pub(crate) fn sync(&mut self, count: usize) -> Option<Sequence> {
+        let count = count.min(self.pending.len());
+        let mut last = None;
+        for (sequence, record) in self.pending.drain(..count) {
+            last = Some(sequence);
+            match record {
+                Record::End(end) => {
+                    let stored = self.durable.get_mut(&end.id).expect("an end joins a decision");
+                    assert!(matches!(stored.record, Record::Decision(_)), "an end, undecided");
+                    assert!(stored.end.is_none(), "a second end");
+                    stored.end = Some(end);
+                }
+                record => {
+                    let old = self.durable.get(&record.id());
+                    let decided = old.is_some_and(|old| matches!(old.record, Record::Decision(_)));
+                    assert!(!decided, "a decision was replaced");
+                    self.durable.insert(record.id(), Stored { record, end: None });
+                }
+            }
+        }
+        last
+    }
+
+    pub(crate) fn crash(&mut self) {
+        self.pending.clear();
+    }
+
+    pub(crate) fn unfinished(&self) -> Vec<Record> {
+        let unfinished = self.durable.values().filter(|stored| stored.end.is_none());
+        unfinished.map(|stored| stored.record.clone()).collect()
+    }
+
+    pub(crate) fn find_key(&self, key: &RequestKey) -> Option<(TransactionId, Fingerprint)> {
+        self.durable.iter().find_map(|(id, stored)| {
+            let used = match &stored.record {
+                Record::Begin(begin) => &begin.key,
+                Record::Decision(decision) => &decision.key,
+                Record::End(_) => unreachable!("ends are joined"),
+            };
+            used.as_ref().filter(|(used, _)| used == key).map(|(_, print)| (*id, *print))
+        })
+    }
+
+    pub(crate) fn find(&self, id: TransactionId, branch: u32) -> Option<FoundBranch> {
+        let decision = self.decision(id)?;
+        let found = decision.branches.get(branch as usize);
+        Some(FoundBranch {
+            commit: decision.commit,
+            number: decision.number,
+            output: found.and_then(|branch| branch.output.clone()),
+            known: found.is_some(),
+        })
+    }
+
+    pub(crate) fn begin(&self, id: TransactionId) -> Option<&BeginRecord> {
+        match &self.durable.get(&id)?.record {
+            Record::Begin(begin) => Some(begin),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn decision(&self, id: TransactionId) -> Option<&DecisionRecord> {
+        match &self.durable.get(&id)?.record {
+            Record::Decision(decision) => Some(decision),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn end(&self, id: TransactionId) -> Option<&EndRecord> {
+        self.durable.get(&id)?.end.as_ref()
+    }
+
+    /// The durable decision, if there is one.
+    pub(crate) fn commits(&self, id: TransactionId) -> Option<bool> {
+        self.decision(id).map(|decision| decision.commit)
+    }
+}

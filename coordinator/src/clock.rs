@@ -1,0 +1,36 @@
+//! The machine's time.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use coordinator_core::Time;
+use prost_types::Timestamp;
+
+/// Anchored at the wall clock when it is made, monotonic from there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    anchor: Duration,
+    started: Instant,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        let anchor = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { anchor, started: Instant::now() }
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        Time::default() + self.anchor + self.started.elapsed()
+    }
+
+    pub(crate) fn instant(&self, at: Time) -> Instant {
+        self.started + at.since(Time::default() + self.anchor)
+    }
+}
+
+/// Microseconds since 1970 for people.
+pub(crate) fn timestamp(micros: u64) -> Timestamp {
+    Timestamp {
+        seconds: i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(micros % 1_000_000 * 1000).unwrap_or(0),
+    }
+}

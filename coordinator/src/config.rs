@@ -1,0 +1,219 @@
+//! The coordinator's flags.
+
+use std::{str::FromStr, time::Duration};
+
+use clap::Parser;
+use common_service::{ServiceArgs, parse_duration};
+use coordinator_core::{Config, Options};
+use tonic::transport::Endpoint;
+
+use crate::directory::is_address;
+
+/// A distributed transaction coordinator: two-phase commit with presumed abort.
+///
+/// Clients call dtc.v1.TransactionService; participants serve
+/// dtc.v1.ParticipantService and are named with --participant or registered
+/// through dtc.v1.RegistryService.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "coordinator", version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+
+    /// A participant's name and address; may be repeated (in the variable:
+    /// separated by commas)
+    #[arg(
+        long = "participant",
+        env = "DTC_PARTICIPANTS",
+        value_name = "NAME=http://HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub(crate) participants: Vec<NamedAddress>,
+
+    /// Where participants without a link reach this coordinator to ask for
+    /// outcomes, as http://host:port
+    #[arg(long, env = "DTC_ADVERTISE", value_name = "URL", value_parser = parse_address)]
+    pub(crate) advertise: Option<String>,
+
+    /// How long votes are waited for before a transaction aborts
+    #[arg(long, env = "DTC_PREPARE_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = positive_duration)]
+    pub(crate) prepare_timeout: Duration,
+
+    /// Attempts of prepare a branch; 0 for no limit but the timeout
+    #[arg(long, env = "DTC_PREPARE_ATTEMPTS", value_name = "COUNT", default_value_t = 0)]
+    pub(crate) prepare_attempts: u32,
+
+    /// How long one attempt of prepare may take
+    #[arg(long, env = "DTC_PREPARE_ATTEMPT_TIMEOUT", value_name = "DURATION", default_value = "1s", value_parser = positive_duration)]
+    pub(crate) prepare_attempt_timeout: Duration,
+
+    /// How long one attempt of commit or rollback may take
+    #[arg(long, env = "DTC_COMMIT_ATTEMPT_TIMEOUT", value_name = "DURATION", default_value = "2s", value_parser = positive_duration)]
+    pub(crate) commit_attempt_timeout: Duration,
+
+    /// How long an interactive client may be silent before its transaction is
+    /// rolled back
+    #[arg(long, env = "DTC_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = positive_duration)]
+    pub(crate) idle_timeout: Duration,
+
+    /// The longest wait between two attempts
+    #[arg(long, env = "DTC_BACKOFF_CAP", value_name = "DURATION", default_value = "5s", value_parser = positive_duration)]
+    pub(crate) backoff_cap: Duration,
+
+    /// Attempts of commit after which a transaction is shown as stalled
+    #[arg(long, env = "DTC_STALLED_AFTER", value_name = "COUNT", default_value_t = 10)]
+    pub(crate) stalled_after: u32,
+
+    /// How many transactions may be in flight
+    #[arg(long, env = "DTC_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_in_flight: u32,
+
+    /// How many unfinished transactions one participant may have
+    #[arg(long, env = "DTC_MAX_PER_PARTICIPANT", value_name = "COUNT", default_value_t = 25_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_per_participant: u32,
+
+    /// How many bytes of payload may be in flight
+    #[arg(long, env = "DTC_MAX_IN_FLIGHT_BYTES", value_name = "BYTES", default_value_t = 256 << 20)]
+    pub(crate) max_in_flight_bytes: u64,
+
+    /// How many branches a transaction may have
+    #[arg(long, env = "DTC_MAX_BRANCHES", value_name = "COUNT", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) max_branches: u32,
+
+    /// The largest payload of a branch, in bytes
+    #[arg(long, env = "DTC_MAX_PAYLOAD", value_name = "BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=3 << 20))]
+    pub(crate) max_payload: u32,
+
+    /// How many messages may wait for one participant
+    #[arg(long, env = "DTC_MAX_QUEUE", value_name = "COUNT", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_queue: u32,
+
+    /// How long finished transactions are kept
+    #[arg(long, env = "DTC_RETENTION", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    pub(crate) retention: Duration,
+
+    /// Size of the journal, in bytes, above which the oldest finished
+    /// transactions are removed sooner
+    #[arg(long, env = "DTC_RETENTION_BYTES", value_name = "BYTES", default_value_t = 4 << 30)]
+    pub(crate) retention_bytes: u64,
+}
+
+/// A participant as a flag names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamedAddress {
+    pub(crate) name: String,
+    pub(crate) address: String,
+}
+
+impl FromStr for NamedAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, address) = text.split_once('=').ok_or(
+            "write it as name=http://host:port, for example inventory=http://127.0.0.1:7101",
+        )?;
+        check_name(name)?;
+        Ok(Self { name: name.into(), address: parse_address(address)? })
+    }
+}
+
+/// Whether a participant may have the name.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let first = name.starts_with(|c: char| c.is_ascii_lowercase());
+    if first && name.len() <= 64 && name.chars().all(good) {
+        return Ok(());
+    }
+    Err(format!(
+        "'{}' is no name of a participant; use 1 to 64 of a-z, 0-9 and '-', beginning with a letter, \
+         such as inventory",
+        name.chars().take(80).collect::<String>()
+    ))
+}
+
+/// A participant's address, in its one spelling.
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
+    let wrong = || {
+        format!(
+            "'{}' is no address; write it as http://host:port, for example http://127.0.0.1:7101",
+            text.chars().take(200).collect::<String>()
+        )
+    };
+    let plain = is_address(text) && text.starts_with("http://") && text.len() <= 256;
+    let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|_| wrong())?;
+    let uri = endpoint.uri();
+    let (Some(host), Some(port), true) = (uri.host(), uri.port_u16(), plain) else {
+        return Err(wrong());
+    };
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(wrong());
+    }
+    Ok(format!("http://{}:{port}", host.to_lowercase()))
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    let good = duration >= Duration::from_millis(1) && duration <= Duration::from_secs(86_400);
+    good.then_some(duration).ok_or_else(|| "from 1ms to 24h".into())
+}
+
+impl Args {
+    /// Bounds and pace for the machine.
+    pub(crate) fn core(&self) -> Config {
+        Config {
+            max_in_flight: self.max_in_flight as usize,
+            max_per_participant: self.max_per_participant as usize,
+            max_in_flight_bytes: usize::try_from(self.max_in_flight_bytes).unwrap_or(usize::MAX),
+            max_branches: self.max_branches as usize,
+            backoff_cap: self.backoff_cap,
+            stalled_after: self.stalled_after,
+            ..Config::default()
+        }
+    }
+
+    /// How a transaction is run that says nothing else.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            prepare_timeout: self.prepare_timeout,
+            prepare_attempts: self.prepare_attempts,
+            prepare_attempt_timeout: self.prepare_attempt_timeout,
+            commit_attempt_timeout: self.commit_attempt_timeout,
+            idle_timeout: self.idle_timeout,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_flag_has_an_environment_variable_and_a_help_text() {
+        let command = Args::command();
+        command.clone().debug_assert();
+        for arg in command
+            .get_arguments()
+            .filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
+        {
+            assert!(arg.get_env().is_some(), "{arg}");
+            assert!(arg.get_help().is_some(), "{arg}");
+        }
+    }
+
+    #[test]
+    fn a_bad_participant_is_named_with_what_would_be_good() {
+        for (text, part) in [
+            ("inventory", "name=http://host:port"),
+            ("In ventory=http://127.0.0.1:1", "'In ventory'"),
+            ("inventory=127.0.0.1:7101", "'127.0.0.1:7101'"),
+            ("inventory=http://127.0.0.1", "http://host:port"),
+            ("inventory=http://127.0.0.1:1/path", "http://host:port"),
+        ] {
+            let error = text.parse::<NamedAddress>().unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let good: NamedAddress = "inventory=http://LOCALHOST:7101/".parse().unwrap();
+        assert_eq!(good.address, "http://localhost:7101");
+    }
+}

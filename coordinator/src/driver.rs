@@ -1,0 +1,406 @@
+//! Feeds the machine events and does what it asks for.
+//!
+//! Invariants:
+//! - One task owns the machine; nothing here waits for a participant, the
+//!   journal or a client.
+//! - Records go to the journal in the order in which the machine asked for
+//!   them, and before anything that the same event led to is sent.
+
+mod handle;
+mod pending;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use common::TransactionId;
+use coordinator_core::{
+    Action, Begin, BranchOutcome, Client, Coordinator, Event, Inquirer, Message, ParticipantId,
+    Record, Reply, Sequence, Time, TrailEvent, TrailKind, View, Waiter,
+};
+use tokio::sync::{broadcast, mpsc, watch};
+
+use crate::{
+    clock::Clock,
+    directory::Directory,
+    ids::{self, Ids},
+    journal::{Entry, Journal, codec},
+    link::Outgoing,
+    metrics::Metrics,
+    story,
+};
+pub(crate) use handle::{Handle, Happened, NewTransaction};
+use pending::Pending;
+
+/// How many inputs are taken between two appends.
+const BATCH: usize = 1024;
+/// How many inputs may wait.
+const QUEUE: usize = 8192;
+/// How many events a slow watcher may be behind.
+const EVENTS: usize = 8192;
+/// How often participants are told what has ended.
+const TELL_ENDED: Duration = Duration::from_secs(1);
+/// Unfinished transactions older than this are named as exceptions, so that
+/// participants can forget the younger ones.
+const OLD: Duration = Duration::from_secs(30);
+
+/// What the driver takes in.
+#[derive(Debug)]
+enum Input {
+    Begin { new: NewTransaction, wait: Duration, reply: pending::Answer<Reply> },
+    Client { id: TransactionId, call: Call, wait: Duration, reply: pending::Answer<Reply> },
+    Inquire { id: TransactionId, branch: u32, reply: pending::Answer<BranchOutcome> },
+    List { before: Option<TransactionId>, reply: pending::Answer<Vec<View>> },
+    Unfinished { participant: ParticipantId, reply: pending::Answer<usize> },
+    Events(Vec<Event>),
+    Link { participant: ParticipantId, queue: mpsc::Sender<Outgoing> },
+}
+
+/// A client's call, before its wait has become a deadline.
+#[derive(Debug)]
+pub(crate) enum Call {
+    Enlist(coordinator_core::NewBranch),
+    Prepare,
+    Commit(coordinator_core::AnswerAt),
+    Rollback(coordinator_core::AnswerAt),
+    Get,
+}
+
+pub(crate) struct Driver {
+    machine: Coordinator,
+    clock: Clock,
+    ids: Ids,
+    journal: Arc<dyn Journal>,
+    directory: Arc<Directory>,
+    metrics: Metrics,
+    inputs: mpsc::Receiver<Input>,
+    own: mpsc::Sender<Input>,
+    durable: (watch::Sender<Sequence>, watch::Receiver<Sequence>),
+    events: broadcast::Sender<Happened>,
+    links: BTreeMap<ParticipantId, mpsc::Sender<Outgoing>>,
+    /// The newest id when all were told that everything has ended.
+    told_at: Option<TransactionId>,
+    pending: Pending,
+    stalled: BTreeSet<TransactionId>,
+    actions: Vec<Action>,
+    entries: Vec<Entry>,
+    forced: bool,
+    appended: Sequence,
+    /// Messages that could not be handed to their links.
+    refused: Vec<Event>,
+}
+
+impl Driver {
+    /// Takes up what the journal holds, and makes the driver and the handle that
+    /// feeds it.
+    pub(crate) async fn recover(
+        config: coordinator_core::Config,
+        journal: Arc<dyn Journal>,
+        directory: Arc<Directory>,
+        metrics: Metrics,
+    ) -> Result<(Self, Handle), RecoverError> {
+        let clock = Clock::new();
+        let unfinished = journal.unfinished().await?;
+        let decode = |stored| codec::decode(stored, &directory);
+        let records: Vec<Record> = unfinished.iter().map(decode).collect::<Result<_, _>>()?;
+        let count = records.len();
+        let newest = journal.newest().await?;
+        let (machine, actions) = Coordinator::recover(config, records, clock.now());
+        tracing::info!(
+            coordinator = %journal.coordinator(),
+            epoch = journal.run().epoch,
+            incarnation = %journal.run().incarnation,
+            unfinished = count,
+            "recovered"
+        );
+        let (own, inputs) = mpsc::channel(QUEUE);
+        let (events, _) = broadcast::channel(EVENTS);
+        let handle =
+            Handle::new(own.clone(), events.clone(), Arc::clone(&directory), Arc::clone(&journal));
+        let driver = Self {
+            machine,
+            clock,
+            ids: Ids::after(newest),
+            journal,
+            directory,
+            metrics,
+            inputs,
+            own,
+            durable: watch::channel(0),
+            events,
+            links: BTreeMap::new(),
+            told_at: None,
+            pending: Pending::default(),
+            stalled: BTreeSet::new(),
+            actions,
+            entries: Vec::new(),
+            forced: false,
+            appended: 0,
+            refused: Vec::new(),
+        };
+        Ok((driver, handle))
+    }
+
+    /// Runs until every handle is gone, which is as long as the process.
+    pub(crate) async fn run(mut self) {
+        self.act();
+        let mut inputs = Vec::with_capacity(BATCH);
+        let mut tell_ended = tokio::time::interval(TELL_ENDED);
+        tell_ended.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let timeout = self.machine.next_timeout().map(|at| self.clock.instant(at));
+            let timeout = async move {
+                match timeout {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Ok(()) = self.durable.1.changed() => {
+                    let up_to = *self.durable.1.borrow_and_update();
+                    self.handle(Event::Durable { up_to });
+                }
+                taken = self.inputs.recv_many(&mut inputs, BATCH) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    for input in inputs.drain(..) {
+                        self.take(input);
+                    }
+                }
+                () = timeout => self.handle(Event::Tick),
+                _ = tell_ended.tick() => self.tell_ended(),
+            }
+            self.act();
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.machine.handle(self.clock.now(), event, &mut self.actions);
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Begin { new, wait, reply } => {
+                let now = self.clock.now();
+                let begin = Begin {
+                    id: self.ids.next(now),
+                    key: new.key,
+                    options: new.options,
+                    branches: new.branches,
+                    interactive: new.interactive,
+                    waiter: Waiter {
+                        token: self.pending.calls.add(reply),
+                        at: new.answer_at,
+                        until: now + wait,
+                    },
+                };
+                self.handle(Event::Begin(begin));
+            }
+            Input::Client { id, call, wait, reply } => {
+                let until = self.clock.now() + wait;
+                let call = match call {
+                    Call::Enlist(branch) => Client::Enlist(branch),
+                    Call::Prepare => Client::Prepare { until },
+                    Call::Commit(at) => Client::Commit { at, until },
+                    Call::Rollback(at) => Client::Rollback { at, until },
+                    Call::Get => Client::Get,
+                };
+                let token = self.pending.calls.add(reply);
+                self.handle(Event::Client { id, token, call });
+            }
+            Input::Inquire { id, branch, reply } => {
+                let from = Inquirer::Call(self.pending.inquiries.add(reply));
+                self.handle(Event::Inquired { from, id, branch });
+            }
+            Input::List { before, reply } => {
+                let _ = reply.send(self.machine.list(before).collect());
+            }
+            Input::Unfinished { participant, reply } => {
+                let _ = reply.send(self.machine.unfinished_at(participant));
+            }
+            Input::Events(events) => {
+                for event in events {
+                    if matches!(event, Event::Acknowledged { .. }) {
+                        common_store::crash_point!("coordinator-first-acknowledged");
+                    }
+                    self.handle(event);
+                }
+            }
+            Input::Link { participant, queue } => {
+                self.links.insert(participant, queue);
+                self.told_at = None;
+            }
+        }
+    }
+
+    /// Performs the machine's actions, and those that follow from messages that
+    /// could not be handed over.
+    fn act(&mut self) {
+        loop {
+            let mut actions = std::mem::take(&mut self.actions);
+            // Records first: what is sent beside them may depend on nothing that
+            // is not durable, but a crash must not find a message without them.
+            for action in &actions {
+                if let Action::Append { sequence, record, forced } = action {
+                    self.append(*sequence, record, *forced);
+                }
+            }
+            self.flush();
+            for action in actions.drain(..) {
+                self.perform(action);
+            }
+            if self.refused.is_empty() {
+                self.actions = actions;
+                break;
+            }
+            for event in std::mem::take(&mut self.refused) {
+                self.handle(event);
+            }
+        }
+        self.metrics.active.set(self.machine.len() as i64);
+    }
+
+    fn append(&mut self, sequence: Sequence, record: &Record, forced: bool) {
+        match record {
+            Record::Decision(decision) if decision.commit => {
+                common_store::crash_point!("coordinator-before-decision-durable");
+            }
+            Record::End(_) => {
+                common_store::crash_point!("coordinator-before-end-durable");
+            }
+            _ => {}
+        }
+        self.entries.push(codec::encode(record, &self.directory));
+        self.forced |= forced;
+        self.appended = sequence;
+    }
+
+    fn flush(&mut self) {
+        if self.entries.is_empty() {
+            return;
+        }
+        let (durable, up_to) = (self.durable.0.clone(), self.appended);
+        let entries = std::mem::take(&mut self.entries);
+        let forced = std::mem::take(&mut self.forced);
+        let reported = move || {
+            durable.send_replace(up_to);
+        };
+        self.journal.append(entries, forced, Box::new(reported));
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Append { .. } => {}
+            Action::LookupKey { id, key } => self.find_key(id, key),
+            Action::Lookup { from, id, branch } => self.find(from, id, branch),
+            Action::Send { to, id, branch, message, timeout } => {
+                match message {
+                    Message::Prepare { .. } => {
+                        common_store::crash_point!("coordinator-before-prepare");
+                    }
+                    Message::Commit { .. } => {
+                        common_store::crash_point!("coordinator-decision-durable");
+                    }
+                    Message::Rollback { .. } => {}
+                }
+                let outgoing = Outgoing::Message { id, branch, message, timeout };
+                if !self.send(to, outgoing) {
+                    self.refused.push(Event::Unreachable { participant: to, id, branch });
+                }
+            }
+            Action::Reply { token, reply } => self.pending.calls.answer(token, reply),
+            Action::Answer { to, id, branch, outcome } => {
+                self.metrics.answered(&outcome);
+                story::answered(&self.directory, id, branch, to, &outcome);
+                match to {
+                    Inquirer::Call(token) => self.pending.inquiries.answer(token, outcome),
+                    // If it can't be sent, the participant asks again.
+                    Inquirer::Link(participant) => {
+                        self.send(participant, Outgoing::Outcome { id, branch, outcome });
+                    }
+                }
+            }
+            Action::Happened { id, event, participant, reason, took } => {
+                self.metrics.count(event.kind, reason.as_deref(), took);
+                self.note_stalled(id, &event);
+                story::tell(&self.directory, id, &event, participant, reason.as_deref(), took);
+                if self.events.receiver_count() > 0 {
+                    let _ = self.events.send(Happened { id, event });
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, to: ParticipantId, outgoing: Outgoing) -> bool {
+        self.links.get(&to).is_some_and(|queue| queue.try_send(outgoing).is_ok())
+    }
+
+    fn note_stalled(&mut self, id: TransactionId, event: &TrailEvent) {
+        match event.kind {
+            TrailKind::Stalled => drop(self.stalled.insert(id)),
+            TrailKind::Ended => drop(self.stalled.remove(&id)),
+            _ => return,
+        }
+        self.metrics.stalled.set(self.stalled.len() as i64);
+    }
+
+    fn find_key(&self, id: TransactionId, key: coordinator_core::RequestKey) {
+        let (journal, own) = (Arc::clone(&self.journal), self.own.clone());
+        tokio::spawn(async move {
+            match journal.find_key(&key).await {
+                Ok(found) => {
+                    let _ = own.send(Input::Events(vec![Event::KeyFound { id, found }])).await;
+                }
+                // The run stays parked and its client gets no answer: whether
+                // the key was used is not known.
+                Err(error) => tracing::error!(%id, %error, "a request key cannot be looked up"),
+            }
+        });
+    }
+
+    fn find(&self, to: Inquirer, id: TransactionId, branch: u32) {
+        let (journal, own) = (Arc::clone(&self.journal), self.own.clone());
+        tokio::spawn(async move {
+            match journal.find(id).await {
+                Ok(stored) => {
+                    let found = stored.and_then(|stored| pending::found(&stored, branch));
+                    let found = Event::Found { to, id, branch, found };
+                    let _ = own.send(Input::Events(vec![found])).await;
+                }
+                // Not answered: the participant asks again.
+                Err(error) => tracing::error!(%id, %error, "a transaction cannot be looked up"),
+            }
+        });
+    }
+
+    /// Tells each participant up to where it may forget, if something ended
+    /// since it was told.
+    fn tell_ended(&mut self) {
+        let newest = self.ids.newest();
+        if self.machine.is_empty() && self.told_at == Some(newest) {
+            return;
+        }
+        let now = self.clock.now();
+        let old = Time(now.0.saturating_sub(OLD.as_micros() as u64));
+        let next = self.ids.next(now);
+        let mut all = true;
+        for (&participant, queue) in &self.links {
+            let (before, except) = self.machine.ended_before(participant, ids::floor(old), next);
+            all &= queue.try_send(Outgoing::Ended { before, except }).is_ok();
+        }
+        self.told_at = (all && self.machine.is_empty()).then_some(next);
+    }
+}
+
+/// Why the journal cannot be taken up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecoverError {
+    #[error(transparent)]
+    Journal(#[from] crate::journal::JournalError),
+    #[error(transparent)]
+    Damaged(#[from] codec::Damaged),
+}

@@ -1,0 +1,105 @@
+//! How the rest of the process talks to the driver.
+
+use std::{sync::Arc, time::Duration};
+
+use common::TransactionId;
+use coordinator_core::{
+    AnswerAt, BranchOutcome, Event, Fingerprint, NewBranch, Options, ParticipantId, Reply,
+    RequestKey, TrailEvent, View,
+};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::{Call, Input};
+use crate::{directory::Directory, error::Error, journal::Journal, link::Outgoing};
+
+/// A transaction that a client asks for.
+#[derive(Debug)]
+pub(crate) struct NewTransaction {
+    pub(crate) key: Option<(RequestKey, Fingerprint)>,
+    pub(crate) options: Options,
+    pub(crate) branches: Vec<NewBranch>,
+    pub(crate) interactive: bool,
+    pub(crate) answer_at: AnswerAt,
+}
+
+/// Something happened to a transaction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Happened {
+    pub(crate) id: TransactionId,
+    pub(crate) event: TrailEvent,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    inputs: mpsc::Sender<Input>,
+    events: broadcast::Sender<Happened>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) journal: Arc<dyn Journal>,
+}
+
+impl Handle {
+    pub(super) fn new(
+        inputs: mpsc::Sender<Input>,
+        events: broadcast::Sender<Happened>,
+        directory: Arc<Directory>,
+        journal: Arc<dyn Journal>,
+    ) -> Self {
+        Self { inputs, events, directory, journal }
+    }
+
+    /// Starts a transaction and waits for its answer.
+    pub(crate) async fn begin(&self, new: NewTransaction, wait: Duration) -> Result<Reply, Error> {
+        self.ask(|reply| Input::Begin { new, wait, reply }).await
+    }
+
+    /// Calls a transaction in memory.
+    pub(crate) async fn call(
+        &self,
+        id: TransactionId,
+        call: Call,
+        wait: Duration,
+    ) -> Result<Reply, Error> {
+        self.ask(|reply| Input::Client { id, call, wait, reply }).await
+    }
+
+    /// What became of a branch that a run of this coordinator prepared.
+    pub(crate) async fn inquire(
+        &self,
+        id: TransactionId,
+        branch: u32,
+    ) -> Result<BranchOutcome, Error> {
+        self.ask(|reply| Input::Inquire { id, branch, reply }).await
+    }
+
+    /// The transactions in memory before `before`, newest first.
+    pub(crate) async fn list(&self, before: Option<TransactionId>) -> Result<Vec<View>, Error> {
+        self.ask(|reply| Input::List { before, reply }).await
+    }
+
+    /// How many transactions a participant has unfinished.
+    pub(crate) async fn unfinished(&self, participant: ParticipantId) -> Result<usize, Error> {
+        self.ask(|reply| Input::Unfinished { participant, reply }).await
+    }
+
+    /// What participants said, in the order in which they said it.
+    pub(crate) async fn events(&self, events: Vec<Event>) {
+        let _ = self.inputs.send(Input::Events(events)).await;
+    }
+
+    /// From here on messages to the participant go into this queue.
+    pub(crate) async fn link(&self, participant: ParticipantId, queue: mpsc::Sender<Outgoing>) {
+        let _ = self.inputs.send(Input::Link { participant, queue }).await;
+    }
+
+    /// All that happens from here on.
+    pub(crate) fn watch(&self) -> broadcast::Receiver<Happened> {
+        self.events.subscribe()
+    }
+
+    async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Error> {
+        let (reply, replied) = oneshot::channel();
+        self.inputs.send(input(reply)).await.map_err(|_| Error::Stopping)?;
+        replied.await.map_err(|_| Error::Stopping)
+    }
+}

@@ -1,0 +1,59 @@
+//! Calls that wait for the machine's answer.
+
+use std::collections::HashMap;
+
+use coordinator_core::{BranchOutcome, FoundBranch, Reply};
+use tokio::sync::oneshot;
+
+use crate::journal::{Stored, codec};
+
+pub(super) type Answer<T> = oneshot::Sender<T>;
+
+/// All that wait, by kind.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub(super) calls: Calls<Reply>,
+    pub(super) inquiries: Calls<BranchOutcome>,
+}
+
+/// Calls by their numbers.
+#[derive(Debug)]
+pub(super) struct Calls<T> {
+    next: u64,
+    waiting: HashMap<u64, Answer<T>>,
+}
+
+impl<T> Default for Calls<T> {
+    fn default() -> Self {
+        Self { next: 0, waiting: HashMap::new() }
+    }
+}
+
+impl<T> Calls<T> {
+    pub(super) fn add(&mut self, answer: Answer<T>) -> u64 {
+        self.next += 1;
+        self.waiting.insert(self.next, answer);
+        self.next
+    }
+
+    /// Answers a call, unless its caller is gone.
+    pub(super) fn answer(&mut self, token: u64, value: T) {
+        if let Some(answer) = self.waiting.remove(&token) {
+            let _ = answer.send(value);
+        }
+    }
+}
+
+/// What the journal knows of a branch that a participant asks about. Nothing
+/// where there is no decision: the transaction is not in memory, so that none
+/// will come.
+pub(super) fn found(stored: &Stored, number: u32) -> Option<FoundBranch> {
+    let decision = stored.decision.as_ref()?;
+    let branch = decision.branches.get(number as usize);
+    Some(FoundBranch {
+        commit: decision.commit,
+        number: decision.decision_number,
+        output: branch.and_then(codec::output),
+        known: branch.is_some(),
+    })
+}

@@ -1,0 +1,110 @@
+//! Why a call is refused, and its one mapping to gRPC's status.
+
+use common::TransactionId;
+use coordinator_core::{Refused, TransactionState};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::{directory::Directory, journal::JournalError};
+
+/// The domain of the reasons in `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "dtc.v1";
+
+/// Why a call is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A field is wrong.
+    #[error("{field}: {problem}")]
+    Invalid { field: String, problem: String },
+    /// A bound would be exceeded.
+    #[error("{0}")]
+    Exhausted(String),
+    /// Another request has the key.
+    #[error(
+        "request_key '{0}' belongs to a request with other branches or options; send that one again, or use a new key"
+    )]
+    KeyTaken(String),
+    /// No such transaction.
+    #[error("no transaction {0} is known: it was never begun here, or its retention has passed")]
+    UnknownTransaction(TransactionId),
+    /// No transaction has the key.
+    #[error("no transaction with request_key '{0}' is known")]
+    UnknownKey(String),
+    /// The call doesn't fit the transaction's state.
+    #[error("{call} is not possible: the transaction is {state}; {instead}")]
+    WrongState { call: String, state: String, instead: &'static str },
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Being stopped.
+    #[error("the coordinator is being stopped; its outcome will be known when it is back")]
+    Stopping,
+}
+
+impl Error {
+    pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), problem: problem.into() }
+    }
+
+    /// From the machine's refusal, with names.
+    pub(crate) fn refused(refused: &Refused, directory: &Directory) -> Self {
+        match refused {
+            Refused::KeyTaken(key) => Self::KeyTaken(key.to_string()),
+            Refused::TooManyInFlight { limit } => Self::Exhausted(format!(
+                "{limit} transactions are in flight, the limit (--max-in-flight); try again later"
+            )),
+            Refused::TooManyAtParticipant { participant, limit } => Self::Exhausted(format!(
+                "participant '{}' has {limit} unfinished transactions, the limit \
+                 (--max-per-participant); try again when it has caught up",
+                directory.name(*participant)
+            )),
+            Refused::TooManyBytes { limit } => Self::Exhausted(format!(
+                "the payloads in flight would exceed {limit} bytes, the limit \
+                 (--max-in-flight-bytes); try again later"
+            )),
+            Refused::TooManyBranches { limit } => Self::invalid(
+                "branches",
+                format!("a transaction may have {limit} branches at most (--max-branches)"),
+            ),
+            Refused::WrongState { state, call } => Self::WrongState {
+                call: (*call).into(),
+                state: format!("{state:?}").to_lowercase(),
+                instead: instead(*state),
+            },
+        }
+    }
+}
+
+/// What can still be done with a transaction.
+fn instead(state: TransactionState) -> &'static str {
+    match state {
+        TransactionState::Active => "enlist, prepare, commit or roll it back",
+        TransactionState::Preparing => "its outcome is being decided, Get shows it",
+        TransactionState::Prepared => "commit it or roll it back",
+        TransactionState::Committing | TransactionState::Committed => {
+            "a commit decision is not taken back"
+        }
+        TransactionState::Aborting | TransactionState::Aborted => "begin a new one",
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        let info = |reason: &str| ErrorDetails::with_error_info(reason, DOMAIN, []);
+        let (code, details) = match &error {
+            Error::Invalid { field, problem } => {
+                (Code::InvalidArgument, ErrorDetails::with_bad_request_violation(field, problem))
+            }
+            Error::Exhausted(_) => (Code::ResourceExhausted, info("LIMIT")),
+            Error::KeyTaken(_) => (Code::AlreadyExists, info("REQUEST_KEY_TAKEN")),
+            Error::UnknownTransaction(_) | Error::UnknownKey(_) => {
+                (Code::NotFound, info("UNKNOWN_TRANSACTION"))
+            }
+            Error::WrongState { .. } => (Code::FailedPrecondition, info("WRONG_STATE")),
+            Error::Journal(_) => (Code::Internal, info("JOURNAL")),
+            Error::Stopping => (Code::Unavailable, info("STOPPING")),
+        };
+        Self::with_error_details(code, message, details)
+    }
+}

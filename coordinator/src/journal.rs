@@ -1,0 +1,126 @@
+//! The journal: what must survive, and how it is asked.
+
+pub(crate) mod codec;
+#[cfg(test)]
+mod memory;
+mod sqlite;
+
+use std::time::Duration;
+
+use common::{CoordinatorId, TransactionId, fence::Run};
+use coordinator_core::Fingerprint;
+use proto::journal;
+use tonic::async_trait;
+
+#[cfg(test)]
+pub(crate) use memory::MemoryJournal;
+pub(crate) use sqlite::SqliteJournal;
+
+/// Why the journal has no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal cannot be read or written: {0}")]
+pub(crate) struct JournalError(pub(crate) String);
+
+/// A record as it is written, names and all.
+#[derive(Debug, Clone)]
+pub(crate) enum Entry {
+    /// Replaces nothing.
+    Begin { id: TransactionId, key: Option<Key>, body: Vec<u8> },
+    /// Replaces the begin entry.
+    Decision { id: TransactionId, key: Option<Key>, body: Vec<u8> },
+    /// Ends the transaction; `kept` ones are not forgotten by themselves.
+    End { id: TransactionId, ended_at: u64, kept: bool, body: Vec<u8> },
+}
+
+/// A request key, with its body's fingerprint.
+pub(crate) type Key = (String, Fingerprint);
+
+/// What the journal holds of a transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Stored {
+    pub(crate) id: TransactionId,
+    pub(crate) begin: Option<journal::Begin>,
+    pub(crate) decision: Option<journal::Decision>,
+    pub(crate) end: Option<journal::End>,
+}
+
+/// A participant that was registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Registration {
+    pub(crate) name: String,
+    pub(crate) address: String,
+    pub(crate) asks: bool,
+}
+
+/// What clean-up is to leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retention {
+    /// Transactions that were begun before this one may go ...
+    pub(crate) before: TransactionId,
+    /// ... if they ended before then (microseconds since 1970).
+    pub(crate) ended_before: u64,
+    /// Above this size the oldest go, whatever their age.
+    pub(crate) max_bytes: u64,
+}
+
+/// Called when what was appended is durable.
+pub(crate) type Durable = Box<dyn FnOnce() + Send>;
+
+/// The coordinator's durable memory. One coordinator at a time may append: a
+/// store that finds another one's run stops this one (rule 10).
+#[async_trait]
+pub(crate) trait Journal: Send + Sync + 'static {
+    /// Whose journal it is.
+    fn coordinator(&self) -> CoordinatorId;
+
+    /// This run.
+    fn run(&self) -> Run;
+
+    /// Whether a run was one of this journal's.
+    fn was_mine(&self, run: &Run) -> bool;
+
+    /// Appends entries as one, conditional on this run's being the journal's
+    /// newest. `forced` ones are waited for; others may ride in a later batch.
+    /// After a failure `durable` is never called.
+    fn append(&self, entries: Vec<Entry>, forced: bool, durable: Durable);
+
+    /// The transaction that used a request key.
+    async fn find_key(
+        &self,
+        key: &str,
+    ) -> Result<Option<(TransactionId, Fingerprint)>, JournalError>;
+
+    /// A transaction, whether unfinished or finished.
+    async fn find(&self, id: TransactionId) -> Result<Option<Stored>, JournalError>;
+
+    /// Finished transactions before `before`, newest first.
+    async fn finished(
+        &self,
+        before: Option<TransactionId>,
+        limit: usize,
+    ) -> Result<Vec<Stored>, JournalError>;
+
+    /// All that is unfinished, oldest first.
+    async fn unfinished(&self) -> Result<Vec<Stored>, JournalError>;
+
+    /// The newest transaction of all.
+    async fn newest(&self) -> Result<Option<TransactionId>, JournalError>;
+
+    /// Registers a participant, durably.
+    async fn register(&self, registration: Registration) -> Result<(), JournalError>;
+
+    /// All registered participants.
+    async fn registered(&self) -> Result<Vec<Registration>, JournalError>;
+
+    /// Forgets at most `limit` finished transactions; returns how many.
+    async fn forget(&self, retention: Retention, limit: usize) -> Result<usize, JournalError>;
+
+    /// Wall-clock time since 1970, by the journal's own clock.
+    fn now(&self) -> Duration;
+
+    /// Whether there is room for new work.
+    fn has_room(&self) -> bool;
+
+    /// Writes all that was appended and lets go.
+    async fn close(&self);
+}

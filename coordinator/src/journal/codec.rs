@@ -1,0 +1,272 @@
+//! Records as the journal keeps them: protobuf, with participants' names.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use common::{JournalId, TransactionId};
+use coordinator_core::{
+    BeginBranch, BeginRecord, DecisionBranch, DecisionRecord, EndRecord, Fingerprint, Opaque,
+    Record, RequestKey, Time, TrailEvent,
+};
+use prost::Message;
+use proto::journal;
+
+use super::{Entry, Stored};
+use crate::{convert, directory::Directory};
+
+/// Why a row of the journal cannot be taken up.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the journal's row of transaction {id} is damaged: {what}; restore the file from a backup, or remove the row knowing that its branches may stay in doubt"
+)]
+pub(crate) struct Damaged {
+    id: TransactionId,
+    what: String,
+}
+
+/// A record as it is written.
+pub(crate) fn encode(record: &Record, directory: &Directory) -> Entry {
+    match record {
+        Record::Begin(record) => {
+            let body = encode_begin(record, directory).encode_to_vec();
+            Entry::Begin { id: record.id, key: key(record.key.as_ref()), body }
+        }
+        Record::Decision(record) => {
+            let body = encode_decision(record, directory).encode_to_vec();
+            Entry::Decision { id: record.id, key: key(record.key.as_ref()), body }
+        }
+        Record::End(record) => {
+            let body = encode_end(record).encode_to_vec();
+            let (id, ended_at, kept) = (record.id, record.ended_at.0, record.heuristic);
+            Entry::End { id, ended_at, kept, body }
+        }
+    }
+}
+
+fn key(key: Option<&(RequestKey, Fingerprint)>) -> Option<super::Key> {
+    key.map(|(key, fingerprint)| (key.to_string(), *fingerprint))
+}
+
+fn wire_key(key: Option<&(RequestKey, Fingerprint)>) -> (String, Bytes) {
+    key.map_or_else(Default::default, |(key, fingerprint)| {
+        (key.to_string(), Bytes::copy_from_slice(fingerprint))
+    })
+}
+
+fn encode_begin(record: &BeginRecord, directory: &Directory) -> journal::Begin {
+    let branch = |branch: &BeginBranch| journal::BeginBranch {
+        participant: directory.name(branch.participant).to_string(),
+        payload: Bytes::from_owner(branch.payload.clone()),
+        asks: branch.asks,
+    };
+    let (request_key, fingerprint) = wire_key(record.key.as_ref());
+    journal::Begin {
+        request_key,
+        fingerprint,
+        interactive: record.interactive,
+        one_phase: record.one_phase,
+        begun_at_us: record.begun_at.0,
+        branches: record.branches.iter().map(branch).collect(),
+        trail: encode_trail(&record.trail),
+    }
+}
+
+fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::Decision {
+    let branch = |branch: &DecisionBranch| journal::DecisionBranch {
+        participant: directory.name(branch.participant).to_string(),
+        state: convert::branch_state(branch.state).into(),
+        journal_id: branch
+            .journal
+            .map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes())),
+        output: branch.output.clone().map_or_else(Bytes::new, Bytes::from_owner),
+        abort_reason: branch.refusal.as_ref().map(|it| convert::reason(it, directory)),
+        asks: branch.asks,
+    };
+    let (request_key, fingerprint) = wire_key(record.key.as_ref());
+    journal::Decision {
+        request_key,
+        fingerprint,
+        commit: record.commit,
+        decision_number: record.number,
+        begun_at_us: record.begun_at.0,
+        decided_at_us: record.decided_at.0,
+        branches: record.branches.iter().map(branch).collect(),
+        abort_reason: record.reason.as_ref().map(|reason| convert::reason(reason, directory)),
+        trail: encode_trail(&record.trail),
+    }
+}
+
+fn encode_end(record: &EndRecord) -> journal::End {
+    journal::End {
+        ended_at_us: record.ended_at.0,
+        branches: record.branches.iter().map(|it| convert::branch_state(*it).into()).collect(),
+        trail: encode_trail(&record.trail),
+    }
+}
+
+fn encode_trail(trail: &[TrailEvent]) -> Vec<journal::Trail> {
+    let event = |event: &TrailEvent| journal::Trail {
+        at_us: event.at.0,
+        kind: convert::trail_kind(event.kind).into(),
+        branch: event.branch.map_or(0, |branch| branch + 1),
+        attempt: event.attempt,
+    };
+    trail.iter().map(event).collect()
+}
+
+fn decode_trail(id: TransactionId, trail: &[journal::Trail]) -> Result<Vec<TrailEvent>, Damaged> {
+    let event = |event: &journal::Trail| {
+        let kind = convert::core_trail_kind(event.kind())
+            .ok_or_else(|| Damaged { id, what: format!("trail kind {}", event.kind) })?;
+        let branch = event.branch.checked_sub(1);
+        Ok(TrailEvent { at: Time(event.at_us), kind, branch, attempt: event.attempt })
+    };
+    trail.iter().map(event).collect()
+}
+
+fn decode_key(
+    id: TransactionId,
+    key: &str,
+    fingerprint: &[u8],
+) -> Result<Option<(RequestKey, Fingerprint)>, Damaged> {
+    if key.is_empty() {
+        return Ok(None);
+    }
+    let fingerprint = fingerprint.try_into().map_err(|_| Damaged {
+        id,
+        what: format!("a fingerprint of {} bytes, not 32", fingerprint.len()),
+    })?;
+    Ok(Some((key.into(), fingerprint)))
+}
+
+/// An unfinished transaction's newest record, for the machine to take up.
+pub(crate) fn decode(stored: &Stored, directory: &Directory) -> Result<Record, Damaged> {
+    let id = stored.id;
+    match (&stored.decision, &stored.begin) {
+        (Some(decision), _) => decode_decision(id, decision, directory).map(Record::Decision),
+        (None, Some(begin)) => Ok(Record::Begin(BeginRecord {
+            id,
+            key: decode_key(id, &begin.request_key, &begin.fingerprint)?,
+            interactive: begin.interactive,
+            one_phase: begin.one_phase,
+            begun_at: Time(begin.begun_at_us),
+            branches: begin
+                .branches
+                .iter()
+                .map(|branch| BeginBranch {
+                    participant: directory.intern(&branch.participant),
+                    payload: Opaque::from(&branch.payload[..]),
+                    asks: branch.asks,
+                })
+                .collect(),
+            trail: decode_trail(id, &begin.trail)?,
+        })),
+        (None, None) => Err(Damaged { id, what: "neither a begin nor a decision".into() }),
+    }
+}
+
+fn decode_decision(
+    id: TransactionId,
+    decision: &journal::Decision,
+    directory: &Directory,
+) -> Result<DecisionRecord, Damaged> {
+    let branch = |branch: &journal::DecisionBranch| {
+        let state = convert::core_branch_state(branch.state())
+            .ok_or_else(|| Damaged { id, what: format!("branch state {}", branch.state) })?;
+        let journal = match &branch.journal_id[..] {
+            [] => None,
+            bytes => Some(JournalId::from_slice(bytes).ok_or_else(|| Damaged {
+                id,
+                what: format!("a journal id of {} bytes, not 16", bytes.len()),
+            })?),
+        };
+        let refusal = branch.abort_reason.as_ref();
+        Ok(DecisionBranch {
+            participant: directory.intern(&branch.participant),
+            state,
+            journal,
+            output: output(branch),
+            refusal: refusal.map(|it| Arc::new(convert::core_reason(it, directory))),
+            asks: branch.asks,
+        })
+    };
+    let reason = decision.abort_reason.as_ref();
+    Ok(DecisionRecord {
+        id,
+        key: decode_key(id, &decision.request_key, &decision.fingerprint)?,
+        commit: decision.commit,
+        number: decision.decision_number,
+        begun_at: Time(decision.begun_at_us),
+        decided_at: Time(decision.decided_at_us),
+        branches: decision.branches.iter().map(branch).collect::<Result<_, _>>()?,
+        reason: reason.map(|it| Arc::new(convert::core_reason(it, directory))),
+        trail: decode_trail(id, &decision.trail)?,
+    })
+}
+
+/// What prepare returned, as the decision has it.
+pub(crate) fn output(branch: &journal::DecisionBranch) -> Option<Opaque> {
+    (!branch.output.is_empty()).then(|| Opaque::from(&branch.output[..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coordinator_core::{BranchState, Reason, TrailKind};
+
+    fn decision(directory: &Directory) -> DecisionRecord {
+        let inventory = directory.intern("inventory");
+        let reason = Arc::new(Reason {
+            code: "OUT_OF_STOCK".into(),
+            message: "none left".into(),
+            participant: Some(inventory),
+        });
+        DecisionRecord {
+            id: TransactionId::from_bytes([7; 16]),
+            key: Some(("order-1".into(), [9; 32])),
+            commit: false,
+            number: 1,
+            begun_at: Time(1),
+            decided_at: Time(2),
+            branches: vec![DecisionBranch {
+                participant: inventory,
+                state: BranchState::Refused,
+                journal: Some(JournalId::from_bytes([3; 16])),
+                output: Some(Opaque::from(&b"out"[..])),
+                refusal: Some(reason.clone()),
+                asks: true,
+            }],
+            reason: Some(reason),
+            trail: vec![TrailEvent {
+                at: Time(1),
+                kind: TrailKind::VotedAbort,
+                branch: Some(0),
+                attempt: 1,
+            }],
+        }
+    }
+
+    fn stored(entry: Entry) -> Stored {
+        let Entry::Decision { id, body, .. } = entry else { panic!("no decision") };
+        let decision = journal::Decision::decode(&body[..]).unwrap();
+        Stored { id, begin: None, decision: Some(decision), end: None }
+    }
+
+    #[test]
+    fn a_decision_reads_as_it_was_written() {
+        let directory = Directory::default();
+        let record = decision(&directory);
+        let stored = stored(encode(&Record::Decision(record.clone()), &directory));
+        assert_eq!(decode(&stored, &directory).unwrap(), Record::Decision(record));
+    }
+
+    #[test]
+    fn a_damaged_row_is_named() {
+        let directory = Directory::default();
+        let mut stored = stored(encode(&Record::Decision(decision(&directory)), &directory));
+        stored.decision.as_mut().unwrap().branches[0].journal_id = Bytes::from_static(b"short");
+        let error = decode(&stored, &directory).unwrap_err().to_string();
+        assert!(error.contains(&stored.id.to_string()), "{error}");
+        assert!(error.contains("5 bytes"), "{error}");
+    }
+}

@@ -1,0 +1,161 @@
+//! The journal in memory, for tests: a new identity at each start.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use common::{CoordinatorId, Incarnation, TransactionId, fence::Run};
+use coordinator_core::Fingerprint;
+use prost::Message;
+use proto::journal;
+use tonic::async_trait;
+
+use super::{Durable, Entry, Journal, JournalError, Registration, Retention, Stored};
+
+/// See [`Journal`].
+#[derive(Debug)]
+pub(crate) struct MemoryJournal {
+    coordinator: CoordinatorId,
+    run: Run,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    transactions: BTreeMap<TransactionId, (Stored, bool)>,
+    keys: BTreeMap<String, (TransactionId, Fingerprint)>,
+    participants: BTreeMap<String, Registration>,
+}
+
+impl MemoryJournal {
+    pub(crate) fn new() -> Self {
+        Self {
+            coordinator: CoordinatorId::from_bytes(rand::random()),
+            run: Run { epoch: 1, incarnation: Incarnation::from_bytes(rand::random()) },
+            held: Mutex::default(),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn write(&mut self, entry: Entry) {
+        let (id, key) = match &entry {
+            Entry::Begin { id, key, .. } | Entry::Decision { id, key, .. } => (*id, key.clone()),
+            Entry::End { id, .. } => (*id, None),
+        };
+        if let Some((key, fingerprint)) = key {
+            self.keys.insert(key, (id, fingerprint));
+        }
+        let new = Stored { id, begin: None, decision: None, end: None };
+        let (stored, kept_on) = self.transactions.entry(id).or_insert((new, false));
+        match entry {
+            Entry::Begin { body, .. } => stored.begin = read(&body),
+            Entry::Decision { body, .. } => {
+                stored.begin = None;
+                stored.decision = read::<journal::Decision>(&body);
+            }
+            Entry::End { body, kept, .. } => {
+                stored.end = read::<journal::End>(&body);
+                *kept_on = kept;
+            }
+        }
+    }
+}
+
+fn read<M: Message + Default>(body: &[u8]) -> Option<M> {
+    M::decode(body).ok()
+}
+
+#[async_trait]
+impl Journal for MemoryJournal {
+    fn coordinator(&self) -> CoordinatorId {
+        self.coordinator
+    }
+
+    fn run(&self) -> Run {
+        self.run
+    }
+
+    fn was_mine(&self, run: &Run) -> bool {
+        *run == self.run
+    }
+
+    fn append(&self, entries: Vec<Entry>, _forced: bool, durable: Durable) {
+        let mut held = self.held();
+        entries.into_iter().for_each(|entry| held.write(entry));
+        drop(held);
+        durable();
+    }
+
+    async fn find_key(
+        &self,
+        key: &str,
+    ) -> Result<Option<(TransactionId, Fingerprint)>, JournalError> {
+        Ok(self.held().keys.get(key).copied())
+    }
+
+    async fn find(&self, id: TransactionId) -> Result<Option<Stored>, JournalError> {
+        Ok(self.held().transactions.get(&id).map(|(stored, _)| stored.clone()))
+    }
+
+    async fn finished(
+        &self,
+        before: Option<TransactionId>,
+        limit: usize,
+    ) -> Result<Vec<Stored>, JournalError> {
+        let held = self.held();
+        let newest = held.transactions.values().rev().map(|(stored, _)| stored);
+        let older = newest.filter(|stored| before.is_none_or(|before| stored.id < before));
+        Ok(older.filter(|stored| stored.end.is_some()).take(limit).cloned().collect())
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Stored>, JournalError> {
+        let held = self.held();
+        let all = held.transactions.values().map(|(stored, _)| stored);
+        Ok(all.filter(|stored| stored.end.is_none()).cloned().collect())
+    }
+
+    async fn newest(&self) -> Result<Option<TransactionId>, JournalError> {
+        Ok(self.held().transactions.keys().next_back().copied())
+    }
+
+    async fn register(&self, registration: Registration) -> Result<(), JournalError> {
+        self.held().participants.insert(registration.name.clone(), registration);
+        Ok(())
+    }
+
+    async fn registered(&self) -> Result<Vec<Registration>, JournalError> {
+        Ok(self.held().participants.values().cloned().collect())
+    }
+
+    async fn forget(&self, retention: Retention, limit: usize) -> Result<usize, JournalError> {
+        let mut held = self.held();
+        let may_go = |(stored, kept): &(Stored, bool)| {
+            let ended = stored.end.as_ref().map(|end| end.ended_at_us);
+            !kept
+                && stored.id < retention.before
+                && ended.is_some_and(|ended| ended < retention.ended_before)
+        };
+        let all = held.transactions.iter().filter(|(_, entry)| may_go(entry));
+        let gone: Vec<_> = all.map(|(id, _)| *id).take(limit).collect();
+        held.transactions.retain(|id, _| !gone.contains(id));
+        held.keys.retain(|_, (id, _)| !gone.contains(id));
+        Ok(gone.len())
+    }
+
+    fn now(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    async fn close(&self) {}
+}

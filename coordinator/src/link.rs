@@ -1,0 +1,194 @@
+//! A participant's link: connecting, staying connected, and what goes over it.
+//!
+//! Invariants:
+//! - What is queued for a link that is lost is dropped; the machine sends again
+//!   what it is still owed once the participant is connected.
+//! - 'Connected' is reported only after the participant accepted this run
+//!   (rule 10).
+
+mod batch;
+mod inbound;
+mod stream;
+mod unary;
+
+use std::{sync::Arc, time::Duration};
+
+use common::TransactionId;
+use coordinator_core::{BranchOutcome, Event, Message, ParticipantId};
+use proto::dtc::{LinkState, Origin, participant_service_client::ParticipantServiceClient};
+use tokio::sync::mpsc;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+
+pub(crate) use batch::outcome_parts;
+
+use crate::{driver::Handle, fence};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// The first wait before connecting again; doubled up to the cap.
+const BACKOFF: Duration = Duration::from_millis(50);
+const BACKOFF_CAP: Duration = Duration::from_secs(2);
+
+/// What the driver hands to a link.
+#[derive(Debug, Clone)]
+pub(crate) enum Outgoing {
+    Message { id: TransactionId, branch: u32, message: Message, timeout: Duration },
+    Outcome { id: TransactionId, branch: u32, outcome: BranchOutcome },
+    Ended { before: TransactionId, except: Vec<TransactionId> },
+}
+
+/// Why a link ended.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("{0}")]
+    Connect(#[from] tonic::transport::Error),
+    #[error("{}: {}", .0.code(), .0.message())]
+    Status(#[from] Status),
+    #[error("{0}")]
+    Protocol(String),
+}
+
+/// One participant's link.
+pub(crate) struct Link {
+    pub(crate) participant: ParticipantId,
+    pub(crate) name: Arc<str>,
+    pub(crate) endpoint: Endpoint,
+    /// Without a stream: whether it asks when in doubt.
+    pub(crate) asks: bool,
+    pub(crate) origin: Origin,
+    pub(crate) handle: Handle,
+    pub(crate) queue: mpsc::Receiver<Outgoing>,
+}
+
+/// How every channel to a participant is set up.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(address.to_owned())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW))
+}
+
+impl Link {
+    /// Connects, works, and connects again, until the queue's sender is gone.
+    pub(crate) async fn run(mut self) {
+        let mut failures = 0_u32;
+        while !self.queue.is_closed() {
+            let lost = match self.connect().await {
+                Ok(()) => {
+                    failures = 0;
+                    self.handle
+                        .events(vec![Event::Disconnected { participant: self.participant }])
+                        .await;
+                    continue;
+                }
+                Err(lost) => lost,
+            };
+            self.stop_if_fenced(&lost);
+            failures = failures.saturating_add(1);
+            let said = lost.to_string();
+            if failures == 1 {
+                tracing::warn!(participant = %self.name, error = said, "no link; connecting again");
+            }
+            self.handle.directory.update(self.participant, |participant| {
+                participant.link = LinkState::Disconnected;
+                participant.last_error = said.into();
+            });
+            tokio::time::sleep(wait(failures)).await;
+        }
+    }
+
+    /// One connection's life. Ok when it worked and was lost.
+    async fn connect(&mut self) -> Result<(), Lost> {
+        let channel = self.endpoint.connect().await?;
+        let client = ParticipantServiceClient::new(channel);
+        match stream::open(client.clone(), self.origin.clone()).await {
+            Ok(opened) => self.stream(opened).await,
+            Err(Lost::Status(status)) if status.code() == tonic::Code::Unimplemented => {
+                self.unary(client).await;
+            }
+            Err(lost) => return Err(lost),
+        }
+        Ok(())
+    }
+
+    async fn stream(&mut self, opened: stream::Opened) {
+        let journal = opened.journal;
+        self.drop_queued();
+        self.note(LinkState::Stream, Some(journal));
+        let connected = Event::Connected { participant: self.participant, asks: true };
+        self.handle.events(vec![connected]).await;
+        let lost = stream::run(self, opened).await;
+        self.ended(&lost);
+    }
+
+    async fn unary(&mut self, client: ParticipantServiceClient<Channel>) {
+        self.drop_queued();
+        self.note(LinkState::Unary, None);
+        let connected = Event::Connected { participant: self.participant, asks: self.asks };
+        self.handle.events(vec![connected]).await;
+        let lost = unary::run(self, client).await;
+        self.ended(&lost);
+    }
+
+    fn note(&self, state: LinkState, journal: Option<common::JournalId>) {
+        let link = state.as_str_name();
+        tracing::info!(participant = %self.name, link, "connected");
+        self.handle.directory.update(self.participant, |participant| {
+            participant.link = state;
+            participant.last_error = "".into();
+            participant.journal = journal;
+        });
+    }
+
+    fn ended(&self, lost: &Lost) {
+        self.stop_if_fenced(lost);
+        let said = lost.to_string();
+        tracing::warn!(participant = %self.name, error = said, "link lost");
+        self.handle.directory.update(self.participant, |participant| {
+            participant.link = LinkState::Disconnected;
+            participant.last_error = said.into();
+        });
+    }
+
+    /// Messages from before the link: the machine sends them again.
+    fn drop_queued(&mut self) {
+        while self.queue.try_recv().is_ok() {}
+    }
+
+    fn stop_if_fenced(&self, lost: &Lost) {
+        if let Lost::Status(status) = lost {
+            stop_if_fenced(&self.name, status, &self.handle);
+        }
+    }
+}
+
+/// Ends the process if a participant refused this run for a newer one: from now
+/// on the decisions are the other's (rule 10).
+fn stop_if_fenced(participant: &str, status: &Status, handle: &Handle) {
+    let own = handle.journal.run();
+    if let Some(known) = fence::newer_epoch(status, &own) {
+        tracing::error!(
+            participant,
+            own_epoch = own.epoch,
+            known_epoch = known,
+            "another run of this coordinator has taken over; stopping. If its data folder was \
+             copied, stop one of the two for good"
+        );
+        std::process::exit(common_service::Exit::Fenced as i32);
+    }
+}
+
+/// How long to wait after so many failures in a row.
+fn wait(failures: u32) -> Duration {
+    let step = BACKOFF.saturating_mul(1 << failures.min(10)).min(BACKOFF_CAP);
+    step.mul_f64(0.5 + 0.5 * rand::random::<f64>())
+}

@@ -1,0 +1,124 @@
+//! Outgoing messages as batches of the link, bounded in count and bytes.
+
+use bytes::Bytes;
+use coordinator_core::{BranchOutcome, Message, Opaque};
+use prost::Message as _;
+use proto::dtc::{self, LinkCommit, LinkOutcome, LinkPrepare, LinkRequest, LinkRollback, Payload};
+
+use super::Outgoing;
+
+/// Above this a batch is closed: receivers refuse messages of over 4 MiB.
+const MAX_BYTES: usize = 1 << 20;
+
+/// A payload or an output, as it was encoded when it came.
+pub(super) fn payload(opaque: &Opaque) -> Option<Payload> {
+    Payload::decode(Bytes::from_owner(opaque.clone())).ok()
+}
+
+/// Batches with all of `messages`, in order within each kind.
+pub(super) fn batches(messages: impl Iterator<Item = Outgoing>) -> Vec<LinkRequest> {
+    let mut batches = Vec::with_capacity(1);
+    let mut batch = LinkRequest::default();
+    let mut bytes = 0;
+    for message in messages {
+        bytes += add(&mut batch, message);
+        if bytes > MAX_BYTES {
+            batches.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+    }
+    if bytes > 0 {
+        batches.push(batch);
+    }
+    batches
+}
+
+/// Adds a message; returns about how many bytes it takes.
+fn add(batch: &mut LinkRequest, outgoing: Outgoing) -> usize {
+    const FIXED: usize = 32;
+    match outgoing {
+        Outgoing::Message { id, branch, message, .. } => {
+            let transaction_id = Bytes::copy_from_slice(id.as_bytes());
+            match message {
+                Message::Prepare { payload: it, one_phase } => {
+                    let payload = payload(&it);
+                    let prepare = LinkPrepare { transaction_id, branch, payload, one_phase };
+                    batch.prepares.push(prepare);
+                    FIXED + it.len()
+                }
+                Message::Commit { number: decision_number, output } => {
+                    let size = FIXED + output.as_ref().map_or(0, |output| output.len());
+                    let output = output.as_ref().and_then(payload);
+                    let commit = LinkCommit { transaction_id, branch, decision_number, output };
+                    batch.commits.push(commit);
+                    size
+                }
+                Message::Rollback { number: decision_number, output } => {
+                    let size = FIXED + output.as_ref().map_or(0, |output| output.len());
+                    let output = output.as_ref().and_then(payload);
+                    let rollback = LinkRollback { transaction_id, branch, decision_number, output };
+                    batch.rollbacks.push(rollback);
+                    size
+                }
+            }
+        }
+        Outgoing::Outcome { id, branch, outcome } => {
+            let (outcome, decision_number, output) = outcome_parts(&outcome);
+            let transaction_id = Bytes::copy_from_slice(id.as_bytes());
+            let outcome = outcome.into();
+            let answer = LinkOutcome { transaction_id, branch, outcome, decision_number, output };
+            let size = answer.encoded_len() + FIXED;
+            batch.outcomes.push(answer);
+            size
+        }
+        Outgoing::Ended { before, except } => {
+            batch.ended_before = Bytes::copy_from_slice(before.as_bytes());
+            batch.ended_except =
+                except.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect();
+            FIXED * (1 + batch.ended_except.len())
+        }
+    }
+}
+
+/// An outcome as the wire has it: what, the decision's number, the output.
+pub(crate) fn outcome_parts(outcome: &BranchOutcome) -> (dtc::BranchOutcome, u32, Option<Payload>) {
+    match outcome {
+        BranchOutcome::Committed { number, output } => {
+            (dtc::BranchOutcome::Committed, *number, output.as_ref().and_then(payload))
+        }
+        BranchOutcome::Aborted { number } => (dtc::BranchOutcome::Aborted, *number, None),
+        BranchOutcome::Pending => (dtc::BranchOutcome::Pending, 0, None),
+        BranchOutcome::NotMine => (dtc::BranchOutcome::NotMine, 0, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::TransactionId;
+    use std::time::Duration;
+
+    fn prepare(bytes: usize) -> Outgoing {
+        let kind = dtc::payload::Kind::Typed(vec![7; bytes].into());
+        let payload = Payload { kind: Some(kind) }.encode_to_vec();
+        Outgoing::Message {
+            id: TransactionId::from_bytes([1; 16]),
+            branch: 0,
+            message: Message::Prepare { payload: payload.into(), one_phase: false },
+            timeout: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn no_batch_grows_over_what_a_receiver_takes() {
+        let batches = batches((0..20).map(|_| prepare(900 << 10)));
+        assert_eq!(batches.iter().map(|batch| batch.prepares.len()).sum::<usize>(), 20);
+        assert!(batches.iter().all(|batch| batch.encoded_len() < 4 << 20));
+    }
+
+    #[test]
+    fn small_messages_share_a_batch() {
+        assert_eq!(batches((0..500).map(|_| prepare(64))).len(), 1);
+        assert!(batches(std::iter::empty()).is_empty());
+    }
+}

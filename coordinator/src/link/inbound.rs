@@ -1,0 +1,117 @@
+//! What participants say, as events of the machine.
+
+use std::sync::Arc;
+
+use common::{Incarnation, JournalId, TransactionId, fence::Run};
+use coordinator_core::{
+    Acknowledgement, BranchOutcome, Event, Inquirer, Opaque, ParticipantId, Reason, Vote,
+};
+use prost::Message as _;
+use proto::dtc::{self, LinkInquiry, LinkResponse, Payload};
+
+use super::Outgoing;
+use crate::journal::Journal;
+
+/// Longest code and message of a participant's refusal that are kept.
+const MAX_CODE: usize = 64;
+const MAX_MESSAGE: usize = 1024;
+
+/// What a response comes to: events, and answers that need no machine.
+pub(super) struct Inbound {
+    pub(super) events: Vec<Event>,
+    pub(super) answers: Vec<Outgoing>,
+}
+
+/// Reads a response of the link; an error names what is malformed.
+pub(super) fn read(
+    from: ParticipantId,
+    journal_id: JournalId,
+    response: LinkResponse,
+    journal: &dyn Journal,
+) -> Result<Inbound, String> {
+    let count = response.votes.len() + response.acknowledgements.len() + response.inquiries.len();
+    let mut inbound = Inbound { events: Vec::with_capacity(count), answers: Vec::new() };
+    for vote in response.votes {
+        let id = id(&vote.transaction_id)?;
+        let kind = vote.vote();
+        let vote_read = self::vote(from, kind, vote.output, vote.abort_reason, vote.committed)?;
+        let branch = vote.branch;
+        let voted = Event::Voted { from, journal: journal_id, id, branch, vote: vote_read };
+        inbound.events.push(voted);
+    }
+    for answer in response.acknowledgements {
+        let id = id(&answer.transaction_id)?;
+        let acknowledgement = match answer.acknowledgement() {
+            dtc::Acknowledgement::Committed => Acknowledgement::Committed,
+            dtc::Acknowledgement::RolledBack => Acknowledgement::RolledBack,
+            dtc::Acknowledgement::Unknown => Acknowledgement::Unknown,
+            dtc::Acknowledgement::Failed => Acknowledgement::Failed(answer.message),
+            dtc::Acknowledgement::Unspecified => {
+                return Err(format!("an acknowledgement of {id} that says nothing"));
+            }
+        };
+        inbound.events.push(Event::Acknowledged {
+            from,
+            journal: Some(journal_id),
+            id,
+            branch: answer.branch,
+            number: answer.decision_number,
+            acknowledgement,
+        });
+    }
+    for inquiry in response.inquiries {
+        let (id, branch) = (id(&inquiry.transaction_id)?, inquiry.branch);
+        if journal.was_mine(&run(&inquiry)?) {
+            inbound.events.push(Event::Inquired { from: Inquirer::Link(from), id, branch });
+        } else {
+            tracing::warn!(
+                transaction = %id, branch, epoch = inquiry.epoch,
+                "asked about a branch of a run that this journal does not know; answered: not mine"
+            );
+            let outcome = BranchOutcome::NotMine;
+            inbound.answers.push(Outgoing::Outcome { id, branch, outcome });
+        }
+    }
+    Ok(inbound)
+}
+
+fn id(bytes: &[u8]) -> Result<TransactionId, String> {
+    TransactionId::from_slice(bytes)
+        .ok_or_else(|| format!("a transaction id of {} bytes, not 16", bytes.len()))
+}
+
+fn run(inquiry: &LinkInquiry) -> Result<Run, String> {
+    let bytes = &inquiry.incarnation;
+    let incarnation = Incarnation::from_slice(bytes)
+        .ok_or_else(|| format!("an incarnation of {} bytes, not 16", bytes.len()))?;
+    Ok(Run { epoch: inquiry.epoch, incarnation })
+}
+
+/// A participant's vote.
+pub(super) fn vote(
+    from: ParticipantId,
+    vote: dtc::Vote,
+    output: Option<Payload>,
+    reason: Option<dtc::AbortReason>,
+    committed: bool,
+) -> Result<Vote, String> {
+    match vote {
+        dtc::Vote::Commit => {
+            let output = output.map(|output| Opaque::from(output.encode_to_vec()));
+            Ok(Vote::Commit { output, committed })
+        }
+        dtc::Vote::ReadOnly => Ok(Vote::ReadOnly),
+        dtc::Vote::Abort => {
+            let reason = reason.unwrap_or_default();
+            let code = cut(&reason.code, MAX_CODE);
+            let code = if code.is_empty() { "REFUSED".into() } else { code };
+            let message = cut(&reason.message, MAX_MESSAGE);
+            Ok(Vote::Abort(Arc::new(Reason { code, message, participant: Some(from) })))
+        }
+        dtc::Vote::Unspecified => Err("a vote that says nothing".into()),
+    }
+}
+
+fn cut(text: &str, limit: usize) -> String {
+    text.chars().take(limit).collect()
+}

@@ -1,0 +1,172 @@
+//! One call a message, for a participant that offers no link.
+
+use std::{sync::Arc, time::Duration};
+
+use common::JournalId;
+use coordinator_core::{Acknowledgement, Event, Message, ParticipantId};
+use proto::dtc::{
+    CommitRequest, Origin, PrepareRequest, RollbackRequest,
+    participant_service_client::ParticipantServiceClient,
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+use tonic::{Code, Request, Status, transport::Channel};
+
+use super::{Link, Lost, Outgoing, batch::payload, inbound, stop_if_fenced};
+use crate::driver::Handle;
+
+/// Calls to one participant at a time.
+const CALLS: usize = 256;
+
+/// What a call needs beside its message.
+#[derive(Clone)]
+struct Caller {
+    participant: ParticipantId,
+    name: Arc<str>,
+    origin: Origin,
+    handle: Handle,
+    client: ParticipantServiceClient<Channel>,
+}
+
+/// Works until a call shows that the participant is away.
+pub(super) async fn run(link: &mut Link, client: ParticipantServiceClient<Channel>) -> Lost {
+    let caller = Caller {
+        participant: link.participant,
+        name: link.name.clone(),
+        origin: link.origin.clone(),
+        handle: link.handle.clone(),
+        client,
+    };
+    let room = Arc::new(Semaphore::new(CALLS));
+    let mut calls = JoinSet::new();
+    loop {
+        let next = async {
+            let outgoing = link.queue.recv().await?;
+            // The semaphore is never closed.
+            let permit = Arc::clone(&room).acquire_owned().await.ok()?;
+            Some((outgoing, permit))
+        };
+        tokio::select! {
+            biased;
+            Some(ended) = calls.join_next() => if let Ok(Some(lost)) = ended {
+                return lost;
+            },
+            next = next => {
+                let Some((outgoing, permit)) = next else {
+                    return Lost::Protocol("the participant has another address now".into());
+                };
+                // Outcomes are asked for by a call and answered there.
+                if let Outgoing::Message { id, branch, message, timeout } = outgoing {
+                    let caller = caller.clone();
+                    calls.spawn(async move {
+                        let lost = caller.call(id, branch, message, timeout).await;
+                        drop(permit);
+                        lost
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Caller {
+    /// Makes one call and reports what it came to; returns why the participant
+    /// seems to be away, if it does.
+    async fn call(
+        mut self,
+        id: common::TransactionId,
+        branch: u32,
+        message: Message,
+        timeout: Duration,
+    ) -> Option<Lost> {
+        let answer = self.attempt(id, branch, message, timeout).await;
+        let participant = self.participant;
+        let event = match answer {
+            Ok(event) => event,
+            Err(status) => {
+                stop_if_fenced(&self.name, &status, &self.handle);
+                let event = Event::Unreachable { participant, id, branch };
+                self.handle.events(vec![event]).await;
+                // A connection that is gone says Unavailable; what merely took
+                // too long says nothing about the others.
+                return (status.code() == Code::Unavailable).then_some(Lost::Status(status));
+            }
+        };
+        self.handle.events(vec![event]).await;
+        None
+    }
+
+    async fn attempt(
+        &mut self,
+        id: common::TransactionId,
+        branch: u32,
+        message: Message,
+        timeout: Duration,
+    ) -> Result<Event, Status> {
+        let from = self.participant;
+        let (origin, transaction_id) = (Some(self.origin.clone()), id.to_string());
+        let acknowledged = |journal, number, acknowledgement| Event::Acknowledged {
+            from,
+            journal,
+            id,
+            branch,
+            number,
+            acknowledgement,
+        };
+        match message {
+            Message::Prepare { payload: it, one_phase } => {
+                let payload = payload(&it);
+                let body = PrepareRequest { origin, transaction_id, branch, payload, one_phase };
+                let answer = self.client.prepare(request(body, timeout)).await?.into_inner();
+                let journal = journal_id(&answer.journal_id)?;
+                let kind = answer.vote();
+                let (output, reason) = (answer.output, answer.abort_reason);
+                let vote = inbound::vote(from, kind, output, reason, answer.committed)
+                    .map_err(|what| Status::internal(format!("the participant sent {what}")))?;
+                Ok(Event::Voted { from, journal, id, branch, vote })
+            }
+            Message::Commit { number, output } => {
+                let output = output.as_ref().and_then(payload);
+                let decision_number = number;
+                let body =
+                    CommitRequest { origin, transaction_id, branch, decision_number, output };
+                match self.client.commit(request(body, timeout)).await {
+                    Ok(answer) => {
+                        let journal = journal_id(&answer.into_inner().journal_id)?;
+                        Ok(acknowledged(Some(journal), number, Acknowledgement::Committed))
+                    }
+                    Err(status) => match status.code() {
+                        Code::NotFound => Ok(acknowledged(None, number, Acknowledgement::Unknown)),
+                        Code::Aborted => {
+                            Ok(acknowledged(None, number, Acknowledgement::RolledBack))
+                        }
+                        _ => Err(status),
+                    },
+                }
+            }
+            Message::Rollback { number, output } => {
+                let output = output.as_ref().and_then(payload);
+                let decision_number = number;
+                let body =
+                    RollbackRequest { origin, transaction_id, branch, decision_number, output };
+                let answer = self.client.rollback(request(body, timeout)).await?.into_inner();
+                let journal = journal_id(&answer.journal_id)?;
+                let done = match answer.committed {
+                    true => Acknowledgement::Committed,
+                    false => Acknowledgement::RolledBack,
+                };
+                Ok(acknowledged(Some(journal), number, done))
+            }
+        }
+    }
+}
+
+fn request<T>(body: T, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(body);
+    request.set_timeout(timeout);
+    request
+}
+
+fn journal_id(text: &str) -> Result<JournalId, Status> {
+    text.parse()
+        .map_err(|_| Status::internal(format!("the participant's journal_id '{text}' is no UUID")))
+}

@@ -1,0 +1,130 @@
+//! What `/metrics` shows of transactions.
+
+use std::time::Duration;
+
+use coordinator_core::{BranchOutcome, Reason, TrailKind};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    exponential_buckets,
+};
+
+/// Counters of the driver.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    pub(crate) started: IntCounter,
+    pub(crate) committed: IntCounter,
+    pub(crate) aborted: IntCounterVec,
+    pub(crate) active: IntGauge,
+    pub(crate) in_doubt: IntGauge,
+    pub(crate) stalled: IntGauge,
+    pub(crate) heuristic: IntCounter,
+    pub(crate) phase_one: Histogram,
+    pub(crate) phase_two: Histogram,
+    pub(crate) retries: IntCounter,
+    pub(crate) unreachable: IntCounter,
+    pub(crate) inquiries: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let counters = |name: &str, help: &str, label: &str| {
+            let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let histogram = |name: &str, help: &str| {
+            let buckets = exponential_buckets(0.000_25, 2.0, 17)?;
+            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok::<_, prometheus::Error>(histogram)
+        };
+        Ok(Self {
+            started: counter("dtc_transactions_started_total", "Transactions accepted")?,
+            committed: counter("dtc_transactions_committed_total", "Commit decisions, durable")?,
+            aborted: counters(
+                "dtc_transactions_aborted_total",
+                "Aborts by their reason",
+                "reason",
+            )?,
+            active: gauge("dtc_transactions_active", "Transactions in memory")?,
+            in_doubt: gauge(
+                "dtc_transactions_in_doubt",
+                "Branches whose rollback could not be delivered, left to ask, since the start",
+            )?,
+            stalled: gauge(
+                "dtc_transactions_stalled",
+                "Transactions whose decision is retried after the set number of attempts",
+            )?,
+            heuristic: counter(
+                "dtc_branches_heuristic_total",
+                "Branches that broke a promise, or whose fate cannot be known",
+            )?,
+            phase_one: histogram(
+                "dtc_phase_one_seconds",
+                "From begin to the decision (interactive use: with the client's own time)",
+            )?,
+            phase_two: histogram("dtc_phase_two_seconds", "From the decision to the end")?,
+            retries: counter("dtc_retries_total", "Messages to participants sent again")?,
+            unreachable: counter(
+                "dtc_unreachable_total",
+                "Attempts that could not be made or had no answer",
+            )?,
+            inquiries: counters(
+                "dtc_inquiries_total",
+                "Questions of participants in doubt, by the answer",
+                "answer",
+            )?,
+        })
+    }
+
+    /// Counts what happened to a transaction.
+    pub(crate) fn count(&self, kind: TrailKind, reason: Option<&Reason>, took: Duration) {
+        match kind {
+            TrailKind::Begun => self.started.inc(),
+            TrailKind::DecidedCommit => {
+                self.committed.inc();
+                self.phase_one.observe(took.as_secs_f64());
+            }
+            TrailKind::DecidedAbort => {
+                let code = reason.map_or("UNKNOWN", |reason| label(&reason.code));
+                self.aborted.with_label_values(&[code]).inc();
+                self.phase_one.observe(took.as_secs_f64());
+            }
+            TrailKind::Ended => self.phase_two.observe(took.as_secs_f64()),
+            TrailKind::Retried => self.retries.inc(),
+            TrailKind::Unreachable => self.unreachable.inc(),
+            TrailKind::LeftToAsk => self.in_doubt.inc(),
+            TrailKind::Heuristic | TrailKind::Hazard => self.heuristic.inc(),
+            _ => {}
+        }
+    }
+
+    /// Counts an answer to a participant in doubt.
+    pub(crate) fn answered(&self, outcome: &BranchOutcome) {
+        let answer = match outcome {
+            BranchOutcome::Committed { .. } => "committed",
+            BranchOutcome::Aborted { .. } => "aborted",
+            BranchOutcome::Pending => "pending",
+            BranchOutcome::NotMine => "not_mine",
+        };
+        self.inquiries.with_label_values(&[answer]).inc();
+    }
+}
+
+/// A reason's code as a label: participants choose codes, so what doesn't look
+/// like one doesn't become a series of its own.
+fn label(code: &str) -> &str {
+    let good = |c: char| c.is_ascii_uppercase() || c == '_';
+    if !code.is_empty() && code.len() <= 32 && code.chars().all(good) { code } else { "OTHER" }
+}

@@ -1,0 +1,67 @@
+//! gRPC at the edge: requests are checked here, answered from the machine or
+//! the journal, and every error becomes a status in one place.
+
+mod execute;
+mod interactive;
+mod list;
+mod recovery;
+mod registry;
+mod request;
+mod stream;
+mod transaction;
+mod watch;
+
+use common::TransactionId;
+use coordinator_core::Reply;
+use proto::dtc;
+
+use crate::{
+    convert,
+    driver::{Call, Handle},
+    error::Error,
+    links::Links,
+};
+use common_service::Shutdown;
+pub(crate) use request::Rules;
+use std::time::Duration;
+
+/// What all services work with.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) handle: Handle,
+    pub(crate) links: Links,
+    pub(crate) rules: Rules,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Services {
+    /// The transaction that a reply shows, from memory or the journal.
+    async fn transaction(
+        &self,
+        id: Option<TransactionId>,
+        reply: Reply,
+    ) -> Result<dtc::Transaction, Error> {
+        let directory = &self.handle.directory;
+        let id = match (reply, id) {
+            (Reply::Transaction(view), _) => return Ok(convert::transaction(&view, directory)),
+            (Reply::Refused(refused), _) => return Err(Error::refused(&refused, directory)),
+            (Reply::See(id), _) | (Reply::Begun(id), _) => id,
+            (Reply::NotHere | Reply::Enlisted(_), Some(id)) => id,
+            (Reply::NotHere | Reply::Enlisted(_), None) => return Err(Error::Stopping),
+        };
+        let stored = self.handle.journal.find(id).await?;
+        let stored = stored.ok_or(Error::UnknownTransaction(id))?;
+        if stored.end.is_some() {
+            return Ok(convert::stored(&stored, true));
+        }
+        // It became unfinished work again between the two looks: in memory then.
+        match self.handle.call(id, Call::Get, Duration::ZERO).await? {
+            Reply::Transaction(view) => Ok(convert::transaction(&view, directory)),
+            _ => {
+                let stored = self.handle.journal.find(id).await?;
+                let stored = stored.ok_or(Error::UnknownTransaction(id))?;
+                Ok(convert::stored(&stored, true))
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Transactions that a client drives call by call, and looks at.
+
+use std::time::Duration;
+
+use coordinator_core::{AnswerAt, Reply};
+use proto::dtc::{
+    self, BeginRequest, BeginResponse, CommitTransactionRequest, CommitTransactionResponse,
+    EnlistRequest, EnlistResponse, GetTransactionRequest, GetTransactionResponse,
+    PrepareTransactionRequest, PrepareTransactionResponse, RollbackTransactionRequest,
+    RollbackTransactionResponse, TransactionState, get_transaction_request::By,
+};
+
+use super::{Services, request};
+use crate::{
+    driver::{Call, NewTransaction},
+    error::Error,
+};
+
+/// Bound of calls that are answered at once, or when a record is durable.
+const SOON: Duration = Duration::from_secs(30);
+
+impl Services {
+    pub(super) async fn begin(&self, request: BeginRequest) -> Result<BeginResponse, Error> {
+        let options = self.rules.options(request.options.as_ref())?;
+        self.check_room()?;
+        let new = NewTransaction {
+            key: None,
+            options,
+            branches: Vec::new(),
+            interactive: true,
+            answer_at: AnswerAt::Decision,
+        };
+        match self.handle.begin(new, SOON).await? {
+            Reply::Begun(id) => Ok(BeginResponse { transaction_id: id.to_string() }),
+            Reply::Refused(refused) => Err(Error::refused(&refused, &self.handle.directory)),
+            _ => Err(Error::Exhausted(format!(
+                "the begin record was not durable within {SOON:?}; try again later"
+            ))),
+        }
+    }
+
+    pub(super) async fn enlist(&self, request: EnlistRequest) -> Result<EnlistResponse, Error> {
+        let id = request::transaction_id(&request.transaction_id)?;
+        let branch = request.branch.unwrap_or_default();
+        let branch = self.rules.branch("branch", branch, &self.links).await?;
+        match self.handle.call(id, Call::Enlist(branch), SOON).await? {
+            Reply::Enlisted(branch) => Ok(EnlistResponse { branch }),
+            reply => {
+                let transaction = self.transaction(Some(id), reply).await?;
+                let state = transaction.state();
+                Err(Error::WrongState {
+                    call: "enlist".into(),
+                    state: words(state),
+                    instead: "begin a new one",
+                })
+            }
+        }
+    }
+
+    pub(super) async fn prepare(
+        &self,
+        request: PrepareTransactionRequest,
+    ) -> Result<PrepareTransactionResponse, Error> {
+        let id = request::transaction_id(&request.transaction_id)?;
+        let wait = request::wait(request.wait.as_ref())?;
+        let reply = self.handle.call(id, Call::Prepare, wait).await?;
+        let transaction = self.transaction(Some(id), reply).await?;
+        let prepared = match transaction.state() {
+            TransactionState::Prepared => true,
+            _ => transaction.committed,
+        };
+        Ok(PrepareTransactionResponse { transaction: Some(transaction), prepared })
+    }
+
+    pub(super) async fn commit(
+        &self,
+        request: CommitTransactionRequest,
+    ) -> Result<CommitTransactionResponse, Error> {
+        let id = request::transaction_id(&request.transaction_id)?;
+        let wait = request::wait(request.wait.as_ref())?;
+        let at = request::answer_at(request.answer_at)?;
+        let reply = self.handle.call(id, Call::Commit(at), wait).await?;
+        let transaction = self.transaction(Some(id), reply).await?;
+        let committed = transaction.committed;
+        Ok(CommitTransactionResponse { transaction: Some(transaction), committed })
+    }
+
+    pub(super) async fn rollback(
+        &self,
+        request: RollbackTransactionRequest,
+    ) -> Result<RollbackTransactionResponse, Error> {
+        let id = request::transaction_id(&request.transaction_id)?;
+        let wait = request::wait(request.wait.as_ref())?;
+        let at = request::answer_at(request.answer_at)?;
+        let reply = self.handle.call(id, Call::Rollback(at), wait).await?;
+        let transaction = self.transaction(Some(id), reply).await?;
+        if transaction.committed {
+            return Err(Error::WrongState {
+                call: "rollback".into(),
+                state: words(transaction.state()),
+                instead: "a commit decision is not taken back",
+            });
+        }
+        Ok(RollbackTransactionResponse { transaction: Some(transaction) })
+    }
+
+    pub(super) async fn get(
+        &self,
+        request: GetTransactionRequest,
+    ) -> Result<GetTransactionResponse, Error> {
+        let id = match request.by {
+            Some(By::TransactionId(id)) => request::transaction_id(&id)?,
+            Some(By::RequestKey(key)) => {
+                request::request_key(&key)?;
+                self.by_key(key).await?
+            }
+            None => {
+                let problem = "is empty; give it, or request_key";
+                return Err(Error::invalid("transaction_id", problem));
+            }
+        };
+        let transaction = self.look(id).await?;
+        let committed = transaction.committed;
+        Ok(GetTransactionResponse { transaction: Some(transaction), committed })
+    }
+
+    /// A transaction with its trail.
+    pub(super) async fn look(&self, id: common::TransactionId) -> Result<dtc::Transaction, Error> {
+        let reply = self.handle.call(id, Call::Get, SOON).await?;
+        self.transaction(Some(id), reply).await
+    }
+
+    async fn by_key(&self, key: String) -> Result<common::TransactionId, Error> {
+        let in_memory = self.handle.list(None).await?;
+        let has_key = |view: &&coordinator_core::View| view.key.as_deref() == Some(key.as_str());
+        if let Some(view) = in_memory.iter().find(has_key) {
+            return Ok(view.id);
+        }
+        match self.handle.journal.find_key(&key).await? {
+            Some((id, _)) => Ok(id),
+            None => Err(Error::UnknownKey(key)),
+        }
+    }
+}
+
+fn words(state: TransactionState) -> String {
+    let name = state.as_str_name();
+    name.trim_start_matches("TRANSACTION_STATE_").to_lowercase()
+}

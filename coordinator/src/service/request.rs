@@ -1,0 +1,221 @@
+//! Requests, checked: what is wrong is named with its field.
+
+use std::time::Duration;
+
+use common::TransactionId;
+use coordinator_core::{AnswerAt, Fingerprint, NewBranch, Opaque, Options};
+use prost::Message;
+use proto::dtc::{self, ExecuteRequest, Payload, TransactionOptions};
+use sha2::{Digest, Sha256};
+
+use crate::{error::Error, links::Links};
+
+/// How long a call waits that doesn't say.
+const WAIT: Duration = Duration::from_secs(30);
+/// The longest that one can ask for.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_KEY: usize = 128;
+
+/// What requests are checked against.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub(crate) options: Options,
+    pub(crate) max_payload: usize,
+    pub(crate) max_branches: usize,
+}
+
+pub(super) fn transaction_id(text: &str) -> Result<TransactionId, Error> {
+    text.parse().map_err(|error| {
+        let text: String = text.chars().take(80).collect();
+        Error::invalid("transaction_id", format!("'{text}' is {error}"))
+    })
+}
+
+pub(super) fn request_key(key: &str) -> Result<(), Error> {
+    let length = key.chars().count();
+    if (1..=MAX_KEY).contains(&length) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "request_key",
+        format!("has {length} characters, 1 to {MAX_KEY} are allowed"),
+    ))
+}
+
+pub(super) fn wait(wait: Option<&prost_types::Duration>) -> Result<Duration, Error> {
+    match duration("wait", wait)? {
+        None => Ok(WAIT),
+        Some(wait) => Ok(wait),
+    }
+}
+
+pub(super) fn answer_at(value: i32) -> Result<AnswerAt, Error> {
+    match dtc::AnswerAt::try_from(value) {
+        Ok(dtc::AnswerAt::Unspecified | dtc::AnswerAt::Completion) => Ok(AnswerAt::Completion),
+        Ok(dtc::AnswerAt::Decision) => Ok(AnswerAt::Decision),
+        Err(_) => Err(Error::invalid(
+            "answer_at",
+            format!("{value} is none; ANSWER_AT_COMPLETION or ANSWER_AT_DECISION"),
+        )),
+    }
+}
+
+/// A duration from 0 to 24 hours.
+fn duration(field: &str, value: Option<&prost_types::Duration>) -> Result<Option<Duration>, Error> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    let good = Duration::try_from(*value).ok().filter(|duration| *duration <= LONGEST);
+    let problem =
+        || format!("{}s {}ns is out of range; from 0s to 24h", value.seconds, value.nanos);
+    good.map(Some).ok_or_else(|| Error::invalid(field, problem()))
+}
+
+impl Rules {
+    /// A transaction's options over the coordinator's defaults.
+    pub(super) fn options(&self, options: Option<&TransactionOptions>) -> Result<Options, Error> {
+        let defaults = &self.options;
+        let Some(options) = options else {
+            return Ok(defaults.clone());
+        };
+        let or = |field: &str, value: Option<&prost_types::Duration>, default: Duration| {
+            let field = format!("options.{field}");
+            match duration(&field, value)? {
+                None => Ok(default),
+                Some(value) if value < Duration::from_millis(1) => {
+                    Err(Error::invalid(field, format!("{value:?} is too short; at least 1ms")))
+                }
+                Some(value) => Ok(value),
+            }
+        };
+        let attempt = options.prepare_attempt_timeout.as_ref();
+        let commit = options.commit_attempt_timeout.as_ref();
+        Ok(Options {
+            prepare_timeout: or(
+                "prepare_timeout",
+                options.prepare_timeout.as_ref(),
+                defaults.prepare_timeout,
+            )?,
+            prepare_attempts: match options.prepare_attempts {
+                0 => defaults.prepare_attempts,
+                attempts => attempts,
+            },
+            prepare_attempt_timeout: or(
+                "prepare_attempt_timeout",
+                attempt,
+                defaults.prepare_attempt_timeout,
+            )?,
+            commit_attempt_timeout: or(
+                "commit_attempt_timeout",
+                commit,
+                defaults.commit_attempt_timeout,
+            )?,
+            idle_timeout: or("idle_timeout", options.idle_timeout.as_ref(), defaults.idle_timeout)?,
+        })
+    }
+
+    /// The branches of a request.
+    pub(super) async fn branches(
+        &self,
+        branches: Vec<dtc::Branch>,
+        links: &Links,
+    ) -> Result<Vec<NewBranch>, Error> {
+        if branches.is_empty() {
+            let problem = "a transaction needs at least one; name a participant and its payload";
+            return Err(Error::invalid("branches", problem));
+        }
+        if branches.len() > self.max_branches {
+            let (count, limit) = (branches.len(), self.max_branches);
+            let problem = format!("{count} are too many; the limit is {limit} (--max-branches)");
+            return Err(Error::invalid("branches", problem));
+        }
+        let mut checked = Vec::with_capacity(branches.len());
+        for (index, branch) in branches.into_iter().enumerate() {
+            checked.push(self.branch(&format!("branches[{index}]"), branch, links).await?);
+        }
+        Ok(checked)
+    }
+
+    /// One branch of a request.
+    pub(super) async fn branch(
+        &self,
+        field: &str,
+        branch: dtc::Branch,
+        links: &Links,
+    ) -> Result<NewBranch, Error> {
+        let payload = match branch.payload {
+            Some(payload @ Payload { kind: Some(_) }) => payload,
+            _ => {
+                let problem = "is empty; give 'json' or 'typed'";
+                return Err(Error::invalid(format!("{field}.payload"), problem));
+            }
+        };
+        let (size, limit) = (payload.encoded_len(), self.max_payload);
+        if size > limit {
+            let problem = format!("has {size} bytes; the limit is {limit} (--max-payload)");
+            return Err(Error::invalid(format!("{field}.payload"), problem));
+        }
+        if branch.participant.is_empty() {
+            let problem = "is empty; give a registered name or http://host:port";
+            return Err(Error::invalid(format!("{field}.participant"), problem));
+        }
+        let participant =
+            links.resolve(&format!("{field}.participant"), &branch.participant).await?;
+        Ok(NewBranch { participant, payload: Opaque::from(payload.encode_to_vec()) })
+    }
+}
+
+/// A hash of what makes two requests the same: their branches and options, as
+/// decoded. (Protobuf may encode one message in several ways; what is hashed is
+/// our own encoding of it, with maps in order.)
+pub(super) fn fingerprint(request: &ExecuteRequest) -> Fingerprint {
+    let body = ExecuteRequest {
+        branches: request.branches.clone(),
+        options: request.options,
+        ..ExecuteRequest::default()
+    };
+    Sha256::digest(body.encode_to_vec()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(text: &str) -> ExecuteRequest {
+        let kind = dtc::payload::Kind::Typed(text.to_owned().into());
+        ExecuteRequest {
+            request_key: "key".into(),
+            branches: vec![dtc::Branch {
+                participant: "inventory".into(),
+                payload: Some(Payload { kind: Some(kind) }),
+            }],
+            ..ExecuteRequest::default()
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_is_of_the_body_and_not_of_how_the_answer_is_wanted() {
+        let first = request("a");
+        let mut second = first.clone();
+        second.wait = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+        second.answer_at = dtc::AnswerAt::Decision.into();
+        assert_eq!(fingerprint(&first), fingerprint(&second));
+        assert_ne!(fingerprint(&first), fingerprint(&request("b")));
+        second.options = Some(TransactionOptions { prepare_attempts: 3, ..Default::default() });
+        assert_ne!(fingerprint(&first), fingerprint(&second));
+    }
+
+    #[test]
+    fn durations_out_of_range_are_named() {
+        let negative = prost_types::Duration { seconds: -1, nanos: 0 };
+        assert!(wait(Some(&negative)).unwrap_err().to_string().contains("wait: -1s"));
+        assert_eq!(wait(None).unwrap(), WAIT);
+    }
+
+    #[test]
+    fn keys_are_bounded() {
+        assert!(request_key("").is_err());
+        assert!(request_key(&"k".repeat(128)).is_ok());
+        assert!(request_key(&"k".repeat(129)).is_err());
+    }
+}

@@ -1,0 +1,115 @@
+//! `cargo demo`: builds the four services, starts them as four processes, and
+//! tells a short story in which orders are placed while processes are killed.
+
+mod keep;
+mod report;
+mod steps;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+
+use crate::{Addresses, Binaries, Cluster, Role, Shop};
+use report::Report;
+
+/// Places orders across four processes while some of them are killed, and checks
+/// that nothing was lost or half done
+#[derive(Debug, Parser)]
+#[command(name = "cargo demo")]
+struct Args {
+    /// Leave everything running afterwards, and print grpcurl lines to paste
+    #[arg(long)]
+    keep: bool,
+}
+
+/// The processes and their customer.
+struct World {
+    cluster: Cluster,
+    shop: Shop,
+}
+
+/// Runs the demo; success only if every step ended as it should and nothing was
+/// lost or half done.
+pub fn run() -> ExitCode {
+    let args = Args::parse();
+    match tell(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nThe demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tell(args: &Args) -> anyhow::Result<()> {
+    let binaries = build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let cluster = Cluster::prepare(binaries, Addresses::on_localhost())?;
+        let shop = cluster.shop();
+        let mut world = World { cluster, shop };
+        let told = story(&mut world).await;
+        if told.is_err() {
+            let folder = world.cluster.keep_folder();
+            eprintln!("\nDatabases and logs are kept in {}", folder.display());
+        } else if args.keep {
+            keep::explain(world);
+        }
+        told
+    })
+}
+
+async fn story(world: &mut World) -> anyhow::Result<()> {
+    let mut report = Report::new();
+    let mut number = 0;
+    macro_rules! step {
+        ($title:expr, $step:path) => {{
+            number += 1;
+            println!("{number}. {}", $title);
+            let started = Instant::now();
+            let outcome =
+                $step(world).await.with_context(|| format!("step {number}: {}", $title))?;
+            report.add($title, outcome, started.elapsed());
+        }};
+    }
+    step!("Four processes start, each with its own database", steps::start);
+    step!("An order is placed", steps::order_commits);
+    step!("An order for more than there is", steps::out_of_stock);
+    step!("An order that the account cannot pay", steps::cannot_pay);
+    step!("Payment is killed while it is prepared, and restarted", steps::payment_killed);
+    step!(
+        "The coordinator is killed between its decision and phase two",
+        steps::coordinator_killed
+    );
+    step!("A hundred orders at once for forty tickets", steps::hundred_orders);
+    step!("Is anything lost or half done?", steps::check);
+    report.print(&world.shop).await
+}
+
+/// Builds the services as a user would, so that what runs has no crash points.
+fn build() -> anyhow::Result<Binaries> {
+    println!("Building the coordinator and the three participants (release) ...");
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?;
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace).args(["build", "--quiet", "--release"]);
+    for package in Role::ALL.map(Role::package) {
+        command.args(["--package", package]);
+    }
+    let status = command.status().context("cargo cannot be started")?;
+    ensure!(status.success(), "the services cannot be built: cargo ended with {status}");
+    Binaries::real(&release_folder()?)
+}
+
+/// Where cargo puts release builds: beside the folder of this program.
+fn release_folder() -> anyhow::Result<PathBuf> {
+    let program = env::current_exe()?;
+    let target = program.ancestors().nth(2).context("this program is in no target folder")?;
+    Ok(target.join("release"))
+}

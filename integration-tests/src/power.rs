@@ -1,0 +1,42 @@
+//! Losing power: what was not synced is gone.
+
+use std::{fs, io, path::Path};
+
+use crate::vfs::shadow_path;
+
+const SUFFIXES: [&str; 3] = ["", "-wal", "-journal"];
+
+/// Puts in place of a database's files what had been synced of them. The process
+/// that used them must be dead, and have used our VFS ([`crate::vfs`]).
+///
+/// # Errors
+///
+/// When there are no shadows, or the files cannot be replaced.
+pub fn lose(database: &Path) -> io::Result<()> {
+    if database.exists() && !shadow_path(database).exists() {
+        let text = format!("{} was not written through the test VFS", database.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    }
+    for suffix in SUFFIXES {
+        let file = with_suffix(database, suffix);
+        remove(&file)?;
+        let shadow = shadow_path(&file);
+        if shadow.exists() {
+            fs::copy(shadow, file)?;
+        }
+    }
+    remove(&with_suffix(database, "-shm"))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

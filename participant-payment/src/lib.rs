@@ -1,0 +1,26 @@
+//! The shop's payments: what is on an account, and how much of it is promised to
+//! branches that are not decided yet.
+
+mod account;
+mod service;
+
+use std::process::ExitCode;
+
+use common_kit::Program;
+use proto::shop::payment_service_server::{PaymentServiceServer, SERVICE_NAME};
+use tonic::service::Routes;
+
+use crate::{account::Payment, service::Service};
+
+/// Runs the service as the process's flags say, until it is told to stop.
+pub fn run_from_args() -> ExitCode {
+    let program = Program {
+        name: env!("CARGO_PKG_NAME"),
+        about: "The shop's accounts: a participant that takes money in distributed transactions",
+        listen: "127.0.0.1:7102",
+        service: SERVICE_NAME,
+    };
+    common_kit::run_from_args(program, Payment, |handle| {
+        Routes::new(PaymentServiceServer::new(Service { handle }))
+    })
+}
