@@ -37,7 +37,10 @@ struct World {
 /// Runs the demo; success only if every step ended as it should and nothing was
 /// lost or half done.
 pub fn run() -> ExitCode {
-    let args = Args::parse();
+    // The alias ends with `--`, so that `cargo demo --keep` and
+    // `cargo demo -- --keep` both work.
+    let given = env::args().enumerate().filter(|(at, arg)| *at != 1 || arg != "--");
+    let args = Args::parse_from(given.map(|(_, arg)| arg));
     match tell(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -9,6 +9,7 @@
 //! take away what was not synced.
 
 mod address;
+mod alone;
 mod check;
 mod cluster;
 mod eventually;
@@ -16,6 +17,7 @@ mod fake_coordinator;
 mod fake_participant;
 mod process;
 mod proxy;
+mod scene;
 mod shop;
 
 pub mod demo;
@@ -23,10 +25,12 @@ pub mod power;
 pub mod vfs;
 
 pub use address::{Addresses, channel};
+pub use alone::{Alone, branches_at};
 pub use cluster::{Binaries, Cluster, Role};
 pub use eventually::{DEADLINE, eventually};
 pub use fake_coordinator::{FakeCoordinator, FakeLink};
 pub use fake_participant::{FakeParticipant, Heard, Reply, agree};
 pub use process::{Process, Start};
 pub use proxy::{Direction, Proxy};
+pub use scene::Scene;
 pub use shop::{CURRENCY, Purchase, Shop, typed};

@@ -1,6 +1,70 @@
 //! The participant kit: everything that the protocol asks of a participant,
 //! once. What is left to write is the domain, behind [`ResourceManager`].
 //!
+//! ```no_run
+//! use common_kit::{BranchId, Error, Handle, Program, Refusal, ResourceManager, Vote};
+//! use proto::shop::{ReserveStock, inventory_service_server::SERVICE_NAME};
+//! use rusqlite::Transaction;
+//!
+//! /// A shelf with room for ten lines.
+//! struct Shelf;
+//!
+//! impl ResourceManager for Shelf {
+//!     const NAME: &'static str = "shelf";
+//!     const SCHEMA: &'static str = "
+//!         CREATE TABLE IF NOT EXISTS shelf (only INTEGER PRIMARY KEY, free INTEGER NOT NULL);
+//!         INSERT OR IGNORE INTO shelf VALUES (1, 10);
+//!     ";
+//!     type Payload = ReserveStock;
+//!     type Output = ();
+//!
+//!     fn prepare(
+//!         &self,
+//!         transaction: &Transaction<'_>,
+//!         _: &BranchId,
+//!         payload: &ReserveStock,
+//!     ) -> Result<Vote<()>, Error> {
+//!         let take = "UPDATE shelf SET free = free - ?1 WHERE free >= ?1";
+//!         match transaction.execute(take, [payload.lines.len() as i64])? {
+//!             0 => Ok(Vote::Abort(Refusal::new("SHELF_FULL", "lines: the shelf has no room"))),
+//!             _ => Ok(Vote::Commit(())),
+//!         }
+//!     }
+//!
+//!     fn commit(
+//!         &self,
+//!         _: &Transaction<'_>,
+//!         _: &BranchId,
+//!         _: &ReserveStock,
+//!         (): &(),
+//!     ) -> Result<(), Error> {
+//!         Ok(())
+//!     }
+//!
+//!     fn rollback(
+//!         &self,
+//!         transaction: &Transaction<'_>,
+//!         _: &BranchId,
+//!         payload: &ReserveStock,
+//!         (): &(),
+//!     ) -> Result<(), Error> {
+//!         let give_back = "UPDATE shelf SET free = free + ?1";
+//!         transaction.execute(give_back, [payload.lines.len() as i64])?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     let program = Program {
+//!         name: "participant-shelf",
+//!         about: "A shelf: a participant in distributed transactions",
+//!         listen: "127.0.0.1:7110",
+//!         service: SERVICE_NAME,
+//!     };
+//!     common_kit::run_from_args(program, Shelf, |_: Handle| tonic::service::Routes::default())
+//! }
+//! ```
+//!
 //! Invariants:
 //! - A promise and the reservation behind it are one SQLite transaction, and no
 //!   answer leaves before that is durable.

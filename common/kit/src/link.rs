@@ -209,3 +209,38 @@ pub(crate) fn inquiries<R>(engine: &Engine<R>, doubts: &[Doubt]) -> Option<LinkR
     engine.metrics.inquiries.inc_by(inquiries.len() as u64);
     (!inquiries.is_empty()).then(|| LinkResponse { inquiries, ..LinkResponse::default() })
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::dtc::{LinkVote, Payload, payload};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_is_never_larger_than_what_grpc_accepts() {
+        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
+        let (answered, answers) = mpsc::unbounded_channel();
+        let output = Payload { kind: Some(payload::Kind::Typed(vec![0; 1 << 20].into())) };
+        for number in 0..8 {
+            let mut answers = Answers::default();
+            let output = Some(output.clone());
+            answers.votes.push(LinkVote { branch: number, output, ..LinkVote::default() });
+            let permit = Arc::clone(&in_flight).acquire_owned().await.unwrap();
+            answered.send((Ok(answers), permit)).unwrap();
+        }
+        drop(answered);
+        let (responses, mut sent) = mpsc::channel(IN_FLIGHT);
+        write(answers, &responses).await.unwrap();
+        drop(responses);
+
+        let (mut votes, mut messages) = (Vec::new(), 0);
+        while let Some(response) = sent.recv().await {
+            let response = response.unwrap();
+            assert!(response.encoded_len() <= MAX_MESSAGE);
+            votes.extend(response.votes.iter().map(|vote| vote.branch));
+            messages += 1;
+        }
+        assert_eq!(votes, (0..8).collect::<Vec<_>>());
+        assert_eq!(messages, 4, "those that fit share a message");
+    }
+}

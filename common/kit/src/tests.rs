@@ -3,6 +3,7 @@
 mod branches;
 mod doubts;
 mod faults;
+mod handle;
 mod link;
 mod retention;
 

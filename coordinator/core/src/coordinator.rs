@@ -199,7 +199,7 @@ impl Coordinator {
             if taken != *fingerprint {
                 return refuse(Refused::KeyTaken(key.clone()));
             }
-            return self.join(now, user, begin.waiter, actions);
+            return self.join(now, user, begin.interactive, begin.waiter, actions);
         }
         if let Some(refused) = self.over_a_bound(&begin) {
             return refuse(refused);
@@ -223,17 +223,19 @@ impl Coordinator {
         if begin.branches.len() > config.max_branches {
             return Some(Refused::TooManyBranches { limit: config.max_branches });
         }
-        begin.branches.iter().find_map(|branch| self.no_room_for(branch))
+        self.no_room_for(&begin.branches)
     }
 
-    fn no_room_for(&mut self, branch: &NewBranch) -> Option<Refused> {
+    fn no_room_for(&mut self, branches: &[NewBranch]) -> Option<Refused> {
         let limit = self.config.max_per_participant;
-        let participant = branch.participant;
-        if self.participants.get(participant).begun >= limit {
-            return Some(Refused::TooManyAtParticipant { participant, limit });
+        for &NewBranch { participant, .. } in branches {
+            if self.participants.get(participant).begun >= limit {
+                return Some(Refused::TooManyAtParticipant { participant, limit });
+            }
         }
         let limit = self.config.max_in_flight_bytes;
-        (self.bytes + branch.payload.len() > limit).then_some(Refused::TooManyBytes { limit })
+        let bytes: usize = branches.iter().map(|branch| branch.payload.len()).sum();
+        (self.bytes + bytes > limit).then_some(Refused::TooManyBytes { limit })
     }
 
     fn start(&mut self, now: Time, begin: Begin, actions: &mut Vec<Action>) {
@@ -244,10 +246,21 @@ impl Coordinator {
     }
 
     /// A second request with a key waits for the run of the first.
-    fn join(&mut self, now: Time, user: TransactionId, waiter: Waiter, actions: &mut Vec<Action>) {
+    fn join(
+        &mut self,
+        now: Time,
+        user: TransactionId,
+        interactive: bool,
+        waiter: Waiter,
+        actions: &mut Vec<Action>,
+    ) {
         if let Some(parked) = self.keys.parked(user) {
             parked.others.push(waiter);
         } else if let Some(transaction) = self.transactions.get_mut(&user) {
+            if interactive && !transaction.is_opening() {
+                let reply = Reply::Begun(user);
+                return actions.push(Action::Reply { token: waiter.token, reply });
+            }
             transaction.wait(waiter, &mut context!(self, now, actions));
         }
     }
@@ -262,21 +275,28 @@ impl Coordinator {
         let Some(Parked { begin, others }) = self.keys.unpark(id) else {
             return;
         };
-        let Some((user, taken)) = found else {
+        // Runs with other keys may have filled what had room when it was parked.
+        let refused = match found {
+            None => self.over_a_bound(&begin),
+            Some(_) => None,
+        };
+        if found.is_none() && refused.is_none() {
+            let interactive = begin.interactive;
             self.start(now, begin, actions);
             for waiter in others {
-                self.join(now, id, waiter, actions);
+                self.join(now, id, interactive, waiter, actions);
             }
             return;
-        };
+        }
         let Some((key, fingerprint)) = begin.key else {
             return;
         };
         self.keys.release(&key, id);
         for waiter in core::iter::once(begin.waiter).chain(others) {
-            let reply = match taken == fingerprint {
-                true => Reply::See(user),
-                false => Reply::Refused(Refused::KeyTaken(key.clone())),
+            let reply = match (found, &refused) {
+                (_, Some(refused)) => Reply::Refused(refused.clone()),
+                (Some((user, taken)), _) if taken == fingerprint => Reply::See(user),
+                _ => Reply::Refused(Refused::KeyTaken(key.clone())),
             };
             actions.push(Action::Reply { token: waiter.token, reply });
         }
@@ -291,7 +311,7 @@ impl Coordinator {
         actions: &mut Vec<Action>,
     ) {
         if let Client::Enlist(branch) = &call
-            && let Some(refused) = self.no_room_for(branch)
+            && let Some(refused) = self.no_room_for(core::slice::from_ref(branch))
         {
             return actions.push(Action::Reply { token, reply: Reply::Refused(refused) });
         }
@@ -319,6 +339,12 @@ impl Coordinator {
                 transaction.enlist(branch, token, &mut context);
             }
             Client::Enlist(_) => wrong_state("enlist", actions, transaction),
+            Client::Prepare { .. } if transaction.is_opening() => {
+                wrong_state("prepare", actions, transaction);
+            }
+            Client::Commit { .. } if transaction.is_opening() => {
+                wrong_state("commit", actions, transaction);
+            }
             Client::Prepare { until } => {
                 transaction.prepare(&mut context);
                 transaction.wait(Waiter { token, at: AnswerAt::Prepared, until }, &mut context);

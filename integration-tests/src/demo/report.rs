@@ -2,10 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{
+    CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets::UTF8_FULL_CONDENSED,
+};
 use proto::shop::{Order, OrderState};
 
 use crate::{CURRENCY, Shop};
+
+/// Columns; longer outcomes are wrapped.
+const OUTCOME_WIDTH: u16 = 60;
 
 /// More orders than this of one customer are shown as a sum.
 const SHOWN: usize = 10;
@@ -20,6 +25,9 @@ impl Report {
     pub(super) fn new() -> Self {
         let mut steps = table(&["", "Step", "Outcome", "Took"]);
         align_right(&mut steps, &[0, 3]);
+        if let Some(outcomes) = steps.column_mut(2) {
+            outcomes.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(OUTCOME_WIDTH)));
+        }
         Self { steps, count: 0 }
     }
 

@@ -224,27 +224,6 @@ async fn the_link_of_a_replaced_run_ends() {
 }
 
 #[tokio::test]
-async fn an_answer_is_never_larger_than_what_grpc_accepts() {
-    let folder = tempfile::tempdir().unwrap();
-    let bench = Bench::open(&folder).await;
-    let address = bench.serve().await;
-    let (mut peer, _) = Peer::greet(&address, origin()).await;
-    let account = "x".repeat(900 << 10);
-    let take = TakePayment { amount_minor: 1, account, ..TakePayment::default() };
-    let payload = Payload { kind: Some(payload::Kind::Typed(take.encode_to_vec().into())) };
-    for number in 1..=8 {
-        let mut request = prepares(&[number], 1);
-        request.prepares[0].payload = Some(payload.clone());
-        peer.requests.send(request).await.unwrap();
-    }
-    let mut votes = 0;
-    while votes < 8 {
-        votes += peer.receive().await.unwrap().votes.len();
-    }
-    bench.close().await;
-}
-
-#[tokio::test]
 async fn a_link_ends_when_the_service_stops() {
     let folder = tempfile::tempdir().unwrap();
     let bench = Bench::open(&folder).await;

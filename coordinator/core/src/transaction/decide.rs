@@ -10,7 +10,7 @@ use crate::{
 impl Transaction {
     /// The client wants it committed.
     pub(crate) fn commit(&mut self, context: &mut Context) {
-        self.commit_requested |= self.state != State::Opening;
+        self.commit_requested = true;
         match self.state {
             State::Active => self.start_prepare(context),
             State::Prepared => self.become_deciding(context),

@@ -32,6 +32,9 @@ impl Transaction {
         if self.state == State::Settling {
             return self.settled(index, acknowledgement, context);
         }
+        if !matches!(self.state, State::Committing | State::Aborting) {
+            return;
+        }
         let other = |voted| journal.is_some_and(|journal| journal != voted);
         let own_journal = !branch.journal.is_some_and(other);
         let (state, kind) = match (branch.state, acknowledgement) {
@@ -60,13 +63,11 @@ impl Transaction {
                 (BranchState::Heuristic, TrailKind::Heuristic)
             }
             (BranchState::Committing | BranchState::RollingBack, _) => {
-                return self.retry_later(index, context);
+                self.retry_or_leave(index, context);
+                return self.after_attempts(context);
             }
             _ => return,
         };
-        if self.state == State::Ended {
-            return;
-        }
         branch.finish(state);
         self.note(context, kind, Some(index));
         if self.owes_nothing() {

@@ -19,7 +19,9 @@ impl Transaction {
             branch.asks = context.participants.get(branch.participant).asks;
         }
         let all_ask = self.branches.iter().all(|branch| branch.asks);
-        let forced = self.interactive || if self.one_phase { self.key.is_some() } else { !all_ask };
+        // In one phase the participant decides: a run that was forgotten could
+        // be done a second time under its key.
+        let forced = self.interactive || !all_ask || (self.one_phase && self.key.is_some());
         self.deadline = Some(context.now + self.options.prepare_timeout);
         if forced {
             self.state = State::Logging;
@@ -92,7 +94,7 @@ impl Transaction {
                 branch.output = output;
                 branch.finish(BranchState::Prepared);
                 self.note(context, TrailKind::VotedCommit, Some(index));
-                if committed {
+                if committed && self.one_phase {
                     return self.decided_by_participant(context);
                 }
             }
@@ -139,9 +141,9 @@ impl Transaction {
             .collect();
         let mut branches = self.branches.iter();
         let participant = branches.find(|branch| is_silent(branch)).map(|it| it.participant);
-        let message = match silent.is_empty() {
-            true => String::from("the begin record was not durable in time"),
-            false => silent.join(", "),
+        let message = match self.state {
+            State::Logging => String::from("the begin record was not durable in time"),
+            _ => silent.join(", "),
         };
         let waited = context.now.since(self.begun_at);
         let message = format!("{message} ({waited:.1?} since the transaction was begun)");

@@ -13,7 +13,12 @@ impl Transaction {
         let branches = self.branches.iter().map(|branch| {
             let state = match branch.state {
                 // Decided, not durably: to the outside nothing has happened.
-                BranchState::Committing | BranchState::RollingBack if !decided => {
+                BranchState::Committing
+                | BranchState::RollingBack
+                | BranchState::RolledBack
+                | BranchState::LeftToAsk
+                    if !decided =>
+                {
                     BranchState::Prepared
                 }
                 state => state,
@@ -30,9 +35,7 @@ impl Transaction {
             true => Outcome::of(self.commit, branches.iter().map(|branch| branch.state)),
             false => Outcome::Pending,
         };
-        let hidden = |kind| {
-            !decided && matches!(kind, TrailKind::DecidedAbort | TrailKind::RollbackAcknowledged)
-        };
+        let hidden = |kind| !decided && tells_of_a_decision(kind);
         let trail = match with_trail {
             true => self.trail.iter().filter(|event| !hidden(event.kind)).copied().collect(),
             false => Vec::new(),
@@ -83,6 +86,11 @@ impl Transaction {
         matches!(self.state, State::Aborting | State::Ended) && !self.commit
     }
 
+    /// Whether its begin record is not durable, so that no client has its id.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.state == State::Opening
+    }
+
     /// Whether branches may be enlisted.
     pub(crate) fn is_active(&self) -> bool {
         self.state == State::Active
@@ -109,4 +117,16 @@ impl Transaction {
         let output = self.branches[index].output.clone();
         BranchOutcome::Committed { number: self.number, output }
     }
+}
+
+fn tells_of_a_decision(kind: TrailKind) -> bool {
+    matches!(
+        kind,
+        TrailKind::DecidedAbort
+            | TrailKind::RollbackAcknowledged
+            | TrailKind::LeftToAsk
+            | TrailKind::Stalled
+            | TrailKind::Heuristic
+            | TrailKind::Ended
+    )
 }

@@ -81,12 +81,17 @@ impl Transaction {
 
     /// An attempt ended without an answer.
     fn attempt_failed(&mut self, index: usize, context: &mut Context) {
+        self.note(context, TrailKind::Unreachable, Some(index));
+        self.retry_or_leave(index, context);
+    }
+
+    /// Plans the next attempt, where another is owed.
+    pub(super) fn retry_or_leave(&mut self, index: usize, context: &mut Context) {
         let branch = &self.branches[index];
-        let tries = branch.attempts >= context.config.rollback_attempts;
-        if branch.asks && branch.state == BranchState::RollingBack && tries {
+        let tried = branch.attempts >= context.config.rollback_attempts;
+        if branch.asks && branch.state == BranchState::RollingBack && tried {
             return self.leave_to_ask(index, context);
         }
-        self.note(context, TrailKind::Unreachable, Some(index));
         self.retry_later(index, context);
     }
 
@@ -114,7 +119,8 @@ impl Transaction {
         let mut sent = 0;
         for index in 0..self.branches.len() {
             let branch = &self.branches[index];
-            if branch.participant == participant && branch.attempt != Attempt::None {
+            let owed = branch.participant == participant && branch.attempt != Attempt::None;
+            if owed && !self.out_of_attempts(index) {
                 self.send(index, context);
                 sent += 1;
             }
@@ -158,7 +164,7 @@ impl Transaction {
     }
 
     /// What follows when attempts have failed.
-    fn after_attempts(&mut self, context: &mut Context) {
+    pub(super) fn after_attempts(&mut self, context: &mut Context) {
         match self.state {
             State::Preparing => {
                 let failed = |index: usize| {

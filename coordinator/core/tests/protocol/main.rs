@@ -3,5 +3,15 @@
 
 mod journal;
 mod participant;
-mod schedules;
 mod world;
+
+mod bounds;
+mod inquiries;
+mod interactive;
+mod keys;
+mod one_phase;
+mod phase_one;
+mod phase_two;
+mod recovery;
+mod schedules;
+mod trail;

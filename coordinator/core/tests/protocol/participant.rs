@@ -55,6 +55,10 @@ impl Participant {
         prepared.map(|(key, _)| *key).collect()
     }
 
+    pub(crate) fn voted_read_only(&self, key: Key) -> bool {
+        matches!(self.votes.get(&key), Some((_, Vote::ReadOnly)))
+    }
+
     /// The answer to a message; none where the message is too late for one.
     pub(crate) fn handle(&mut self, key: Key, message: &Message) -> Option<Event> {
         let request = match message {
@@ -128,9 +132,7 @@ impl Participant {
         let committed = one_phase && self.commits_at_once;
         let output = Some(output_of(self.id, key.1));
         let (branch, vote) = match payload.first() {
-            Some(&NO) => {
-                (Some(Branch::RolledBack { decision_number: 0 }), refusal("OUT_OF_STOCK"))
-            }
+            Some(&NO) => (Some(Branch::RolledBack { decision_number: 0 }), refusal("OUT_OF_STOCK")),
             Some(&READ_ONLY) => (None, Vote::ReadOnly),
             _ if committed => {
                 (Some(Branch::Committed { decision_number: 1 }), Vote::Commit { output, committed })

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::branch::Branch;
-use coordinator_core::{AnswerAt, Outcome, ParticipantId, Reply};
+use coordinator_core::{AnswerAt, Event, Outcome, ParticipantId, Reply};
 use proptest::{prelude::*, test_runner::RngSeed};
 
 use crate::world::{Flight, P0, P1, P2, Run, World, keyed, millis};
@@ -14,6 +14,10 @@ enum Op {
     /// Starts a transaction; sometimes with one of two keys, sometimes waiting
     /// for its completion.
     Execute(Vec<(u8, u8)>, Option<bool>, bool),
+    Begin,
+    Enlist(usize, u8),
+    Prepare(usize),
+    Commit(usize),
     Deliver(usize),
     Drop(usize),
     Duplicate(usize),
@@ -32,10 +36,15 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let branches = prop::collection::vec((0..3_u8, prop_oneof![6 => Just(0_u8), 1 => 1..3_u8]), 1..4);
+    let branches =
+        prop::collection::vec((0..3_u8, prop_oneof![6 => Just(0_u8), 1 => 1..3_u8]), 1..4);
     let key = prop_oneof![2 => Just(None), 1 => any::<bool>().prop_map(Some)];
     prop_oneof![
         6 => (branches, key, any::<bool>()).prop_map(|(to, key, end)| Op::Execute(to, key, end)),
+        2 => Just(Op::Begin),
+        4 => (any::<usize>(), 0..3_u8).prop_map(|(run, to)| Op::Enlist(run, to)),
+        1 => any::<usize>().prop_map(Op::Prepare),
+        2 => any::<usize>().prop_map(Op::Commit),
         12 => any::<usize>().prop_map(Op::Deliver),
         2 => any::<usize>().prop_map(Op::Drop),
         2 => any::<usize>().prop_map(Op::Duplicate),
@@ -78,6 +87,8 @@ impl Schedule {
     fn perform(&mut self, op: Op) {
         let world = &mut self.world;
         let id = |number: u8| ParticipantId(u32::from(number));
+        let runs = self.runs.clone();
+        let run = |number| pick(number, runs.len()).map(|index| runs[index]);
         let (flights, answers) = (world.flights.len(), world.answers.len());
         match op {
             Op::Execute(branches, key, to_the_end) => {
@@ -123,15 +134,23 @@ impl Schedule {
             Op::Disconnect(number) => world.disconnect(id(number)),
             Op::Inquire(number) => world.inquire(id(number)),
             Op::RollBack(number) => {
-                if let Some(index) = pick(number, self.runs.len()) {
-                    world.roll_back(self.runs[index].id);
-                }
+                run(number).map(|run| world.roll_back(run.id));
+            }
+            Op::Begin => self.runs.push(world.execute_with(&[], |begin| begin.interactive = true)),
+            Op::Enlist(number, to) => {
+                run(number).map(|run| world.enlist(run.id, id(to)));
+            }
+            Op::Prepare(number) => {
+                run(number).map(|run| world.prepare(run.id));
+            }
+            Op::Commit(number) => {
+                run(number).map(|run| world.commit(run.id));
             }
             Op::Unreachable(number) => {
                 if let Some(Flight { to, id, branch, .. }) =
                     pick(number, flights).and_then(|it| world.flights.remove(it))
                 {
-                    world.event(coordinator_core::Event::Unreachable { participant: to, id, branch });
+                    world.event(Event::Unreachable { participant: to, id, branch });
                 }
             }
         }
@@ -142,10 +161,13 @@ impl Schedule {
         world.heal();
         let mut fates: BTreeMap<_, BTreeSet<bool>> = BTreeMap::new();
         for participant in world.participants.values() {
-            for ((id, _), branch) in &participant.branches {
+            for ((id, number), branch) in &participant.branches {
                 let committed = matches!(branch, Branch::Committed { .. });
                 assert_ne!(*branch, Branch::Prepared, "in doubt for ever");
-                fates.entry(*id).or_default().insert(committed);
+                // One that changed nothing has no fate.
+                if !participant.voted_read_only((*id, *number)) {
+                    fates.entry(*id).or_default().insert(committed);
+                }
             }
         }
         for (id, fate) in &fates {
@@ -184,8 +206,7 @@ impl Schedule {
 
 /// The same schedules each time, unless the environment names another seed.
 fn config() -> ProptestConfig {
-    let mut config = ProptestConfig::default();
-    config.failure_persistence = None;
+    let mut config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if config.rng_seed == RngSeed::Random {
         config.rng_seed = RngSeed::Fixed(2);
     }

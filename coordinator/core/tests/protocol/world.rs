@@ -89,7 +89,7 @@ impl World {
             forced: None,
             last: 0,
         };
-        ALL.map(|id| world.connect(id));
+        ALL.into_iter().for_each(|id| world.connect(id));
         world
     }
 
@@ -387,7 +387,7 @@ impl World {
                 return;
             }
             self.advance(Duration::from_secs(2));
-            ALL.map(|id| self.inquire(id));
+            ALL.into_iter().for_each(|id| self.inquire(id));
         }
         let left: Vec<_> = self.coordinator.list(None).collect();
         panic!("something is still owed: {left:?}");

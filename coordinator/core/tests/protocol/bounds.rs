@@ -1,0 +1,89 @@
+//! Unfinished work is bounded, and what is over a bound is refused at once.
+
+use coordinator_core::{Config, Refused, Reply};
+
+use crate::{
+    participant::YES,
+    world::{P0, P1, P2, Run, World, keyed},
+};
+
+fn refused(world: &World, run: Run) -> Option<Refused> {
+    match world.reply(run.token) {
+        Some(Reply::Refused(refused)) => Some(refused.clone()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_participant_at_its_bound_is_refused_and_the_others_go_on() {
+    let mut world = World::with(Config { max_per_participant: 2, ..Config::default() });
+    world.execute(&[P0, P1]);
+    world.execute(&[P0, P0]);
+    let full = Some(Refused::TooManyAtParticipant { participant: P0, limit: 2 });
+    let run = world.execute(&[P1, P0]);
+    assert_eq!(refused(&world, run), full);
+    let run = world.execute(&[P1, P2]);
+    assert_eq!(refused(&world, run), None);
+    world.settle();
+    let run = world.execute(&[P0, P1]);
+    assert_eq!(refused(&world, run), None, "there is room again");
+}
+
+#[test]
+fn the_bound_holds_for_branches_that_are_enlisted() {
+    let mut world = World::with(Config { max_per_participant: 1, ..Config::default() });
+    let id = world.begin();
+    world.execute(&[P0, P1]);
+    let token = world.enlist(id, P0);
+    let full = Refused::TooManyAtParticipant { participant: P0, limit: 1 };
+    assert!(matches!(world.reply(token), Some(Reply::Refused(it)) if *it == full));
+}
+
+#[test]
+fn the_bound_holds_for_runs_that_waited_for_their_key() {
+    let mut world = World::with(Config { max_per_participant: 1, ..Config::default() });
+    let branches = [(P0, YES), (P1, YES)];
+    let first = world.execute_with(&branches, |begin| begin.key = keyed("a", 1));
+    let second = world.execute_with(&branches, |begin| begin.key = keyed("b", 1));
+    let joined = world.execute_with(&branches, |begin| begin.key = keyed("b", 1));
+    world.answer_lookups();
+    let full = Some(Refused::TooManyAtParticipant { participant: P0, limit: 1 });
+    assert_eq!(refused(&world, first), None);
+    assert_eq!((refused(&world, second), refused(&world, joined)), (full.clone(), full));
+    world.settle();
+    let again = world.execute_keyed("b", &[P0, P1]);
+    assert_eq!(refused(&world, again), None, "the key is free");
+}
+
+#[test]
+fn transactions_branches_and_bytes_are_bounded() {
+    let mut world = World::with(Config { max_in_flight: 2, ..Config::default() });
+    world.execute(&[P0]);
+    world.execute_with(&[(P0, YES)], |begin| begin.key = keyed("a", 1));
+    let run = world.execute(&[P1]);
+    assert_eq!(refused(&world, run), Some(Refused::TooManyInFlight { limit: 2 }));
+
+    let mut world = World::with(Config { max_branches: 2, ..Config::default() });
+    let run = world.execute(&[P0, P1, P2]);
+    assert_eq!(refused(&world, run), Some(Refused::TooManyBranches { limit: 2 }));
+
+    let mut world = World::with(Config { max_in_flight_bytes: 3, ..Config::default() });
+    world.execute(&[P0, P1]);
+    let run = world.execute(&[P0, P1]);
+    assert_eq!(refused(&world, run), Some(Refused::TooManyBytes { limit: 3 }));
+    world.settle();
+    let run = world.execute(&[P0, P1, P2]);
+    assert_eq!(refused(&world, run), None, "the bytes are given back");
+}
+
+#[test]
+fn recovered_work_does_not_use_up_the_room_of_new_work() {
+    let mut world = World::with(Config { max_per_participant: 1, ..Config::default() });
+    world.execute(&[P0, P1]);
+    world.exchange();
+    world.sync();
+    world.lose_all();
+    world.crash();
+    let run = world.execute(&[P0, P1]);
+    assert_eq!(refused(&world, run), None);
+}

@@ -1,0 +1,133 @@
+//! A client's request key: one key, one outcome.
+
+use coordinator_core::{BranchState, Outcome, ParticipantId, Refused, Reply, TrailKind};
+
+use crate::{
+    participant::{NO, YES},
+    world::{P0, P1, World, keyed},
+};
+
+const BRANCHES: [(ParticipantId, u8); 2] = [(P0, YES), (P1, YES)];
+
+#[test]
+fn nothing_is_sent_before_the_journal_was_asked_for_the_key() {
+    let mut world = World::new();
+    world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 1));
+    assert!(world.flights.is_empty() && world.coordinator.is_empty());
+    world.answer_lookups();
+    assert_eq!(world.flights.len(), 2);
+}
+
+#[test]
+fn an_abort_with_a_key_is_told_only_once_durable() {
+    let mut world = World::new();
+    let run = world.execute_with(&[(P0, NO), (P1, YES)], |begin| begin.key = keyed("a", 1));
+    world.answer_lookups();
+    world.exchange();
+    world.exchange();
+    assert_eq!(world.journal.pending.len(), 2, "the abort and the end");
+    assert!(world.reply(run.token).is_none());
+    let view = world.look(run.id);
+    assert_eq!((view.outcome, view.decided_at, view.reason), (Outcome::Pending, None, None));
+    let told = |kind| matches!(kind, TrailKind::DecidedAbort | TrailKind::Ended);
+    assert!(!view.trail.iter().any(|event| told(event.kind)), "{:?}", view.trail);
+    assert!(view.branches.iter().all(|it| it.state != BranchState::RolledBack));
+    world.sync_some(1);
+    assert_eq!(world.outcome(run), Outcome::Aborted);
+}
+
+#[test]
+fn an_abort_record_with_a_key_is_forced() {
+    let mut world = World::new();
+    world.execute_with(&[(P0, NO), (P1, YES)], |begin| begin.key = keyed("a", 1));
+    world.answer_lookups();
+    world.exchange();
+    assert_eq!(world.forced, Some(true));
+}
+
+#[test]
+fn a_second_request_with_a_key_joins_the_run_of_the_first() {
+    let mut world = World::new();
+    let first = world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 1));
+    let parked = world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 1));
+    world.answer_lookups();
+    let running = world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 1));
+    world.settle();
+    for run in [first, parked, running] {
+        assert_eq!(world.answer(run.token).id, first.id);
+        assert_eq!(world.outcome(run), Outcome::Committed);
+    }
+}
+
+#[test]
+fn a_key_with_another_body_is_refused() {
+    let mut world = World::new();
+    world.execute_keyed("a", &[P0, P1]);
+    let refused = |world: &mut World| {
+        let run = world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 2));
+        world.answer_lookups();
+        matches!(world.reply(run.token), Some(Reply::Refused(Refused::KeyTaken(key))) if &**key == "a")
+    };
+    assert!(refused(&mut world));
+    world.settle();
+    assert!(world.coordinator.is_empty());
+    assert!(refused(&mut world), "after its end, too");
+    assert!(refused(&mut world), "and the refused run does not hold the key");
+}
+
+#[test]
+fn a_key_of_a_finished_run_is_answered_with_that_run() {
+    let mut world = World::new();
+    let first = world.execute_keyed("a", &[P0, P1]);
+    world.settle();
+    for _ in 0..2 {
+        let second = world.execute_keyed("a", &[P0, P1]);
+        assert!(matches!(world.reply(second.token), Some(Reply::See(id)) if *id == first.id));
+    }
+    assert!(world.flights.is_empty() && world.coordinator.is_empty());
+}
+
+#[test]
+fn a_key_of_a_recovered_run_is_joined() {
+    let mut world = World::new();
+    let first = world.execute_keyed("a", &[P0, P1]);
+    world.exchange();
+    world.sync();
+    world.crash();
+    let second = world.execute_keyed("a", &[P0, P1]);
+    assert_eq!(world.answer(second.token).id, first.id);
+    assert_eq!(world.outcome(second), Outcome::Committed);
+}
+
+#[test]
+fn a_retry_after_a_crash_before_the_decision_is_a_new_run() {
+    let mut world = World::new();
+    let first = world.execute_keyed("a", &[P0, P1]);
+    world.exchange();
+    world.crash();
+    world.connect_all();
+    let second = world.execute_keyed("a", &[P0, P1]);
+    world.settle();
+    assert_eq!(world.outcome(second), Outcome::Committed);
+    assert!(world.is_rolled_back_at(P0, first.id) && world.is_committed_at(P0, second.id));
+}
+
+#[test]
+fn an_interactive_begin_that_is_repeated_gets_the_same_transaction() {
+    let mut world = World::new();
+    let begin = |world: &mut World| {
+        let run = world.execute_with(&[], |begin| {
+            begin.interactive = true;
+            begin.key = keyed("a", 1);
+        });
+        world.answer_lookups();
+        run
+    };
+    let first = begin(&mut world);
+    let second = begin(&mut world);
+    world.sync();
+    let third = begin(&mut world);
+    for run in [first, second, third] {
+        assert!(matches!(world.reply(run.token), Some(Reply::Begun(id)) if *id == first.id));
+    }
+}

@@ -1,0 +1,159 @@
+//! One branch, one phase.
+
+use coordinator_core::{Acknowledgement, BranchState, Outcome, TransactionState};
+
+use crate::{
+    participant::{NO, READ_ONLY},
+    world::{P0, P1, World, keyed, seconds},
+};
+
+#[test]
+fn a_single_branch_is_committed_in_one_call() {
+    let mut world = World::new();
+    let run = world.execute(&[P0]);
+    assert_eq!(world.on_the_way(), [(P0, "one phase")]);
+    world.exchange();
+    assert!(world.reply(run.token).is_none());
+    world.sync();
+    assert_eq!(world.outcome(run), Outcome::Committed);
+    assert!(world.flights.is_empty(), "no phase two");
+    world.sync();
+    assert!(world.coordinator.is_empty());
+}
+
+#[test]
+fn a_participant_that_only_promises_is_told_to_commit() {
+    let mut world = World::new();
+    world.participant(P0).commits_at_once = false;
+    let run = world.execute(&[P0]);
+    world.exchange();
+    world.sync();
+    assert_eq!(world.on_the_way(), [(P0, "commit")]);
+    world.settle();
+    assert!(world.is_committed_at(P0, run.id));
+}
+
+#[test]
+fn a_refusal_or_a_reader_ends_it() {
+    let mut world = World::new();
+    let refused = world.execute_with(&[(P0, NO)], |_| {});
+    let read = world.execute_with(&[(P0, READ_ONLY)], |_| {});
+    world.settle();
+    assert_eq!(world.outcome(refused), Outcome::Aborted);
+    assert_eq!(world.outcome(read), Outcome::Committed);
+}
+
+#[test]
+fn a_lost_answer_is_settled_as_committed_if_it_was() {
+    let mut world = World::new();
+    let run = world.execute(&[P0]);
+    world.deliver_all();
+    world.answers.clear();
+    world.disconnect(P0);
+    world.advance(seconds(30));
+    assert!(world.reply(run.token).is_none(), "it is not known what became of it");
+    assert_eq!(world.look(run.id).state, TransactionState::Preparing);
+    world.connect(P0);
+    assert_eq!(world.on_the_way(), [(P0, "rollback")]);
+    world.settle();
+    assert_eq!(world.outcome(run), Outcome::Committed);
+}
+
+#[test]
+fn a_lost_prepare_is_settled_as_aborted_and_cannot_come_late() {
+    let mut world = World::new();
+    let run = world.execute(&[P0]);
+    let late = world.take_flights();
+    world.disconnect(P0);
+    world.advance(seconds(30));
+    world.connect(P0);
+    world.settle();
+    assert_eq!(world.outcome(run), Outcome::Aborted);
+    world.deliver(&late[0]);
+    assert!(world.is_rolled_back_at(P0, run.id));
+}
+
+#[test]
+fn what_was_never_sent_is_aborted_at_the_deadline() {
+    let mut world = World::new();
+    world.disconnect(P0);
+    let run = world.execute(&[P0]);
+    world.advance(seconds(5));
+    assert_eq!(world.outcome(run), Outcome::Aborted);
+}
+
+#[test]
+fn while_it_is_being_settled_a_promise_is_too_late_and_a_commit_is_not() {
+    let mut world = World::new();
+    world.participant(P0).commits_at_once = false;
+    let run = world.execute(&[P0]);
+    let prepare = world.take_flights();
+    world.advance(seconds(5));
+    let rollback = world.take_flights().pop().expect("the rollback that asks");
+    world.deliver(&prepare[0]);
+    world.hear_all();
+    assert!(world.journal.pending.is_empty(), "the rollback is on its way");
+    world.deliver(&rollback);
+    world.settle();
+    assert_eq!(world.outcome(run), Outcome::Aborted);
+
+    let mut world = World::new();
+    let run = world.execute(&[P0]);
+    let prepare = world.take_flights();
+    world.advance(seconds(5));
+    world.deliver(&prepare[0]);
+    world.settle();
+    assert_eq!(world.outcome(run), Outcome::Committed);
+    assert!(world.is_committed_at(P0, run.id));
+}
+
+#[test]
+fn a_keyed_one_is_settled_after_a_restart() {
+    for delivered in [true, false] {
+        let mut world = World::new();
+        let run = world.execute_keyed("a", &[P0]);
+        assert!(world.flights.is_empty(), "its begin record comes first");
+        world.sync();
+        if delivered {
+            world.deliver_all();
+        }
+        world.lose_all();
+        world.crash();
+        let again = world.execute_with(&[(P0, 0)], |begin| begin.key = keyed("a", 1));
+        assert!(world.reply(again.token).is_none());
+        world.connect(P0);
+        world.settle();
+        let expected = if delivered { Outcome::Committed } else { Outcome::Aborted };
+        assert_eq!((world.answer(again.token).id, world.outcome(again)), (run.id, expected));
+        assert_eq!(world.is_committed_at(P0, run.id), delivered);
+    }
+}
+
+#[test]
+fn a_mere_promise_of_one_that_cannot_ask_is_taken_back_after_a_restart() {
+    let mut world = World::new();
+    world.cannot_ask(P1);
+    world.participant(P1).commits_at_once = false;
+    let run = world.execute(&[P1]);
+    world.sync();
+    world.deliver_all();
+    world.crash();
+    world.heal();
+    assert!(world.is_rolled_back_at(P1, run.id));
+}
+
+#[test]
+fn settling_goes_on_until_there_is_an_answer() {
+    let mut world = World::new();
+    let run = world.execute(&[P0]);
+    world.lose_all();
+    world.advance(seconds(600));
+    world.lose_all();
+    for answer in [Acknowledgement::Unknown, Acknowledgement::Failed("busy".into())] {
+        world.acknowledge(P0, run.id, 0, answer);
+        assert_eq!(world.look(run.id).branches[0].state, BranchState::Preparing);
+    }
+    assert!(world.look(run.id).stalled);
+    world.heal();
+    assert_eq!(world.outcome(run), Outcome::Aborted);
+}

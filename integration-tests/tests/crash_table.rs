@@ -1,0 +1,413 @@
+//! The crash table of the protocol, row by row: the real process dies at that
+//! very point, once by SIGKILL alone and once with the loss of what it had not
+//! synced, is started again, and all four databases are checked.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use integration_tests::{
+    FakeParticipant, Heard, Purchase,
+    Role::{self, Coordinator, Inventory, Order, Payment},
+    Scene, eventually, typed,
+};
+use proto::{
+    dtc::{
+        AnswerAt, Branch, ExecuteRequest, ExecuteResponse, Participant, RegisterRequest,
+        RollbackTransactionRequest, TrailKind, Transaction, TransactionOptions, TransactionState,
+    },
+    shop::{OrderState, ReserveStock},
+};
+use tokio::task::{JoinHandle, JoinSet};
+use tonic::{Code, Status};
+
+const PARTICIPANTS: [Role; 3] = [Inventory, Payment, Order];
+const UNFINISHED: &str = "SELECT count(*) FROM unfinished";
+const DECIDED: &str = "SELECT count(*) FROM unfinished WHERE decision IS NOT NULL";
+const FINISHED: &str = "SELECT count(*) FROM finished";
+
+/// What goes with the process.
+#[derive(Clone, Copy, PartialEq)]
+enum Loss {
+    /// Nothing.
+    Process,
+    /// What it had written and not synced.
+    Power,
+}
+
+/// Two tests a row: `<row>::killed` and `<row>::power_lost`.
+macro_rules! rows {
+    ($($row:ident: $role:ident at $point:literal;)*) => {$(
+        mod $row {
+            use super::*;
+
+            #[tokio::test]
+            async fn killed() {
+                let mut scene = Scene::crashing($role, $point).await.unwrap();
+                super::$row(&mut scene, Loss::Process).await.unwrap();
+            }
+
+            #[tokio::test]
+            async fn power_lost() {
+                let mut scene = Scene::crashing($role, $point).await.unwrap();
+                super::$row(&mut scene, Loss::Power).await.unwrap();
+            }
+        }
+    )*};
+}
+
+rows! {
+    coordinator_before_any_prepare_left: Coordinator at "coordinator-before-prepare";
+    coordinator_after_some_prepares_before_the_decision_is_durable:
+        Coordinator at "coordinator-before-decision-durable";
+    coordinator_after_some_prepares_with_a_participant_that_cannot_ask:
+        Coordinator at "coordinator-before-decision-durable";
+    coordinator_decision_durable_nobody_told: Coordinator at "coordinator-decision-durable";
+    coordinator_some_told: Coordinator at "coordinator-first-acknowledged";
+    coordinator_all_acknowledged_end_not_durable: Coordinator at "coordinator-before-end-durable";
+    participant_before_its_prepared_record_is_durable:
+        Payment at "participant-before-prepared-durable";
+    participant_prepared_vote_not_sent: Payment at "participant-prepared-durable";
+    participant_prepared_vote_not_sent_and_aborted_meanwhile:
+        Payment at "participant-prepared-durable";
+    participant_decision_received_not_applied: Payment at "participant-decision-received";
+    participant_applied_acknowledgement_lost: Payment at "participant-applied";
+    everything_at_once: Coordinator at "nowhere";
+    everything_at_once_in_the_middle_of_traffic: Coordinator at "nowhere";
+}
+
+/// A purchase with a request key, waited for long enough.
+fn keyed() -> ExecuteRequest {
+    Scene::purchase("a").request_with_key("key-a", Duration::from_secs(25))
+}
+
+/// A purchase whose votes may take `seconds`, answered when it is decided.
+fn patient(purchase: &Purchase, seconds: i64) -> ExecuteRequest {
+    let prepare_timeout = Some(prost_types::Duration { seconds, nanos: 0 });
+    let options = Some(TransactionOptions { prepare_timeout, ..TransactionOptions::default() });
+    ExecuteRequest { options, ..purchase.request_at_decision() }
+}
+
+fn place(scene: &Scene, request: ExecuteRequest) -> JoinHandle<Result<ExecuteResponse, Status>> {
+    let shop = scene.shop.clone();
+    tokio::spawn(async move { shop.execute(request).await })
+}
+
+/// Waits for the death at the crash point; takes the power away where asked for.
+async fn dies(scene: &mut Scene, role: Role, loss: Loss) -> anyhow::Result<()> {
+    scene.killed_itself(role).await?;
+    if loss == Loss::Power {
+        scene.cluster.process(role).lose_power()?;
+    }
+    Ok(())
+}
+
+/// The coordinator dies while the request is under way, so its client hears nothing.
+async fn dies_over(scene: &mut Scene, request: ExecuteRequest, loss: Loss) -> anyhow::Result<()> {
+    let placing = place(scene, request);
+    dies(scene, Coordinator, loss).await?;
+    let answer = placing.await?;
+    ensure!(answer.is_err(), "a dead coordinator answered {answer:?}");
+    Ok(())
+}
+
+/// All three participants have the only branch that each has.
+fn all_have(scene: &mut Scene, expected: (i64, i64, i64)) -> anyhow::Result<()> {
+    for role in PARTICIPANTS {
+        let found = scene.branches(role)?;
+        ensure!(found == expected, "{role:?} has {found:?}, not {expected:?}");
+    }
+    Ok(())
+}
+
+fn has(transaction: &Transaction, kind: TrailKind) -> bool {
+    transaction.trail.iter().any(|event| event.kind() == kind)
+}
+
+/// A repeated request gets the first outcome, which is to be committed.
+async fn first_outcome_is_committed(scene: &Scene) -> anyhow::Result<()> {
+    let again = scene.shop.execute(keyed()).await?;
+    ensure!(again.committed, "a repeated request was answered {again:?}");
+    let only = scene.only_transaction().await?;
+    ensure!(only.state() == TransactionState::Committed, "{only:?}");
+    ensure!(has(&only, TrailKind::Recovered), "not recovered: {only:?}");
+    scene.check_sold(1).await
+}
+
+async fn coordinator_before_any_prepare_left(scene: &mut Scene, loss: Loss) -> anyhow::Result<()> {
+    dies_over(scene, keyed(), loss).await?;
+    ensure!(scene.count(Coordinator, UNFINISHED)? == 0, "something was written");
+    scene.cluster.coordinator.start().await?;
+    scene.check_sold(0).await?;
+    all_have(scene, (0, 0, 0))?;
+    ensure!(scene.only_transaction().await.is_err(), "a transaction was recovered");
+    let again = scene.shop.execute(keyed()).await?;
+    ensure!(again.committed, "the new run was answered {again:?}");
+    scene.check_sold(1).await
+}
+
+async fn coordinator_after_some_prepares_before_the_decision_is_durable(
+    scene: &mut Scene,
+    loss: Loss,
+) -> anyhow::Result<()> {
+    dies_over(scene, keyed(), loss).await?;
+    ensure!(scene.count(Coordinator, UNFINISHED)? == 0, "something was written");
+    all_have(scene, (1, 0, 0))?;
+    scene.cluster.coordinator.start().await?;
+    scene.check_sold(0).await?;
+    all_have(scene, (0, 0, 1))?;
+    for role in PARTICIPANTS {
+        let log = scene.cluster.process(role).log();
+        ensure!(log.contains("in doubt, asking"), "{role:?} did not ask:\n{log}");
+    }
+    let answered = scene.cluster.coordinator.log().matches("answered: aborted").count();
+    ensure!(answered >= PARTICIPANTS.len(), "answered {answered} times");
+    let again = scene.shop.execute(keyed()).await?;
+    ensure!(again.committed, "the new run was answered {again:?}");
+    scene.check_sold(1).await
+}
+
+async fn coordinator_after_some_prepares_with_a_participant_that_cannot_ask(
+    scene: &mut Scene,
+    loss: Loss,
+) -> anyhow::Result<()> {
+    let courier = FakeParticipant::start(false).await?;
+    let participant = Participant { name: "courier".into(), address: courier.uri(), asks: false };
+    let request = RegisterRequest { participant: Some(participant) };
+    scene.shop.registry.clone().register(request).await?;
+    scene.linked("courier").await?;
+    let mut request = Scene::purchase("a").request();
+    let payload = Some(typed(&ReserveStock::default()));
+    request.branches.push(Branch { participant: "courier".into(), payload });
+
+    dies_over(scene, request, loss).await?;
+    let begun = scene.count(Coordinator, "SELECT count(*) FROM unfinished WHERE begin NOT NULL")?;
+    ensure!(begun == 1, "there are {begun} begin records");
+    let heard = courier.heard();
+    ensure!(matches!(&heard[..], [Heard::Prepare(_)]), "the courier heard {heard:?}");
+    scene.cluster.coordinator.start().await?;
+    let only = scene.only_transaction().await?;
+    let ended = scene.comes_to(&only.id, TransactionState::Aborted).await?;
+    ensure!(has(&ended, TrailKind::Recovered), "not recovered: {ended:?}");
+    let rolled_back = courier.heard().into_iter().any(
+        |heard| matches!(heard, Heard::Rollback(rollback) if rollback.transaction_id == only.id),
+    );
+    ensure!(rolled_back, "the courier heard {:?}", courier.heard());
+    scene.check_sold(0).await
+}
+
+async fn coordinator_decision_durable_nobody_told(
+    scene: &mut Scene,
+    loss: Loss,
+) -> anyhow::Result<()> {
+    dies_over(scene, keyed(), loss).await?;
+    ensure!(scene.count(Coordinator, DECIDED)? == 1, "the decision is not durable");
+    all_have(scene, (1, 0, 0))?;
+    scene.cluster.coordinator.start().await?;
+    first_outcome_is_committed(scene).await
+}
+
+async fn coordinator_some_told(scene: &mut Scene, loss: Loss) -> anyhow::Result<()> {
+    let id = scene.prepare("a").await?;
+    scene.cluster.order.kill();
+    if let Ok(answer) = scene.commit(&id).await {
+        ensure!(answer.committed, "{answer:?}");
+    }
+    dies(scene, Coordinator, loss).await?;
+    ensure!(scene.count(Coordinator, DECIDED)? == 1, "the decision is not durable");
+    let told = [Inventory, Payment]
+        .map(|role| scene.branches(role).is_ok_and(|branches| branches == (0, 1, 0)));
+    ensure!(told.contains(&true), "nobody had been told");
+    ensure!(scene.branches(Order)? == (1, 0, 0), "order had been told");
+    scene.cluster.start_all().await?;
+    let ended = scene.comes_to(&id, TransactionState::Committed).await?;
+    ensure!(has(&ended, TrailKind::Recovered), "not recovered: {ended:?}");
+    all_have(scene, (0, 1, 0))?;
+    scene.check_sold(1).await
+}
+
+async fn coordinator_all_acknowledged_end_not_durable(
+    scene: &mut Scene,
+    loss: Loss,
+) -> anyhow::Result<()> {
+    dies_over(scene, keyed(), loss).await?;
+    all_have(scene, (0, 1, 0))?;
+    ensure!(scene.count(Coordinator, DECIDED)? == 1, "the decision is not durable");
+    ensure!(scene.count(Coordinator, FINISHED)? == 0, "the end is durable");
+    scene.cluster.coordinator.start().await?;
+    first_outcome_is_committed(scene).await?;
+    eventually("the end is durable", async || {
+        let left = (scene.count(Coordinator, UNFINISHED)?, scene.count(Coordinator, FINISHED)?);
+        ensure!(left == (0, 1), "unfinished, finished: {left:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn participant_before_its_prepared_record_is_durable(
+    scene: &mut Scene,
+    loss: Loss,
+) -> anyhow::Result<()> {
+    let placing = place(scene, patient(&Scene::purchase("a"), 2));
+    dies(scene, Payment, loss).await?;
+    ensure!(scene.branches(Payment)? == (0, 0, 0), "it knows something");
+    let answer = placing.await??;
+    ensure!(!answer.committed, "{answer:?}");
+    let aborted = answer.transaction.context("an answer without transaction")?;
+    let reason = aborted.abort_reason.map(|reason| reason.code).unwrap_or_default();
+    ensure!(reason == "PREPARE_TIMEOUT", "aborted for {reason}");
+    scene.cluster.payment.start().await?;
+    scene.comes_to(&aborted.id, TransactionState::Aborted).await?;
+    scene.check_sold(0).await
+}
+
+/// Starts payment while the coordinator stands still, so that nobody but its
+/// own journal can tell it anything, and looks what it holds.
+async fn payment_alone_still_holds_the_money(scene: &mut Scene) -> anyhow::Result<()> {
+    ensure!(scene.branches(Payment)? == (1, 0, 0), "the promise is not durable");
+    scene.cluster.coordinator.pause()?;
+    scene.cluster.payment.start().await?;
+    let held = scene.shop.account("ada").await?.held_minor;
+    scene.cluster.coordinator.resume()?;
+    ensure!(held == Scene::PRICE, "{held} is held");
+    Ok(())
+}
+
+async fn payment_asks(scene: &Scene) -> anyhow::Result<()> {
+    eventually("payment asks", async || {
+        ensure!(scene.cluster.payment.log().contains("in doubt, asking"), "it has not asked");
+        Ok(())
+    })
+    .await
+}
+
+async fn participant_prepared_vote_not_sent(scene: &mut Scene, loss: Loss) -> anyhow::Result<()> {
+    let placing = place(scene, patient(&Scene::purchase("a"), 25));
+    dies(scene, Payment, loss).await?;
+    payment_alone_still_holds_the_money(scene).await?;
+    let answer = placing.await??;
+    ensure!(answer.committed, "{answer:?}");
+    payment_asks(scene).await?;
+    scene.check_sold(1).await
+}
+
+async fn participant_prepared_vote_not_sent_and_aborted_meanwhile(
+    scene: &mut Scene,
+    loss: Loss,
+) -> anyhow::Result<()> {
+    let placing = place(scene, patient(&Scene::purchase("a"), 2));
+    dies(scene, Payment, loss).await?;
+    let answer = placing.await??;
+    ensure!(!answer.committed, "{answer:?}");
+    payment_alone_still_holds_the_money(scene).await?;
+    payment_asks(scene).await?;
+    scene.check_sold(0).await
+}
+
+async fn participant_decision_received_not_applied(
+    scene: &mut Scene,
+    loss: Loss,
+) -> anyhow::Result<()> {
+    let placing = place(scene, keyed());
+    dies(scene, Payment, loss).await?;
+    ensure!(scene.count(Coordinator, DECIDED)? == 1, "the decision is not durable");
+    payment_alone_still_holds_the_money(scene).await?;
+    let answer = placing.await??;
+    ensure!(answer.committed, "{answer:?}");
+    all_have(scene, (0, 1, 0))?;
+    scene.check_sold(1).await
+}
+
+async fn participant_applied_acknowledgement_lost(
+    scene: &mut Scene,
+    loss: Loss,
+) -> anyhow::Result<()> {
+    let placing = place(scene, keyed());
+    dies(scene, Payment, loss).await?;
+    ensure!(scene.branches(Payment)? == (0, 1, 0), "it was not applied");
+    ensure!(scene.count(Coordinator, FINISHED)? == 0, "the acknowledgement arrived");
+    scene.cluster.payment.start().await?;
+    let answer = placing.await??;
+    ensure!(answer.committed, "{answer:?}");
+    let ended = scene.only_transaction().await?;
+    ensure!(ended.state() == TransactionState::Committed, "{ended:?}");
+    ensure!(has(&ended, TrailKind::Retried), "it was not told again: {ended:?}");
+    scene.check_sold(1).await
+}
+
+async fn all_die(scene: &mut Scene, loss: Loss) -> anyhow::Result<()> {
+    match loss {
+        Loss::Process => scene.cluster.restart_all().await,
+        Loss::Power => scene.cluster.lose_power_everywhere().await,
+    }
+}
+
+async fn roll_back(scene: &Scene, id: &str) -> Result<(), Status> {
+    let answer_at = AnswerAt::Decision.into();
+    let transaction_id = id.into();
+    let request = RollbackTransactionRequest { transaction_id, answer_at, wait: None };
+    scene.shop.transactions.clone().rollback(request).await.map(drop)
+}
+
+async fn everything_at_once(scene: &mut Scene, loss: Loss) -> anyhow::Result<()> {
+    ensure!(scene.shop.place(&Scene::purchase("done")).await?.committed);
+    let active = scene.shop.begin(&Scene::purchase("active")).await?;
+    let prepared = scene.prepare("prepared").await?;
+    let committing = scene.prepare("committing").await?;
+    let aborting = scene.prepare("aborting").await?;
+    scene.cluster.order.kill();
+    ensure!(scene.commit(&committing).await?.committed);
+    roll_back(scene, &aborting).await?;
+    let preparing = place(scene, patient(&Scene::purchase("preparing"), 25));
+    eventually("two are told of each decision, and two hold what is being prepared", async || {
+        for role in [Inventory, Payment] {
+            let branches = scene.branches(role)?;
+            ensure!(branches == (2, 2, 1), "{role:?} has {branches:?}");
+        }
+        Ok(())
+    })
+    .await?;
+
+    all_die(scene, loss).await?;
+    ensure!(preparing.await?.is_err(), "a dead coordinator answered");
+    scene.comes_to(&committing, TransactionState::Committed).await?;
+    for id in [&prepared, &aborting] {
+        scene.comes_to(id, TransactionState::Aborted).await?;
+    }
+    match scene.shop.transaction(&active).await {
+        Ok(found) => ensure!(found.state() == TransactionState::Aborted, "{found:?}"),
+        Err(status) => ensure!(status.code() == Code::NotFound, "{status}"),
+    }
+    scene.check_sold(2).await
+}
+
+async fn everything_at_once_in_the_middle_of_traffic(
+    scene: &mut Scene,
+    loss: Loss,
+) -> anyhow::Result<()> {
+    let mut orders = JoinSet::new();
+    for number in 0..200 {
+        let shop = scene.shop.clone();
+        orders.spawn(async move {
+            let purchase = Scene::purchase(&format!("order-{number}"));
+            let answer = shop.place(&purchase).await;
+            answer.is_ok_and(|answer| answer.committed).then_some(purchase.order_id)
+        });
+    }
+    let mut committed = Vec::new();
+    while committed.len() < 20 {
+        committed.extend(orders.join_next().await.context("all were answered")??);
+    }
+    all_die(scene, loss).await?;
+    for answer in orders.join_all().await {
+        committed.extend(answer);
+    }
+    scene.cluster.check(&scene.shop).await?;
+    for order_id in committed {
+        let order = scene.shop.order(&order_id).await?;
+        ensure!(
+            order.state() == OrderState::Confirmed,
+            "its client was told 'committed': {order:?}"
+        );
+    }
+    Ok(())
+}
