@@ -28,16 +28,16 @@ pub(crate) fn tell(answers: &Answers) {
             }
         }
     }
-    if tracing::enabled!(Level::INFO) {
+    if tracing::enabled!(Level::WARN) {
         for told in &answers.acknowledgements {
             let (transaction, branch) = (id(&told.transaction_id), told.branch);
             let decision = told.decision_number;
             match told.acknowledgement() {
                 Acknowledgement::Committed => {
-                    tracing::info!(transaction, branch, decision, "committed");
+                    tracing::debug!(transaction, branch, decision, "committed");
                 }
                 Acknowledgement::RolledBack => {
-                    tracing::info!(transaction, branch, decision, "rolled back");
+                    tracing::debug!(transaction, branch, decision, "rolled back");
                 }
                 Acknowledgement::Unknown => {
                     tracing::warn!(transaction, branch, decision, "commit for an unknown branch");

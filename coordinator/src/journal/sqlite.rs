@@ -133,38 +133,43 @@ fn list(
     connection.prepare_cached(sql)?.query_map(params, stored)?.collect()
 }
 
-/// Removes the oldest finished transactions that may go.
-fn forget(
-    transaction: &Transaction<'_>,
+/// The oldest finished transactions that may go, with their request keys.
+fn forgettable(
+    connection: &Connection,
     retention: Retention,
     limit: usize,
-) -> rusqlite::Result<usize> {
+) -> rusqlite::Result<Vec<Forgettable>> {
     let pages = |name: &str| -> rusqlite::Result<u64> {
-        let count: i64 = transaction.pragma_query_value(None, name, |row| row.get(0))?;
+        let count: i64 = connection.pragma_query_value(None, name, |row| row.get(0))?;
         Ok(count.cast_unsigned())
     };
     let used = (pages("page_count")? - pages("freelist_count")?) * pages("page_size")?;
     let too_large = used > retention.max_bytes;
-    let mut select = transaction.prepare_cached(
+    let mut select = connection.prepare_cached(
         "SELECT id, request_key FROM finished
          WHERE kept = 0 AND (?1 OR (id < ?2 AND ended_at < ?3)) ORDER BY id LIMIT ?4",
     )?;
     let ended_before = retention.ended_before.cast_signed();
     let before = retention.before.as_bytes();
     let rows = select.query_map(params![too_large, before, ended_before, limit as i64], |row| {
-        Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, Option<String>>(1)?))
+        Ok((row.get(0)?, row.get(1)?))
     })?;
-    let rows: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
+    rows.collect()
+}
+
+type Forgettable = ([u8; 16], Option<String>);
+
+fn forget(transaction: &Transaction<'_>, rows: &[Forgettable]) -> rusqlite::Result<()> {
     let mut finished = transaction.prepare_cached("DELETE FROM finished WHERE id = ?1")?;
-    let mut keys = transaction
-        .prepare_cached("DELETE FROM request_keys WHERE request_key = ?1 AND id = ?2")?;
-    for (id, key) in &rows {
+    let mut keys =
+        transaction.prepare_cached("DELETE FROM request_keys WHERE request_key = ?1 AND id = ?2")?;
+    for (id, key) in rows {
         finished.execute([id])?;
         if let Some(key) = key {
             keys.execute(params![key, id])?;
         }
     }
-    Ok(rows.len())
+    Ok(())
 }
 
 impl From<ReadError> for JournalError {
@@ -197,6 +202,7 @@ impl Journal for SqliteJournal {
 
     fn append(&self, entries: Vec<Entry>, forced: bool, durable: Durable) {
         let urgency = if forced { Urgency::Forced } else { Urgency::Unforced };
+        let weight = entries.len();
         let work = move |transaction: &Transaction<'_>| -> common_store::Completion {
             let written = entries.iter().try_for_each(|entry| write(transaction, entry));
             Box::new(move |committed| match (written, committed) {
@@ -207,7 +213,7 @@ impl Journal for SqliteJournal {
                 (_, Err(error)) => stop(&error.to_string()),
             })
         };
-        self.store.submit(urgency, 1, Box::new(work));
+        self.store.submit(urgency, weight, Box::new(work));
     }
 
     async fn find_key(
@@ -295,18 +301,23 @@ impl Journal for SqliteJournal {
     }
 
     async fn forget(&self, retention: Retention, limit: usize) -> Result<usize, JournalError> {
+        let find = move |connection: &Connection| forgettable(connection, retention, limit);
+        let rows = self.store.read(find).await?;
+        let count = rows.len();
+        if count == 0 {
+            return Ok(0);
+        }
         let (answer, answered) = tokio::sync::oneshot::channel();
         let work = move |transaction: &Transaction<'_>| -> common_store::Completion {
-            let forgotten = forget(transaction, retention, limit);
+            let forgotten = forget(transaction, &rows);
             Box::new(move |committed: Result<(), WriteError>| {
-                let result = committed
-                    .map_err(JournalError::from)
-                    .and_then(|()| forgotten.map_err(|error| JournalError(error.to_string())));
-                let _ = answer.send(result);
+                let forgotten = forgotten.map_err(|error| JournalError(error.to_string()));
+                let _ = answer.send(committed.map_err(JournalError::from).and(forgotten));
             })
         };
-        self.store.submit(Urgency::Unforced, limit, Box::new(work));
-        answered.await.unwrap_or_else(|_| Err(WriteError::Closed.into()))
+        self.store.submit(Urgency::Unforced, count, Box::new(work));
+        answered.await.unwrap_or_else(|_| Err(WriteError::Closed.into()))?;
+        Ok(count)
     }
 
     fn now(&self) -> Duration {

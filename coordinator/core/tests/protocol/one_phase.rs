@@ -17,6 +17,7 @@ fn a_single_branch_is_committed_in_one_call() {
     world.sync();
     assert_eq!(world.outcome(run), Outcome::Committed);
     assert!(world.flights.is_empty(), "no phase two");
+    assert_eq!(world.coordinator.len(), 1, "its end is not durable");
     world.sync();
     assert!(world.coordinator.is_empty());
 }

@@ -1,11 +1,11 @@
 //! From the client's word to the decision.
 
 use coordinator_core::{
-    AnswerAt, BranchState, Client, Options, Outcome, Record, TransactionState, Vote,
+    AnswerAt, BranchState, Client, Message, Options, Outcome, Record, TransactionState, Vote,
 };
 
 use crate::{
-    participant::{NO, READ_ONLY, YES},
+    participant::{NO, READ_ONLY, YES, output_of},
     world::{P0, P1, P2, World, millis, seconds},
 };
 
@@ -141,16 +141,22 @@ fn the_set_number_of_attempts_without_a_vote_aborts() {
 }
 
 #[test]
-fn duplicate_votes_count_once() {
+fn the_first_vote_of_a_branch_counts_and_only_its_participant_casts_it() {
     let mut world = World::new();
     let run = world.execute(&[P0, P1]);
-    let vote = Vote::Commit { output: None, committed: false };
+    let vote = Vote::Commit { output: Some(output_of(P0, 0)), committed: false };
     world.vote(P0, run.id, 0, vote.clone());
-    world.vote(P0, run.id, 0, vote.clone());
+    world.vote(P0, run.id, 0, Vote::Commit { output: None, committed: false });
+    world.vote(P0, run.id, 0, Vote::ReadOnly);
     world.vote(P0, run.id, 1, vote.clone());
     world.vote(P0, run.id, 7, vote);
     assert_eq!(world.look(run.id).state, TransactionState::Preparing);
     assert!(world.journal.pending.is_empty(), "one participant is not all");
+    world.vote(P1, run.id, 1, Vote::ReadOnly);
+    world.sync();
+    let message = Message::Commit { number: 1, output: Some(output_of(P0, 0)) };
+    let commit = world.take_flights().pop().map(|flight| (flight.to, flight.message));
+    assert_eq!(commit, Some((P0, message)));
 }
 
 #[test]
