@@ -32,5 +32,5 @@ pub use fake_coordinator::{FakeCoordinator, FakeLink};
 pub use fake_participant::{FakeParticipant, Heard, Reply, agree};
 pub use process::{Process, Start};
 pub use proxy::{Direction, Proxy};
-pub use scene::Scene;
+pub use scene::{Loss, Scene};
 pub use shop::{CURRENCY, Purchase, Shop, typed};

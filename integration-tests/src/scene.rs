@@ -12,6 +12,15 @@ use rusqlite::Connection;
 
 use crate::{Addresses, Binaries, Cluster, Purchase, Role, Shop, Start, eventually};
 
+/// What goes with a process that dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing but itself.
+    Process,
+    /// What it had written and not synced.
+    Power,
+}
+
 /// A cluster, and a shop with teapots and customers with money.
 #[derive(Debug)]
 pub struct Scene {
@@ -23,9 +32,9 @@ pub struct Scene {
 
 impl Scene {
     /// How many teapots there are.
-    pub const STOCK: i64 = 1_000;
+    pub const STOCK: i64 = 1_000_000;
     /// What ada has.
-    pub const BALANCE: i64 = 1_000_000;
+    pub const BALANCE: i64 = 1_000_000_000;
     /// What a teapot costs.
     pub const PRICE: i64 = 100;
 
@@ -56,6 +65,15 @@ impl Scene {
     pub async fn start_with(role: Role, start: Start) -> anyhow::Result<Self> {
         let mut cluster = Cluster::prepare(Binaries::test()?, Addresses::pick())?;
         cluster.process(role).start_with(start).await?;
+        Self::of(cluster).await
+    }
+
+    /// In this cluster, where what doesn't run is started.
+    ///
+    /// # Errors
+    ///
+    /// When one of its processes doesn't come to serve.
+    pub async fn of(mut cluster: Cluster) -> anyhow::Result<Self> {
         cluster.start_all().await?;
         let shop = cluster.shop();
         shop.stock_up("teapot", Self::STOCK).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use integration_tests::{
-    FakeParticipant, Heard, Purchase,
+    FakeParticipant, Heard, Loss, Purchase,
     Role::{self, Coordinator, Inventory, Order, Payment},
     Scene, eventually, typed,
 };
@@ -24,15 +24,6 @@ const PARTICIPANTS: [Role; 3] = [Inventory, Payment, Order];
 const UNFINISHED: &str = "SELECT count(*) FROM unfinished";
 const DECIDED: &str = "SELECT count(*) FROM unfinished WHERE decision IS NOT NULL";
 const FINISHED: &str = "SELECT count(*) FROM finished";
-
-/// What goes with the process.
-#[derive(Clone, Copy, PartialEq)]
-enum Loss {
-    /// Nothing.
-    Process,
-    /// What it had written and not synced.
-    Power,
-}
 
 /// Two tests a row: `<row>::killed` and `<row>::power_lost`.
 macro_rules! rows {

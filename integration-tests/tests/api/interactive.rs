@@ -1,6 +1,8 @@
 //! Transactions that the client drives call by call.
 
-use integration_tests::{Alone, Cluster, FakeParticipant, Purchase, Start, branches_at, eventually};
+use integration_tests::{
+    Alone, Cluster, FakeParticipant, Purchase, Start, branches_at, eventually,
+};
 use proto::{
     dtc::{
         BeginRequest, CommitTransactionRequest, EnlistRequest, Outcome, PrepareTransactionRequest,
@@ -32,8 +34,7 @@ impl Client<'_> {
     }
 
     async fn prepare(&self, id: &str) -> Result<(bool, Transaction), Status> {
-        let request =
-            PrepareTransactionRequest { transaction_id: id.into(), ..Default::default() };
+        let request = PrepareTransactionRequest { transaction_id: id.into(), ..Default::default() };
         let answer = self.0.transactions.clone().prepare(request).await?.into_inner();
         Ok((answer.prepared, answer.transaction.unwrap()))
     }
@@ -111,10 +112,8 @@ async fn every_call_in_a_wrong_state_is_refused_and_a_repeated_one_answered() {
 
     let gate = Gate::before(&two, is_prepare);
     let preparing = client.begin(&[&one, &two]).await;
-    let request = PrepareTransactionRequest {
-        transaction_id: preparing.clone(),
-        wait: Some(millis(1)),
-    };
+    let request =
+        PrepareTransactionRequest { transaction_id: preparing.clone(), wait: Some(millis(1)) };
     let answer = coordinator.transactions.clone().prepare(request).await.unwrap().into_inner();
     assert!(!answer.prepared);
     wrong_state(client.enlist(&preparing, &one).await, "preparing");

@@ -12,8 +12,8 @@ use tonic::Code;
 use uuid::Uuid;
 
 use crate::{
-    Gate, is_prepare, linked, prepared_ids, raw, request_at, seconds,
-    shapes::json_request, with_key,
+    Gate, is_prepare, linked, prepared_ids, raw, request_at, seconds, shapes::json_request,
+    with_key,
 };
 
 #[tokio::test]
@@ -33,8 +33,7 @@ async fn the_same_key_with_the_same_body_gets_the_first_outcome_and_with_another
     let first = shop.execute(request.clone()).await.unwrap();
     assert!(first.committed, "{first:?}");
     let id = first.transaction.unwrap().id;
-    let other_amount =
-        with_key("k", json_request(&Purchase::new("a", "ada", "teapot", 2, 5_001)));
+    let other_amount = with_key("k", json_request(&Purchase::new("a", "ada", "teapot", 2, 5_001)));
     let other_options = proto::dtc::ExecuteRequest {
         options: Some(TransactionOptions { prepare_attempts: 3, ..Default::default() }),
         ..request.clone()

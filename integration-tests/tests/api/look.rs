@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, time::SystemTime};
 
 use integration_tests::{Alone, Reply, agree, eventually};
 use proto::dtc::{
-    GetTransactionRequest, ListTransactionsRequest, Outcome, Transaction, TransactionState,
-    TrailKind, WatchTransactionRequest, get_transaction_request::By,
+    GetTransactionRequest, ListTransactionsRequest, Outcome, TrailKind, Transaction,
+    TransactionState, WatchTransactionRequest, get_transaction_request::By,
 };
 use tonic::{Code, Status};
 
@@ -23,6 +23,8 @@ fn count(transaction: &Transaction, kind: TrailKind) -> usize {
 async fn get_tells_the_story_in_order_from_memory_and_from_the_journal() {
     let mut coordinator = Alone::start().await.unwrap();
     let (one, two) = (linked().await, linked().await);
+    // The first one waits for the links, which is on its trail.
+    coordinator.execute(request_at(&[&one, &two])).await.unwrap();
     let committed = coordinator.execute(with_key("k", request_at(&[&one, &two]))).await.unwrap();
     let committed = committed.transaction.unwrap().id;
     two.set_script(|heard| match is_prepare(heard) {

@@ -20,7 +20,8 @@ async fn register(coordinator: &Alone, name: &str, participant: &FakeParticipant
 #[tokio::test]
 async fn registered_names_outlive_a_restart_and_may_move() {
     let mut coordinator = Alone::start().await.unwrap();
-    let by_name = |name| ExecuteRequest { branches: branches_at([name, name]), ..Default::default() };
+    let by_name =
+        |name| ExecuteRequest { branches: branches_at([name, name]), ..Default::default() };
     let unknown = coordinator.execute(by_name("warehouse")).await.unwrap_err();
     assert_eq!(unknown.code(), Code::InvalidArgument);
     assert!(unknown.message().contains("'warehouse'"), "{unknown}");

@@ -22,9 +22,9 @@ async fn get(address: SocketAddr, path: &str) -> String {
 
 /// The value of a series without labels, or of the one with these.
 fn value(metrics: &str, series: &str) -> f64 {
-    let line = metrics.lines().find(|line| {
-        line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' '))
-    });
+    let line = metrics
+        .lines()
+        .find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
     let line = line.unwrap_or_else(|| panic!("{series} is not in\n{metrics}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
@@ -33,8 +33,7 @@ macro_rules! services {
     ($version:ident, $channel:expr) => {{
         use tonic_reflection::pb::$version::{
             ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
-            server_reflection_request::MessageRequest,
-            server_reflection_response::MessageResponse,
+            server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
         };
         let ask = |request| ServerReflectionRequest {
             host: String::new(),
@@ -44,8 +43,7 @@ macro_rules! services {
         let file = ask(MessageRequest::FileContainingSymbol("dtc.v1.Payload".into()));
         let mut client = ServerReflectionClient::new($channel);
         let requests = tokio_stream::iter([list, file]);
-        let mut answers =
-            client.server_reflection_info(requests).await.unwrap().into_inner();
+        let mut answers = client.server_reflection_info(requests).await.unwrap().into_inner();
         let listed = answers.message().await.unwrap().unwrap().message_response.unwrap();
         let MessageResponse::ListServicesResponse(listed) = listed else { panic!("{listed:?}") };
         let file = answers.message().await.unwrap().unwrap().message_response.unwrap();

@@ -1,11 +1,13 @@
 //! Payloads and branches of every shape.
 
 use integration_tests::{CURRENCY, Cluster, Purchase, Shop, typed};
+use prost_types::{ListValue, Struct, Value, value::Kind as Json};
 use proto::{
-    dtc::{Branch, BranchState, ExecuteRequest, ExecuteResponse, Payload, TrailKind, payload::Kind},
+    dtc::{
+        Branch, BranchState, ExecuteRequest, ExecuteResponse, Payload, TrailKind, payload::Kind,
+    },
     shop::{OrderState, ReserveStock, StockLine},
 };
-use prost_types::{ListValue, Struct, Value, value::Kind as Json};
 
 /// A JSON object.
 pub(crate) fn object(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Struct {
@@ -32,10 +34,8 @@ fn json_branch(participant: &str, object: Struct) -> Branch {
 
 /// A purchase as somebody would type it.
 pub(crate) fn json_request(purchase: &Purchase) -> ExecuteRequest {
-    let line = object([
-        ("sku", text(&purchase.sku)),
-        ("quantity", number(purchase.quantity as f64)),
-    ]);
+    let line =
+        object([("sku", text(&purchase.sku)), ("quantity", number(purchase.quantity as f64))]);
     let payment = object([
         ("account", text(&purchase.customer)),
         ("amount_minor", number(purchase.total_minor as f64)),

@@ -1,0 +1,135 @@
+//! Journals that are lost, shared or copied.
+
+use std::{fs, net::SocketAddr, path::Path};
+
+use anyhow::ensure;
+use integration_tests::{Cluster, Loss, Process, Role, Scene, Shop, Start, channel, vfs};
+use proto::dtc::{
+    BranchState, Outcome, TransactionState, transaction_service_client::TransactionServiceClient,
+};
+
+use crate::PARTICIPANTS;
+
+const HELD: i32 = 75;
+const FENCED: i32 = 77;
+
+#[tokio::test]
+async fn a_participant_that_lost_its_journal_makes_the_outcome_a_hazard() {
+    let mut scene = Scene::start().await.unwrap();
+    let id = scene.prepare("a").await.unwrap();
+    scene.cluster.payment.kill();
+    assert!(scene.commit(&id).await.unwrap().committed);
+    for suffix in ["", "-wal", "-shm", ".synced", "-wal.synced"] {
+        let _ = fs::remove_file(format!("{}{suffix}", scene.cluster.payment.database().display()));
+    }
+    scene.cluster.payment.start().await.unwrap();
+    let ended = scene.comes_to(&id, TransactionState::Committed).await.unwrap();
+    assert_eq!(ended.outcome(), Outcome::HeuristicHazard, "{ended:?}");
+    let states: Vec<_> = ended.branches.iter().map(|branch| branch.state()).collect();
+    assert_eq!(states, [BranchState::Committed, BranchState::Hazard, BranchState::Committed]);
+
+    scene.cluster.coordinator.restart().await.unwrap();
+    let kept = scene.shop.transaction(&id).await.unwrap();
+    assert_eq!(kept.outcome(), Outcome::HeuristicHazard, "{kept:?}");
+}
+
+/// Another process for a role, with files in `folder`.
+fn another(cluster: &mut Cluster, role: Role, name: &str, folder: &Path) -> Process {
+    let address = SocketAddr::new(cluster.addresses().coordinator.ip(), 7_199);
+    let participants = PARTICIPANTS
+        .iter()
+        .map(|&role| format!("{}=http://{}", role.name(), cluster.process(role).address()));
+    let mut start = Start::new().env(vfs::VARIABLE, "1");
+    if role == Role::Coordinator {
+        start = start.env("DTC_PARTICIPANTS", participants.collect::<Vec<_>>().join(","));
+    }
+    let program = cluster.binaries().path(role);
+    Process::new(name, &program, folder, address).always(start)
+}
+
+#[tokio::test]
+async fn a_second_process_on_a_journal_is_refused_and_the_first_goes_on() {
+    let mut scene = Scene::start().await.unwrap();
+    for role in Role::ALL {
+        let folder = scene.cluster.folder().to_owned();
+        let mut second =
+            another(&mut scene.cluster, role, &format!("second-{}", role.name()), &folder);
+        second.spawn(Start::new()).unwrap();
+        assert_eq!(second.wait_exit().await.unwrap().code(), Some(HELD), "{}", second.log());
+        let holder = format!("process {}", scene.cluster.process(role).id().unwrap());
+        assert!(second.log().contains(&holder), "{}", second.log());
+        assert!(second.log().contains("data folder of its own"), "{}", second.log());
+    }
+    assert!(scene.shop.place(&Scene::purchase("a")).await.unwrap().committed);
+    scene.check_sold(1).await.unwrap();
+}
+
+/// A copy of the coordinator's data folder, as a person makes one.
+fn copied(scene: &mut Scene) -> (tempfile::TempDir, Process) {
+    let folder = tempfile::tempdir().unwrap();
+    let database = scene.cluster.coordinator.database();
+    for name in ["coordinator.db", "coordinator.db-wal"] {
+        let from = database.with_file_name(name);
+        if from.exists() {
+            fs::copy(from, folder.path().join(name)).unwrap();
+        }
+    }
+    let copy = another(&mut scene.cluster, Role::Coordinator, "coordinator", folder.path());
+    (folder, copy)
+}
+
+/// The same customer, of another coordinator.
+fn at(shop: &Shop, coordinator: &Process) -> Shop {
+    let mut shop = shop.clone();
+    shop.transactions = TransactionServiceClient::new(channel(coordinator.address()));
+    shop
+}
+
+async fn a_copy_replaces_the_older_run(loss: Loss) -> anyhow::Result<()> {
+    let mut scene = Scene::start().await?;
+    let id = scene.prepare("a").await?;
+    let (_folder, mut copy) = copied(&mut scene);
+    scene.cluster.coordinator.pause()?;
+    copy.start().await?;
+    let shop = at(&scene.shop, &copy);
+    ensure!(shop.place(&Scene::purchase("b")).await?.committed);
+    scene.cluster.coordinator.resume()?;
+    // It may decide in its own journal, but nobody listens to it any more.
+    let _ = scene.commit(&id).await;
+    scene.exits(Role::Coordinator, FENCED).await?;
+    let log = scene.cluster.coordinator.log();
+    ensure!(log.contains("another run of this coordinator has taken over"), "{log}");
+    if loss == Loss::Power {
+        copy.lose_power()?;
+        copy.start().await?;
+    }
+    let aborted = shop.transaction(&id).await?;
+    ensure!(aborted.outcome() == Outcome::Aborted, "{aborted:?}");
+    // What is checked is the copy's: the older journal is out of use.
+    scene.check_sold(1).await
+}
+
+#[tokio::test]
+async fn a_copied_data_folder_that_is_started_replaces_the_older_run() {
+    a_copy_replaces_the_older_run(Loss::Process).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_copied_data_folder_goes_on_after_a_loss_of_power() {
+    a_copy_replaces_the_older_run(Loss::Power).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_copies_with_one_epoch_only_the_first_is_heard() {
+    let mut scene = Scene::start().await.unwrap();
+    assert!(scene.cluster.coordinator.stop().await.unwrap().success());
+    let (_folder, mut copy) = copied(&mut scene);
+    scene.cluster.coordinator.start().await.unwrap();
+    for participant in PARTICIPANTS {
+        scene.linked(participant.name()).await.unwrap();
+    }
+    copy.spawn(Start::new()).unwrap();
+    assert_eq!(copy.wait_exit().await.unwrap().code(), Some(FENCED), "{}", copy.log());
+    assert!(scene.shop.place(&Scene::purchase("a")).await.unwrap().committed);
+    scene.check_sold(1).await.unwrap();
+}

@@ -1,0 +1,134 @@
+//! A COMMIT that fails, at either side: the process stops with 74 and says
+//! nothing more, and what it was about is whole again after the restart.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use integration_tests::{
+    Loss,
+    Role::{Coordinator, Inventory, Order, Payment},
+    Scene, eventually,
+};
+use proto::dtc::{ExecuteRequest, TransactionOptions, TransactionState};
+
+const DECIDED: &str = "SELECT count(*) FROM unfinished WHERE decision IS NOT NULL";
+const FAILED: i32 = 74;
+
+macro_rules! faults {
+    ($($name:ident)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[tokio::test]
+            async fn sync_error() {
+                super::$name("sync-error", Loss::Process).await.unwrap();
+            }
+
+            #[tokio::test]
+            async fn sync_error_and_power_lost() {
+                super::$name("sync-error", Loss::Power).await.unwrap();
+            }
+
+            #[tokio::test]
+            async fn disk_full() {
+                super::$name("write-full", Loss::Process).await.unwrap();
+            }
+        }
+    )*};
+}
+
+faults! {
+    of_the_coordinators_decision
+    of_a_participants_promise
+    of_a_participants_effect
+}
+
+/// A purchase whose votes may take as long as a restart.
+fn patient() -> ExecuteRequest {
+    let prepare_timeout = Some(prost_types::Duration { seconds: 25, nanos: 0 });
+    let options = Some(TransactionOptions { prepare_timeout, ..TransactionOptions::default() });
+    let request = Scene::purchase("a").request_with_key("key-a", Duration::from_secs(25));
+    ExecuteRequest { options, ..request }
+}
+
+/// The process stops over the fault; what it wrote last is lost, or not.
+async fn stops(scene: &mut Scene, role: integration_tests::Role, loss: Loss) -> anyhow::Result<()> {
+    scene.exits(role, FAILED).await?;
+    let process = scene.cluster.process(role);
+    ensure!(process.log().contains("COMMIT failed"), "no clear message:\n{}", process.log());
+    process.set_fault(None)?;
+    if loss == Loss::Power {
+        process.lose_power()?;
+    }
+    Ok(())
+}
+
+/// Records of a COMMIT that failed, at most.
+fn may_be_written(fault: &str, loss: Loss) -> i64 {
+    i64::from(fault == "sync-error" && loss == Loss::Process)
+}
+
+/// Has an order in the coordinator's log: the first sync of a new log is that of
+/// its header, with no record behind it.
+async fn write_something(scene: &mut Scene) -> anyhow::Result<()> {
+    ensure!(scene.shop.place(&Scene::purchase("before")).await?.committed);
+    eventually("the order's end is durable", async || {
+        let unfinished = scene.count(Coordinator, "SELECT count(*) FROM unfinished")?;
+        ensure!(unfinished == 0, "not yet");
+        Ok(())
+    })
+    .await
+}
+
+async fn of_the_coordinators_decision(fault: &str, loss: Loss) -> anyhow::Result<()> {
+    let mut scene = Scene::start().await?;
+    write_something(&mut scene).await?;
+    scene.cluster.coordinator.set_fault(Some(fault))?;
+    let answer = scene.shop.execute(patient()).await;
+    ensure!(answer.is_err(), "its client was answered {answer:?}");
+    stops(&mut scene, Coordinator, loss).await?;
+    for role in [Inventory, Payment, Order] {
+        let branches = scene.branches(role)?;
+        ensure!(branches == (1, 1, 0), "{role:?} was told something: {branches:?}");
+    }
+    // SQLite said that the COMMIT failed. Whether it did shows only now.
+    let found = scene.count(Coordinator, DECIDED)?;
+    ensure!(found == may_be_written(fault, loss), "{found} decisions are in the journal");
+    scene.cluster.coordinator.start().await?;
+    scene.check_sold(1 + found).await?;
+    let again = scene.shop.execute(patient()).await?;
+    ensure!(again.committed, "a repeated request was answered {again:?}");
+    scene.check_sold(2).await
+}
+
+async fn of_a_participants_promise(fault: &str, loss: Loss) -> anyhow::Result<()> {
+    let mut scene = Scene::start().await?;
+    scene.cluster.payment.set_fault(Some(fault))?;
+    let shop = scene.shop.clone();
+    let placing = tokio::spawn(async move { shop.execute(patient()).await });
+    stops(&mut scene, Payment, loss).await?;
+    // None either if the fault hit another record before.
+    let promised = scene.branches(Payment)?.0;
+    ensure!(promised <= may_be_written(fault, loss), "{promised} are promised");
+    scene.cluster.payment.start().await?;
+    // Had it said anything, it would have been a vote to abort.
+    let answer = placing.await??;
+    ensure!(answer.committed, "{answer:?}");
+    scene.check_sold(1).await
+}
+
+async fn of_a_participants_effect(fault: &str, loss: Loss) -> anyhow::Result<()> {
+    let mut scene = Scene::start().await?;
+    let id = scene.prepare("a").await?;
+    scene.cluster.payment.set_fault(Some(fault))?;
+    ensure!(scene.commit(&id).await?.committed);
+    stops(&mut scene, Payment, loss).await?;
+    let (undecided, committed, _) = scene.branches(Payment)?;
+    ensure!(undecided + committed == 1, "{undecided} undecided, {committed} committed");
+    ensure!(committed <= may_be_written(fault, loss), "{committed} are committed");
+    let transaction = scene.shop.transaction(&id).await?;
+    ensure!(transaction.state() == TransactionState::Committing, "acknowledged: {transaction:?}");
+    scene.cluster.payment.start().await?;
+    scene.comes_to(&id, TransactionState::Committed).await?;
+    scene.check_sold(1).await
+}

@@ -1,0 +1,12 @@
+//! What a disk can do to the real processes, and what a person can do to a disk.
+
+mod copies;
+mod faults;
+mod refusals;
+mod retention;
+mod stop;
+mod unfinished;
+
+use integration_tests::Role;
+
+const PARTICIPANTS: [Role; 3] = [Role::Inventory, Role::Payment, Role::Order];
