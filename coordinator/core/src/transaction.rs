@@ -105,6 +105,8 @@ pub(crate) struct Transaction {
     branches: Vec<Branch>,
     waiters: Vec<Waiter>,
     trail: Vec<TrailEvent>,
+    /// What happened since a decision that may not be told yet.
+    untold: Vec<Action>,
     /// How much of the trail the decision record has.
     recorded: usize,
     begun_at: Time,
@@ -141,6 +143,7 @@ impl Transaction {
             branches: Vec::with_capacity(begin.branches.len()),
             waiters: Vec::from([begin.waiter]),
             trail: Vec::with_capacity(4 + 4 * begin.branches.len()),
+            untold: Vec::new(),
             recorded: 0,
             begun_at: context.now,
             decided_at: None,
@@ -199,6 +202,7 @@ impl Transaction {
             Milestone::Committed => self.become_committing(context),
             Milestone::Aborted => {
                 self.tellable = true;
+                context.actions.append(&mut self.untold);
                 self.answer(context);
             }
             Milestone::Ended => return true,
@@ -293,7 +297,11 @@ impl Transaction {
         };
         let took = since.map_or(Duration::ZERO, |since| context.now.since(since));
         let happened = Action::Happened { id: self.id, event, participant, reason, took };
-        context.actions.push(happened);
+        if show::tells_of_a_decision(kind) && !self.is_told() {
+            self.untold.push(happened);
+        } else {
+            context.actions.push(happened);
+        }
     }
 
     /// Its id.

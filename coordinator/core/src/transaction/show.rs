@@ -119,7 +119,7 @@ impl Transaction {
     }
 }
 
-fn tells_of_a_decision(kind: TrailKind) -> bool {
+pub(super) fn tells_of_a_decision(kind: TrailKind) -> bool {
     matches!(
         kind,
         TrailKind::DecidedAbort

@@ -32,8 +32,11 @@ fn an_abort_with_a_key_is_told_only_once_durable() {
     let told = |kind| matches!(kind, TrailKind::DecidedAbort | TrailKind::Ended);
     assert!(!view.trail.iter().any(|event| told(event.kind)), "{:?}", view.trail);
     assert!(view.branches.iter().all(|it| it.state != BranchState::RolledBack));
+    // Who watches is told no sooner.
+    assert!(!world.happened.iter().any(|(_, event)| told(event.kind)), "{:?}", world.happened);
     world.sync_some(1);
     assert_eq!(world.outcome(run), Outcome::Aborted);
+    assert_eq!(world.happened.iter().filter(|(_, event)| told(event.kind)).count(), 2);
 }
 
 #[test]
