@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use common::TransactionId;
-use proto::dtc::{ListTransactionsRequest, ListTransactionsResponse, Transaction};
+use proto::dtc::{
+    ListTransactionsRequest, ListTransactionsResponse, Outcome, Transaction, TransactionState,
+};
 
 use super::Services;
 use crate::{convert, error::Error};
@@ -27,6 +29,14 @@ impl Services {
                 return Err(Error::invalid("page_size", problem));
             }
         };
+        for &state in &request.states {
+            let known = TransactionState::try_from(state).is_ok_and(|it| it as i32 != 0);
+            known.then_some(()).ok_or_else(|| none("states", state, "TRANSACTION_STATE_ACTIVE"))?;
+        }
+        for &outcome in &request.outcomes {
+            let known = Outcome::try_from(outcome).is_ok_and(|it| it as i32 != 0);
+            known.then_some(()).ok_or_else(|| none("outcomes", outcome, "OUTCOME_PENDING"))?;
+        }
         let before = match request.page_token.as_str() {
             "" => None,
             token => Some(token.parse::<TransactionId>().map_err(|_| {
@@ -83,6 +93,10 @@ impl Services {
             next_page_token: next.map_or_else(String::new, |id| id.to_string()),
         })
     }
+}
+
+fn none(field: &str, value: i32, example: &str) -> Error {
+    Error::invalid(field, format!("{value} is none; name them, such as {example}"))
 }
 
 fn matches(request: &ListTransactionsRequest, transaction: &Transaction) -> bool {

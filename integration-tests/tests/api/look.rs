@@ -68,7 +68,9 @@ async fn get_tells_the_story_in_order_from_memory_and_from_the_journal() {
         assert_eq!(count(&story, TrailKind::DecidedAbort), 1);
         assert_eq!(story.abort_reason.as_ref().unwrap().participant, two.uri());
         assert!(!story.committed);
-        coordinator.process.restart().await.unwrap();
+        // Not killed: an abort nobody has to be told of is not written at once.
+        coordinator.process.stop().await.unwrap();
+        coordinator.process.start().await.unwrap();
     }
 }
 

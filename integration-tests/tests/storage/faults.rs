@@ -7,7 +7,7 @@ use anyhow::ensure;
 use integration_tests::{
     Loss,
     Role::{Coordinator, Inventory, Order, Payment},
-    Scene, eventually,
+    Scene, Start, eventually,
 };
 use proto::dtc::{ExecuteRequest, TransactionOptions, TransactionState};
 
@@ -99,6 +99,23 @@ async fn of_the_coordinators_decision(fault: &str, loss: Loss) -> anyhow::Result
     let again = scene.shop.execute(patient()).await?;
     ensure!(again.committed, "a repeated request was answered {again:?}");
     scene.check_sold(2).await
+}
+
+#[tokio::test]
+async fn a_decision_that_recovery_finds_unsynced_is_synced_before_anyone_is_told() {
+    let mut scene = Scene::start().await.unwrap();
+    write_something(&mut scene).await.unwrap();
+    scene.cluster.coordinator.set_fault(Some("sync-error")).unwrap();
+    scene.shop.execute(patient()).await.unwrap_err();
+    stops(&mut scene, Coordinator, Loss::Process).await.unwrap();
+
+    let told = Start::new().crash_at("coordinator-first-acknowledged");
+    scene.cluster.coordinator.start_with(told).await.unwrap();
+    scene.killed_itself(Coordinator).await.unwrap();
+    scene.cluster.coordinator.lose_power().unwrap();
+    assert_eq!(scene.count(Coordinator, DECIDED).unwrap(), 1);
+    scene.cluster.coordinator.start().await.unwrap();
+    scene.check_sold(2).await.unwrap();
 }
 
 async fn of_a_participants_promise(fault: &str, loss: Loss) -> anyhow::Result<()> {
