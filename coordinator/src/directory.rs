@@ -83,10 +83,12 @@ impl Directory {
     /// Takes in an address that a client gave; none when there are too many.
     pub(crate) fn add_address(&self, address: &str) -> Option<Participant> {
         let mut known = self.write();
-        if known.addresses >= MAX_ADDRESSES {
-            return None;
+        if !known.by_name.contains_key(address) {
+            if known.addresses >= MAX_ADDRESSES {
+                return None;
+            }
+            known.addresses += 1;
         }
-        known.addresses += 1;
         let id = known.intern(address);
         known.by_id.get(&id).cloned()
     }

@@ -16,9 +16,10 @@ use std::{
 };
 
 use common::TransactionId;
+use common_service::Exit;
 use coordinator_core::{
     Action, Begin, BranchOutcome, Client, Coordinator, Event, Inquirer, Message, ParticipantId,
-    Record, Reply, Sequence, Time, TrailEvent, TrailKind, View, Waiter,
+    Record, Reply, RequestKey, Sequence, Time, TrailEvent, TrailKind, View, Waiter,
 };
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -26,7 +27,7 @@ use crate::{
     clock::Clock,
     directory::Directory,
     ids::{self, Ids},
-    journal::{Entry, Journal, codec},
+    journal::{Entry, Journal, JournalError, codec},
     link::Outgoing,
     metrics::Metrics,
     story,
@@ -53,6 +54,7 @@ enum Input {
     Client { id: TransactionId, call: Call, wait: Duration, reply: pending::Answer<Reply> },
     Inquire { id: TransactionId, branch: u32, reply: pending::Answer<BranchOutcome> },
     List { before: Option<TransactionId>, reply: pending::Answer<Vec<View>> },
+    UserOf { key: RequestKey, reply: pending::Answer<Option<TransactionId>> },
     Unfinished { participant: ParticipantId, reply: pending::Answer<usize> },
     Events(Vec<Event>),
     Link { participant: ParticipantId, queue: mpsc::Sender<Outgoing> },
@@ -219,6 +221,9 @@ impl Driver {
             Input::List { before, reply } => {
                 let _ = reply.send(self.machine.list(before).collect());
             }
+            Input::UserOf { key, reply } => {
+                let _ = reply.send(self.machine.user_of(&key));
+            }
             Input::Unfinished { participant, reply } => {
                 let _ = reply.send(self.machine.unfinished_at(participant));
             }
@@ -348,16 +353,14 @@ impl Driver {
         self.metrics.stalled.set(self.stalled.len() as i64);
     }
 
-    fn find_key(&self, id: TransactionId, key: coordinator_core::RequestKey) {
+    fn find_key(&self, id: TransactionId, key: RequestKey) {
         let (journal, own) = (Arc::clone(&self.journal), self.own.clone());
         tokio::spawn(async move {
             match journal.find_key(&key).await {
                 Ok(found) => {
                     let _ = own.send(Input::Events(vec![Event::KeyFound { id, found }])).await;
                 }
-                // The run stays parked and its client gets no answer: whether
-                // the key was used is not known.
-                Err(error) => tracing::error!(%id, %error, "a request key cannot be looked up"),
+                Err(error) => cannot_look_up(id, &error),
             }
         });
     }
@@ -371,8 +374,7 @@ impl Driver {
                     let found = Event::Found { to, id, branch, found };
                     let _ = own.send(Input::Events(vec![found])).await;
                 }
-                // Not answered: the participant asks again.
-                Err(error) => tracing::error!(%id, %error, "a transaction cannot be looked up"),
+                Err(error) => cannot_look_up(id, &error),
             }
         });
     }
@@ -396,11 +398,19 @@ impl Driver {
     }
 }
 
+/// Fail stop: whether a key was used, or what was decided, cannot be known.
+fn cannot_look_up(id: TransactionId, error: &JournalError) {
+    if let JournalError::Failed(cause) = error {
+        tracing::error!(%id, cause, "the journal cannot be read; stopping. Mend the disk, start again");
+        std::process::exit(Exit::Storage as i32);
+    }
+}
+
 /// Why the journal cannot be taken up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecoverError {
     #[error(transparent)]
-    Journal(#[from] crate::journal::JournalError),
+    Journal(#[from] JournalError),
     #[error(transparent)]
     Damaged(#[from] codec::Damaged),
 }

@@ -102,8 +102,10 @@ impl From<Error> for Status {
                 (Code::NotFound, info("UNKNOWN_TRANSACTION"))
             }
             Error::WrongState { .. } => (Code::FailedPrecondition, info("WRONG_STATE")),
-            Error::Journal(_) => (Code::Internal, info("JOURNAL")),
-            Error::Stopping => (Code::Unavailable, info("STOPPING")),
+            Error::Journal(JournalError::Failed(_)) => (Code::Internal, info("JOURNAL")),
+            Error::Stopping | Error::Journal(JournalError::Closed) => {
+                (Code::Unavailable, info("STOPPING"))
+            }
         };
         Self::with_error_details(code, message, details)
     }

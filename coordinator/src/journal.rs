@@ -18,8 +18,14 @@ pub(crate) use sqlite::SqliteJournal;
 
 /// Why the journal has no answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the journal cannot be read or written: {0}")]
-pub(crate) struct JournalError(pub(crate) String);
+pub(crate) enum JournalError {
+    /// The process is being stopped.
+    #[error("the journal is closed, the coordinator is being stopped")]
+    Closed,
+    /// The storage fails.
+    #[error("the journal cannot be read or written: {0}")]
+    Failed(String),
+}
 
 /// A record as it is written, names and all.
 #[derive(Debug, Clone)]

@@ -92,7 +92,8 @@ async fn run(args: Args) -> Result<(), Error> {
         directory.register(&registered.name, &registered.address, registered.asks);
     }
     for named in &args.participants {
-        directory.register(&named.name, &named.address, false);
+        let asks = directory.find(&named.name).is_some_and(|registered| registered.asks);
+        directory.register(&named.name, &named.address, asks);
     }
     let (driver, handle) =
         Driver::recover(args.core(), Arc::clone(&journal), Arc::clone(&directory), metrics).await?;

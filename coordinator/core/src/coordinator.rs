@@ -13,7 +13,7 @@ use common::TransactionId;
 
 use crate::{
     Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, FoundBranch, Inquirer,
-    NewBranch, ParticipantId, Record, Refused, Reply, Sequence, Time, View, Waiter,
+    NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, Sequence, Time, View, Waiter,
     keys::{Keys, Parked},
     participants::Participants,
     timers::Timers,
@@ -159,6 +159,11 @@ impl Coordinator {
         let all = self.transactions.iter().rev();
         let from = all.skip_while(move |(id, _)| before.is_some_and(|before| **id >= before));
         from.map(|(_, transaction)| transaction.view(false))
+    }
+
+    /// The transaction in memory that uses a request key.
+    pub fn user_of(&self, key: &RequestKey) -> Option<TransactionId> {
+        self.keys.user(key).map(|(id, _)| id)
     }
 
     /// How many transactions are in memory.

@@ -77,6 +77,11 @@ impl Handle {
         self.ask(|reply| Input::List { before, reply }).await
     }
 
+    /// The transaction in memory that uses a request key.
+    pub(crate) async fn user_of(&self, key: RequestKey) -> Result<Option<TransactionId>, Error> {
+        self.ask(|reply| Input::UserOf { key, reply }).await
+    }
+
     /// How many transactions a participant has unfinished.
     pub(crate) async fn unfinished(&self, participant: ParticipantId) -> Result<usize, Error> {
         self.ask(|reply| Input::Unfinished { participant, reply }).await

@@ -6,6 +6,7 @@ use std::{
 };
 
 use common::{CoordinatorId, Incarnation, TransactionId, fence::Run};
+use common_service::Exit;
 use common_store::{OpenError, Options, ReadError, Store, Urgency, WriteError};
 use coordinator_core::Fingerprint;
 use prost::Message;
@@ -161,8 +162,8 @@ type Forgettable = ([u8; 16], Option<String>);
 
 fn forget(transaction: &Transaction<'_>, rows: &[Forgettable]) -> rusqlite::Result<()> {
     let mut finished = transaction.prepare_cached("DELETE FROM finished WHERE id = ?1")?;
-    let mut keys =
-        transaction.prepare_cached("DELETE FROM request_keys WHERE request_key = ?1 AND id = ?2")?;
+    let mut keys = transaction
+        .prepare_cached("DELETE FROM request_keys WHERE request_key = ?1 AND id = ?2")?;
     for (id, key) in rows {
         finished.execute([id])?;
         if let Some(key) = key {
@@ -174,13 +175,19 @@ fn forget(transaction: &Transaction<'_>, rows: &[Forgettable]) -> rusqlite::Resu
 
 impl From<ReadError> for JournalError {
     fn from(error: ReadError) -> Self {
-        Self(error.to_string())
+        match error {
+            ReadError::Closed => Self::Closed,
+            error => Self::Failed(error.to_string()),
+        }
     }
 }
 
 impl From<WriteError> for JournalError {
     fn from(error: WriteError) -> Self {
-        Self(error.to_string())
+        match error {
+            WriteError::Closed => Self::Closed,
+            error => Self::Failed(error.to_string()),
+        }
     }
 }
 
@@ -311,7 +318,7 @@ impl Journal for SqliteJournal {
         let work = move |transaction: &Transaction<'_>| -> common_store::Completion {
             let forgotten = forget(transaction, &rows);
             Box::new(move |committed: Result<(), WriteError>| {
-                let forgotten = forgotten.map_err(|error| JournalError(error.to_string()));
+                let forgotten = forgotten.map_err(|error| JournalError::Failed(error.to_string()));
                 let _ = answer.send(committed.map_err(JournalError::from).and(forgotten));
             })
         };
@@ -340,5 +347,5 @@ fn stop(cause: &str) {
         "the journal cannot take a record; stopping, as what was decided must not be acted on \
          before it is durable. Free disk space or mend the disk, then start again"
     );
-    std::process::exit(common_service::Exit::Storage as i32);
+    std::process::exit(Exit::Storage as i32);
 }

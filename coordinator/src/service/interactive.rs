@@ -131,10 +131,8 @@ impl Services {
     }
 
     async fn by_key(&self, key: String) -> Result<common::TransactionId, Error> {
-        let in_memory = self.handle.list(None).await?;
-        let has_key = |view: &&coordinator_core::View| view.key.as_deref() == Some(key.as_str());
-        if let Some(view) = in_memory.iter().find(has_key) {
-            return Ok(view.id);
+        if let Some(id) = self.handle.user_of(key.as_str().into()).await? {
+            return Ok(id);
         }
         match self.handle.journal.find_key(&key).await? {
             Some((id, _)) => Ok(id),
