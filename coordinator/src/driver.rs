@@ -19,7 +19,7 @@ use common::TransactionId;
 use common_service::Exit;
 use coordinator_core::{
     Action, Begin, BranchOutcome, Client, Coordinator, Event, Inquirer, Message, ParticipantId,
-    Record, Reply, RequestKey, Sequence, Time, TrailEvent, TrailKind, View, Waiter,
+    Record, Reply, RequestKey, Sequence, Time, TrailKind, View, Waiter,
 };
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -85,6 +85,8 @@ pub(crate) struct Driver {
     /// The newest id when all were told that everything has ended.
     told_at: Option<TransactionId>,
     pending: Pending,
+    /// Decided, and not acknowledged by all.
+    in_doubt: BTreeSet<TransactionId>,
     stalled: BTreeSet<TransactionId>,
     actions: Vec<Action>,
     entries: Vec<Entry>,
@@ -135,6 +137,7 @@ impl Driver {
             links: BTreeMap::new(),
             told_at: None,
             pending: Pending::default(),
+            in_doubt: BTreeSet::new(),
             stalled: BTreeSet::new(),
             actions,
             entries: Vec::new(),
@@ -267,6 +270,8 @@ impl Driver {
             }
         }
         self.metrics.active.set(self.machine.len() as i64);
+        self.metrics.in_doubt.set(self.in_doubt.len() as i64);
+        self.metrics.stalled.set(self.stalled.len() as i64);
     }
 
     fn append(&mut self, sequence: Sequence, record: &Record, forced: bool) {
@@ -331,7 +336,7 @@ impl Driver {
             }
             Action::Happened { id, event, participant, reason, took } => {
                 self.metrics.count(event.kind, reason.as_deref(), took);
-                self.note_stalled(id, &event);
+                self.note_progress(id, event.kind);
                 story::tell(&self.directory, id, &event, participant, reason.as_deref(), took);
                 if self.events.receiver_count() > 0 {
                     let _ = self.events.send(Happened { id, event });
@@ -344,13 +349,20 @@ impl Driver {
         self.links.get(&to).is_some_and(|queue| queue.try_send(outgoing).is_ok())
     }
 
-    fn note_stalled(&mut self, id: TransactionId, event: &TrailEvent) {
-        match event.kind {
-            TrailKind::Stalled => drop(self.stalled.insert(id)),
-            TrailKind::Ended => drop(self.stalled.remove(&id)),
-            _ => return,
+    fn note_progress(&mut self, id: TransactionId, kind: TrailKind) {
+        match kind {
+            TrailKind::DecidedCommit | TrailKind::DecidedAbort | TrailKind::Recovered => {
+                self.in_doubt.insert(id);
+            }
+            TrailKind::Stalled => {
+                self.stalled.insert(id);
+            }
+            TrailKind::Ended => {
+                self.in_doubt.remove(&id);
+                self.stalled.remove(&id);
+            }
+            _ => {}
         }
-        self.metrics.stalled.set(self.stalled.len() as i64);
     }
 
     fn find_key(&self, id: TransactionId, key: RequestKey) {

@@ -60,7 +60,7 @@ impl Metrics {
             active: gauge("dtc_transactions_active", "Transactions in memory")?,
             in_doubt: gauge(
                 "dtc_transactions_in_doubt",
-                "Branches whose rollback could not be delivered, left to ask, since the start",
+                "Decided transactions that some participant has not acknowledged",
             )?,
             stalled: gauge(
                 "dtc_transactions_stalled",
@@ -104,7 +104,6 @@ impl Metrics {
             TrailKind::Ended => self.phase_two.observe(took.as_secs_f64()),
             TrailKind::Retried => self.retries.inc(),
             TrailKind::Unreachable => self.unreachable.inc(),
-            TrailKind::LeftToAsk => self.in_doubt.inc(),
             TrailKind::Heuristic | TrailKind::Hazard => self.heuristic.inc(),
             _ => {}
         }
