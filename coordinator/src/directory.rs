@@ -80,6 +80,13 @@ impl Directory {
         found.address.is_some().then(|| found.clone())
     }
 
+    /// A participant by where it is, whatever its name.
+    pub(crate) fn at(&self, address: &str) -> Option<Participant> {
+        let known = self.read();
+        let mut all = known.by_id.values();
+        all.find(|known| known.address.as_deref() == Some(address)).cloned()
+    }
+
     /// Takes in an address that a client gave; none when there are too many.
     pub(crate) fn add_address(&self, address: &str) -> Option<Participant> {
         let mut known = self.write();

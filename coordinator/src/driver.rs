@@ -164,6 +164,7 @@ impl Driver {
             };
             tokio::select! {
                 biased;
+                _ = tell_ended.tick() => self.tell_ended(),
                 Ok(()) = self.durable.1.changed() => {
                     let up_to = *self.durable.1.borrow_and_update();
                     self.handle(Event::Durable { up_to });
@@ -176,8 +177,11 @@ impl Driver {
                         self.take(input);
                     }
                 }
-                () = timeout => self.handle(Event::Tick),
-                _ = tell_ended.tick() => self.tell_ended(),
+                () = timeout => {}
+            }
+            // Looked at each time: inputs that never cease don't stop the clock.
+            if self.machine.next_timeout().is_some_and(|at| at <= self.clock.now()) {
+                self.handle(Event::Tick);
             }
             self.act();
         }

@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use common::TransactionId;
 use coordinator_core::{BranchOutcome, Event, Message, ParticipantId};
 use proto::dtc::{LinkState, Origin, participant_service_client::ParticipantServiceClient};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
@@ -82,12 +82,19 @@ impl Link {
     pub(crate) async fn run(mut self) {
         let mut failures = 0_u32;
         while !self.queue.is_closed() {
+            let since = Instant::now();
             let lost = match self.connect().await {
                 Ok(()) => {
-                    failures = 0;
-                    self.handle
-                        .events(vec![Event::Disconnected { participant: self.participant }])
-                        .await;
+                    let gone = Event::Disconnected { participant: self.participant };
+                    self.handle.events(vec![gone]).await;
+                    // One that is accepted and lost again and again must not be
+                    // tried without a pause.
+                    if since.elapsed() > BACKOFF_CAP {
+                        failures = 0;
+                    } else {
+                        failures = failures.saturating_add(1);
+                        tokio::time::sleep(wait(failures)).await;
+                    }
                     continue;
                 }
                 Err(lost) => lost,

@@ -98,7 +98,7 @@ impl Links {
             return Err(self.unknown(field, name));
         }
         let address = config::parse_address(name).map_err(|error| Error::invalid(field, error))?;
-        if let Some(known) = self.handle.directory.find(&address) {
+        if let Some(known) = self.handle.directory.at(&address) {
             self.ensure(&known).await?;
             return Ok(known.id);
         }

@@ -97,7 +97,13 @@ async fn run(args: Args) -> Result<(), Error> {
     }
     let (driver, handle) =
         Driver::recover(args.core(), Arc::clone(&journal), Arc::clone(&directory), metrics).await?;
-    tokio::spawn(driver.run());
+    let driving = tokio::spawn(driver.run());
+    tokio::spawn(async move {
+        if driving.await.is_err_and(|error| error.is_panic()) {
+            tracing::error!("the driver panicked, which is a bug; stopping");
+            std::process::exit(Exit::Software as i32);
+        }
+    });
     let links = Links::new(handle.clone(), args.advertise.clone(), args.max_queue as usize);
     for participant in directory.all() {
         links.ensure(&participant).await?;

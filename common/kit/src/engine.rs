@@ -50,7 +50,7 @@ pub(crate) struct Engine<R> {
     /// Branches that the one who was asked doesn't know.
     not_mine: Mutex<HashSet<BranchId>>,
     /// What coordinators told about the end of their transactions, until kept.
-    ended: Mutex<HashMap<CoordinatorId, Ended>>,
+    ended: Mutex<HashMap<CoordinatorId, (Ended, i64)>>,
 }
 
 /// The answers to a batch.
@@ -299,10 +299,11 @@ impl<R: ResourceManager> Engine<R> {
     /// What a coordinator told about the end of its transactions.
     pub(crate) fn note_ended(&self, coordinator: CoordinatorId, ended: Ended) {
         let mut noted = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        noted.insert(coordinator, ended);
+        noted.insert(coordinator, (ended, now()));
     }
 
-    pub(crate) fn take_ended(&self) -> HashMap<CoordinatorId, Ended> {
+    /// What was told since the last time, and when.
+    pub(crate) fn take_ended(&self) -> HashMap<CoordinatorId, (Ended, i64)> {
         std::mem::take(&mut self.ended.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -63,7 +63,7 @@ async fn serve<R: ResourceManager>(
     let admitted = engine.perform(Arc::clone(&origin), Batch::default()).await;
     admitted.map_err(|refused| Status::from(&refused))?;
     tracing::info!(%coordinator, epoch = origin.run.epoch, "linked");
-    let (_place, replaced) = engine.links.open(coordinator, responses.clone());
+    let (_place, replaced) = engine.links.open(coordinator, origin.run, responses.clone());
 
     let hello = LinkHello { journal_id: engine.store.identity().id.to_vec().into() };
     send(responses, LinkResponse { hello: Some(hello), ..LinkResponse::default() }).await?;
@@ -71,7 +71,7 @@ async fn serve<R: ResourceManager>(
     let reading = async {
         tokio::select! {
             result = read(engine, &origin, first, requests, answered) => result,
-            _ = replaced => Err(Status::aborted("another link of this coordinator took its place")),
+            _ = replaced => Err(Status::aborted("a newer run of this coordinator has a link")),
         }
     };
     try_join3(reading, write(answers, responses), ask_all(engine, &origin, responses)).await?;

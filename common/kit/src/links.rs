@@ -1,4 +1,5 @@
-//! The links that are open now: one a coordinator.
+//! The links that are open now. A coordinator may have several in one run, where
+//! it knows this participant by several names; a newer run ends those of older.
 
 use std::{
     collections::HashMap,
@@ -9,7 +10,7 @@ use std::{
     },
 };
 
-use common::CoordinatorId;
+use common::{CoordinatorId, fence::Run};
 use proto::dtc::LinkResponse;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
@@ -19,15 +20,16 @@ pub(crate) type Responses = mpsc::Sender<Result<LinkResponse, Status>>;
 
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Links {
-    open: Arc<Mutex<HashMap<CoordinatorId, Link>>>,
+    open: Arc<Mutex<HashMap<CoordinatorId, Vec<Link>>>>,
     count: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
 struct Link {
     number: u64,
+    run: Run,
     responses: Responses,
-    /// Dropped when another link takes its place.
+    /// Dropped when a newer run opens a link.
     _replaced: oneshot::Sender<Infallible>,
 }
 
@@ -40,29 +42,36 @@ pub(crate) struct Place {
 }
 
 impl Links {
-    /// Takes the coordinator's place; the link that had it learns so.
+    /// Takes a place; links of other runs of the coordinator learn that they
+    /// are replaced.
     pub(crate) fn open(
         &self,
         coordinator: CoordinatorId,
+        run: Run,
         responses: Responses,
     ) -> (Place, oneshot::Receiver<Infallible>) {
         let (replaced, is_replaced) = oneshot::channel();
         let number = self.count.fetch_add(1, Relaxed);
-        let link = Link { number, responses, _replaced: replaced };
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(coordinator, link);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = open.entry(coordinator).or_default();
+        links.retain(|link| link.run == run);
+        links.push(Link { number, run, responses, _replaced: replaced });
         (Place { links: self.clone(), coordinator, number }, is_replaced)
     }
 
+    /// The newest link of a coordinator.
     pub(crate) fn get(&self, coordinator: &CoordinatorId) -> Option<Responses> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.get(coordinator).map(|link| link.responses.clone())
+        open.get(coordinator)?.last().map(|link| link.responses.clone())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.links.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.get(&self.coordinator).is_some_and(|link| link.number == self.number) {
+        let Some(links) = open.get_mut(&self.coordinator) else { return };
+        links.retain(|link| link.number != self.number);
+        if links.is_empty() {
             open.remove(&self.coordinator);
         }
     }

@@ -3,7 +3,9 @@
 //! is too large.
 //!
 //! Invariants:
-//! - No branch goes whose coordinator has not told the end of its transaction.
+//! - No branch goes whose coordinator has not told the end of its transaction,
+//!   and none that was decided after that was told: a transaction may get its
+//!   first branch here long after it was begun.
 //! - A removal is small and rides along with other work.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -35,8 +37,8 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
             () = tokio::time::sleep(TICK) => {}
         }
         let retention = engine.limits.retention.as_millis().try_into().unwrap_or(i64::MAX);
-        for (coordinator, ended) in engine.take_ended() {
-            keep(&engine, coordinator, ended, retention);
+        for (coordinator, (ended, told_at)) in engine.take_ended() {
+            keep(&engine, coordinator, ended, told_at, retention);
         }
         if Instant::now() < next_sweep {
             continue;
@@ -52,11 +54,12 @@ fn keep<R: ResourceManager>(
     engine: &Engine<R>,
     coordinator: CoordinatorId,
     ended: Ended,
+    told_at: i64,
     retention: i64,
 ) {
     let work: Work = Box::new(move |transaction| {
         let kept = in_savepoint(transaction, |connection| {
-            keep_mark(connection, &coordinator, &ended, engine::now(), retention)
+            keep_mark(connection, &coordinator, &ended, told_at, retention)
         });
         if let Err(error) = kept {
             tracing::warn!(%coordinator, %error, "what has ended could not be noted");
@@ -108,21 +111,29 @@ fn keep_mark(
         .map(drop)
 }
 
+/// What a coordinator had told, and when.
+struct Mark {
+    before: TransactionId,
+    except: HashSet<TransactionId>,
+    told_at: i64,
+}
+
 /// What a coordinator had told by `told_by`.
 fn mark(
     connection: &Connection,
     coordinator: &CoordinatorId,
     told_by: i64,
-) -> rusqlite::Result<Option<(TransactionId, HashSet<TransactionId>)>> {
+) -> rusqlite::Result<Option<Mark>> {
     connection
         .prepare_cached(
-            "SELECT ended_before, ended_except FROM ended
+            "SELECT ended_before, ended_except, told_at FROM ended
              WHERE coordinator_id = ?1 AND told_at <= ?2 ORDER BY told_at DESC LIMIT 1",
         )?
         .query_row(params![coordinator.as_bytes(), told_by], |row| {
             let except: Vec<u8> = row.get(1)?;
             let except = except.chunks_exact(16).filter_map(TransactionId::from_slice).collect();
-            Ok((TransactionId::from_bytes(row.get(0)?), except))
+            let before = TransactionId::from_bytes(row.get(0)?);
+            Ok(Mark { before, except, told_at: row.get(2)? })
         })
         .optional()
 }
@@ -152,7 +163,8 @@ async fn remove<R: ResourceManager>(
     while_too_large: bool,
 ) -> Result<(), ReadError> {
     let told = engine.store.read(move |connection| mark(connection, &coordinator, until)).await?;
-    let Some((before, except)) = told else { return Ok(()) };
+    let Some(Mark { before, except, told_at }) = told else { return Ok(()) };
+    let until = until.min(told_at);
     let mut after = None;
     loop {
         let read = move |connection: &Connection| {

@@ -163,7 +163,8 @@ impl Coordinator {
 
     /// The transaction in memory that uses a request key.
     pub fn user_of(&self, key: &RequestKey) -> Option<TransactionId> {
-        self.keys.user(key).map(|(id, _)| id)
+        let user = self.keys.user(key).map(|(id, _)| id);
+        user.filter(|id| self.transactions.contains_key(id))
     }
 
     /// How many transactions are in memory.

@@ -270,6 +270,11 @@ impl Transaction {
         }
     }
 
+    /// Whether it is decided and that may not be told yet.
+    fn is_untold(&self) -> bool {
+        matches!(self.state, State::Deciding | State::Aborting | State::Ended) && !self.is_told()
+    }
+
     /// Puts an event on the trail and tells the shell.
     fn note(&mut self, context: &mut Context, kind: TrailKind, branch: Option<usize>) {
         let (participant, refusal, attempt) = match branch.map(|number| &self.branches[number]) {
@@ -297,7 +302,7 @@ impl Transaction {
         };
         let took = since.map_or(Duration::ZERO, |since| context.now.since(since));
         let happened = Action::Happened { id: self.id, event, participant, reason, took };
-        if show::tells_of_a_decision(kind) && !self.is_told() {
+        if show::tells_of_a_decision(kind) && self.is_untold() {
             self.untold.push(happened);
         } else {
             context.actions.push(happened);

@@ -7,7 +7,7 @@ use proto::dtc::{self, LinkCommit, LinkOutcome, LinkPrepare, LinkRequest, LinkRo
 
 use super::Outgoing;
 
-/// Above this a batch is closed: receivers refuse messages of over 4 MiB.
+/// No batch of several messages is larger: receivers refuse messages of over 4 MiB.
 const MAX_BYTES: usize = 1 << 20;
 
 /// A payload or an output, as it was encoded when it came.
@@ -21,11 +21,13 @@ pub(super) fn batches(messages: impl Iterator<Item = Outgoing>) -> Vec<LinkReque
     let mut batch = LinkRequest::default();
     let mut bytes = 0;
     for message in messages {
-        bytes += add(&mut batch, message);
-        if bytes > MAX_BYTES {
+        let size = size(&message);
+        if bytes > 0 && bytes + size > MAX_BYTES {
             batches.push(std::mem::take(&mut batch));
             bytes = 0;
         }
+        bytes += size;
+        add(&mut batch, message);
     }
     if bytes > 0 {
         batches.push(batch);
@@ -33,32 +35,40 @@ pub(super) fn batches(messages: impl Iterator<Item = Outgoing>) -> Vec<LinkReque
     batches
 }
 
-/// Adds a message; returns about how many bytes it takes.
-fn add(batch: &mut LinkRequest, outgoing: Outgoing) -> usize {
-    const FIXED: usize = 32;
+/// About how many bytes a message takes, and no less.
+fn size(outgoing: &Outgoing) -> usize {
+    const FIXED: usize = 64;
+    let opaque = match outgoing {
+        Outgoing::Message { message: Message::Prepare { payload, .. }, .. } => Some(payload),
+        Outgoing::Message { message: Message::Commit { output, .. }, .. }
+        | Outgoing::Message { message: Message::Rollback { output, .. }, .. } => output.as_ref(),
+        Outgoing::Outcome { outcome: BranchOutcome::Committed { output, .. }, .. } => {
+            output.as_ref()
+        }
+        Outgoing::Outcome { .. } => None,
+        Outgoing::Ended { except, .. } => return FIXED * (1 + except.len()),
+    };
+    FIXED + opaque.map_or(0, |opaque| opaque.len())
+}
+
+fn add(batch: &mut LinkRequest, outgoing: Outgoing) {
     match outgoing {
         Outgoing::Message { id, branch, message, .. } => {
             let transaction_id = Bytes::copy_from_slice(id.as_bytes());
             match message {
                 Message::Prepare { payload: it, one_phase } => {
                     let payload = payload(&it);
-                    let prepare = LinkPrepare { transaction_id, branch, payload, one_phase };
-                    batch.prepares.push(prepare);
-                    FIXED + it.len()
+                    batch.prepares.push(LinkPrepare { transaction_id, branch, payload, one_phase });
                 }
                 Message::Commit { number: decision_number, output } => {
-                    let size = FIXED + output.as_ref().map_or(0, |output| output.len());
                     let output = output.as_ref().and_then(payload);
                     let commit = LinkCommit { transaction_id, branch, decision_number, output };
                     batch.commits.push(commit);
-                    size
                 }
                 Message::Rollback { number: decision_number, output } => {
-                    let size = FIXED + output.as_ref().map_or(0, |output| output.len());
                     let output = output.as_ref().and_then(payload);
                     let rollback = LinkRollback { transaction_id, branch, decision_number, output };
                     batch.rollbacks.push(rollback);
-                    size
                 }
             }
         }
@@ -67,15 +77,12 @@ fn add(batch: &mut LinkRequest, outgoing: Outgoing) -> usize {
             let transaction_id = Bytes::copy_from_slice(id.as_bytes());
             let outcome = outcome.into();
             let answer = LinkOutcome { transaction_id, branch, outcome, decision_number, output };
-            let size = answer.encoded_len() + FIXED;
             batch.outcomes.push(answer);
-            size
         }
         Outgoing::Ended { before, except } => {
             batch.ended_before = Bytes::copy_from_slice(before.as_bytes());
             batch.ended_except =
                 except.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect();
-            FIXED * (1 + batch.ended_except.len())
         }
     }
 }
@@ -111,8 +118,9 @@ mod tests {
 
     #[test]
     fn no_batch_grows_over_what_a_receiver_takes() {
-        let batches = batches((0..20).map(|_| prepare(900 << 10)));
-        assert_eq!(batches.iter().map(|batch| batch.prepares.len()).sum::<usize>(), 20);
+        let messages = (0..20).flat_map(|_| [prepare(900 << 10), prepare(3 << 20)]);
+        let batches = batches(messages);
+        assert_eq!(batches.iter().map(|batch| batch.prepares.len()).sum::<usize>(), 40);
         assert!(batches.iter().all(|batch| batch.encoded_len() < 4 << 20));
     }
 

@@ -39,11 +39,10 @@ pub(super) async fn run(link: &mut Link, client: ParticipantServiceClient<Channe
     let room = Arc::new(Semaphore::new(CALLS));
     let mut calls = JoinSet::new();
     loop {
+        // Room first: what was taken from the queue may not be lost again.
         let next = async {
-            let outgoing = link.queue.recv().await?;
-            // The semaphore is never closed.
             let permit = Arc::clone(&room).acquire_owned().await.ok()?;
-            Some((outgoing, permit))
+            Some((link.queue.recv().await?, permit))
         };
         tokio::select! {
             biased;
@@ -84,8 +83,12 @@ impl Caller {
             Ok(event) => event,
             Err(status) => {
                 stop_if_fenced(&self.name, &status, &self.handle);
-                let event = Event::Unreachable { participant, id, branch };
-                self.handle.events(vec![event]).await;
+                // What took too long the machine has timed itself, and may have
+                // sent again.
+                if !matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) {
+                    let event = Event::Unreachable { participant, id, branch };
+                    self.handle.events(vec![event]).await;
+                }
                 // A connection that is gone says Unavailable; what merely took
                 // too long says nothing about the others.
                 return (status.code() == Code::Unavailable).then_some(Lost::Status(status));

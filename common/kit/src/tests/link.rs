@@ -215,11 +215,16 @@ async fn the_link_of_a_replaced_run_ends() {
     assert_eq!(status.code(), Code::FailedPrecondition);
 
     let newer = dtc::Origin { epoch: 7, ..origin() };
-    let (mut replaced, _) = Peer::greet(&address, newer.clone()).await;
-    replaced.receive().await.expect("the question about branch 1");
-    let (_newer, _) = Peer::greet(&address, newer).await;
-    let status = replaced.receive().await.unwrap_err();
-    assert_eq!(status.code(), Code::Aborted);
+    let (mut first, _) = Peer::greet(&address, newer.clone()).await;
+    first.receive().await.expect("the question about branch 1");
+    // Another name for this participant at the same coordinator: both stay.
+    let (mut second, _) = Peer::greet(&address, newer).await;
+    second.receive().await.expect("the question about branch 1");
+    let newest = dtc::Origin { epoch: 8, ..origin() };
+    let (_newest, _) = Peer::greet(&address, newest).await;
+    for mut replaced in [first, second] {
+        assert_eq!(replaced.receive().await.unwrap_err().code(), Code::Aborted);
+    }
     bench.close().await;
 }
 

@@ -59,7 +59,7 @@ impl Transaction {
             (BranchState::RollingBack, Acknowledgement::RolledBack) if branch.asks => {
                 (BranchState::LeftToAsk, TrailKind::LeftToAsk)
             }
-            (BranchState::RollingBack, Acknowledgement::Committed) => {
+            (BranchState::RollingBack | BranchState::LeftToAsk, Acknowledgement::Committed) => {
                 (BranchState::Heuristic, TrailKind::Heuristic)
             }
             (BranchState::Committing | BranchState::RollingBack, _) => {
@@ -80,11 +80,13 @@ impl Transaction {
             Acknowledgement::Committed => self.decided_by_participant(context),
             Acknowledgement::RolledBack => {
                 self.branches[index].finish(BranchState::RolledBack);
-                let participant = Some(self.branches[index].participant);
-                let message = "the participant did not commit it in one phase by the deadline";
-                let reason =
-                    Reason { code: "PREPARE_TIMEOUT".into(), message: message.into(), participant };
-                self.abort(Arc::new(reason), context);
+                let branch = &self.branches[index];
+                let reason = branch.refusal.clone().unwrap_or_else(|| {
+                    let message = "the participant did not commit it in one phase by the deadline";
+                    let (code, message) = ("PREPARE_TIMEOUT".into(), message.into());
+                    Arc::new(Reason { code, message, participant: Some(branch.participant) })
+                });
+                self.abort(reason, context);
             }
             Acknowledgement::Unknown | Acknowledgement::Failed(_) => {
                 self.retry_later(index, context);

@@ -83,9 +83,10 @@ impl Transaction {
             }
             return;
         }
-        let promised = matches!(vote, Vote::Commit { committed: false, .. });
-        if self.state == State::Settling && promised {
-            // The rollback that asks is on its way: a mere promise came too late.
+        let settles = matches!(vote, Vote::ReadOnly | Vote::Commit { committed: true, .. });
+        if self.state == State::Settling && !settles {
+            // The rollback that asks is on its way, and its answer counts: a
+            // promise came too late, a refusal may be of one attempt among several.
             return;
         }
         branch.journal = Some(journal);
@@ -104,8 +105,16 @@ impl Transaction {
             }
             Vote::Abort(reason) => {
                 branch.refusal = Some(reason.clone());
-                branch.finish(BranchState::Refused);
+                // Another attempt may be under way, and not every refusal leaves
+                // a tombstone that would stop it: then a rollback is owed.
+                let only_attempt = branch.attempts <= 1;
+                if only_attempt {
+                    branch.finish(BranchState::Refused);
+                }
                 self.note(context, TrailKind::VotedAbort, Some(index));
+                if self.one_phase && !only_attempt {
+                    return self.become_settling(context);
+                }
                 return self.abort(reason, context);
             }
         }

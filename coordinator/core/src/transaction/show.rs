@@ -35,7 +35,7 @@ impl Transaction {
             true => Outcome::of(self.commit, branches.iter().map(|branch| branch.state)),
             false => Outcome::Pending,
         };
-        let hidden = |kind| !decided && tells_of_a_decision(kind);
+        let hidden = |kind| self.is_untold() && tells_of_a_decision(kind);
         let trail = match with_trail {
             true => self.trail.iter().filter(|event| !hidden(event.kind)).copied().collect(),
             false => Vec::new(),
