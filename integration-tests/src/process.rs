@@ -232,8 +232,8 @@ impl Process {
         Ok(power::lose(&self.database())?)
     }
 
-    /// Makes its storage fail from now on: `sync-error` or `write-full` (see
-    /// [`vfs`]); none lets it work again.
+    /// Makes its storage fail from now on: `sync-error`, `sync-hang` or
+    /// `write-full` (see [`vfs`]); none lets it work again.
     ///
     /// # Errors
     ///

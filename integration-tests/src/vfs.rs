@@ -14,6 +14,7 @@
 //! | its text | what fails |
 //! |---|---|
 //! | `sync-error` | writes reach the file, but each sync of the WAL reports an I/O error |
+//! | `sync-hang` | nothing, but no sync of the WAL ends |
 //! | `write-full` | each write to the WAL reports a full disk |
 
 #![allow(unsafe_code)]

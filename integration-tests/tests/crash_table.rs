@@ -50,6 +50,7 @@ rows! {
     coordinator_before_any_prepare_left: Coordinator at "coordinator-before-prepare";
     coordinator_after_some_prepares_before_the_decision_is_durable:
         Coordinator at "coordinator-before-decision-durable";
+    coordinator_after_some_prepares_but_not_all: Coordinator at "nowhere";
     coordinator_after_some_prepares_with_a_participant_that_cannot_ask:
         Coordinator at "coordinator-before-decision-durable";
     coordinator_decision_durable_nobody_told: Coordinator at "coordinator-decision-durable";
@@ -157,6 +158,33 @@ async fn coordinator_after_some_prepares_before_the_decision_is_durable(
     scene.check_sold(1).await
 }
 
+async fn coordinator_after_some_prepares_but_not_all(
+    scene: &mut Scene,
+    loss: Loss,
+) -> anyhow::Result<()> {
+    scene.cluster.order.kill();
+    let placing = place(scene, patient(&Scene::purchase("a"), 25));
+    for role in [Inventory, Payment] {
+        eventually("two have promised", async || {
+            ensure!(scene.branches(role)? == (1, 0, 0), "{role:?} has not");
+            Ok(())
+        })
+        .await?;
+    }
+    scene.cluster.coordinator.kill();
+    if loss == Loss::Power {
+        scene.cluster.coordinator.lose_power()?;
+    }
+    ensure!(placing.await?.is_err(), "a dead coordinator answered");
+    scene.cluster.start_all().await?;
+    scene.check_sold(0).await?;
+    for role in [Inventory, Payment] {
+        ensure!(scene.branches(role)? == (0, 0, 1), "{role:?} has not rolled back");
+    }
+    ensure!(scene.branches(Order)? == (0, 0, 0), "order was told something");
+    Ok(())
+}
+
 async fn coordinator_after_some_prepares_with_a_participant_that_cannot_ask(
     scene: &mut Scene,
     loss: Loss,
@@ -251,33 +279,29 @@ async fn participant_before_its_prepared_record_is_durable(
     scene.check_sold(0).await
 }
 
-/// Starts payment while the coordinator stands still, so that nobody but its
-/// own journal can tell it anything, and looks what it holds.
-async fn payment_alone_still_holds_the_money(scene: &mut Scene) -> anyhow::Result<()> {
+/// Starts payment while the coordinator stands still, so that nobody but its own
+/// journal can tell it anything: it holds the money, and asks.
+async fn payment_holds_the_money_and_asks(scene: &mut Scene) -> anyhow::Result<()> {
     ensure!(scene.branches(Payment)? == (1, 0, 0), "the promise is not durable");
     scene.cluster.coordinator.pause()?;
     scene.cluster.payment.start().await?;
+    eventually("payment asks", async || {
+        ensure!(scene.cluster.payment.log().contains("in doubt, asking"), "it has not asked");
+        Ok(())
+    })
+    .await?;
     let held = scene.shop.account("ada").await?.held_minor;
     scene.cluster.coordinator.resume()?;
     ensure!(held == Scene::PRICE, "{held} is held");
     Ok(())
 }
 
-async fn payment_asks(scene: &Scene) -> anyhow::Result<()> {
-    eventually("payment asks", async || {
-        ensure!(scene.cluster.payment.log().contains("in doubt, asking"), "it has not asked");
-        Ok(())
-    })
-    .await
-}
-
 async fn participant_prepared_vote_not_sent(scene: &mut Scene, loss: Loss) -> anyhow::Result<()> {
     let placing = place(scene, patient(&Scene::purchase("a"), 25));
     dies(scene, Payment, loss).await?;
-    payment_alone_still_holds_the_money(scene).await?;
+    payment_holds_the_money_and_asks(scene).await?;
     let answer = placing.await??;
     ensure!(answer.committed, "{answer:?}");
-    payment_asks(scene).await?;
     scene.check_sold(1).await
 }
 
@@ -289,8 +313,7 @@ async fn participant_prepared_vote_not_sent_and_aborted_meanwhile(
     dies(scene, Payment, loss).await?;
     let answer = placing.await??;
     ensure!(!answer.committed, "{answer:?}");
-    payment_alone_still_holds_the_money(scene).await?;
-    payment_asks(scene).await?;
+    payment_holds_the_money_and_asks(scene).await?;
     scene.check_sold(0).await
 }
 
@@ -301,7 +324,7 @@ async fn participant_decision_received_not_applied(
     let placing = place(scene, keyed());
     dies(scene, Payment, loss).await?;
     ensure!(scene.count(Coordinator, DECIDED)? == 1, "the decision is not durable");
-    payment_alone_still_holds_the_money(scene).await?;
+    payment_holds_the_money_and_asks(scene).await?;
     let answer = placing.await??;
     ensure!(answer.committed, "{answer:?}");
     all_have(scene, (0, 1, 0))?;

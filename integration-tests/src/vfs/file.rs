@@ -161,6 +161,9 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
     // SAFETY: the arguments are passed on as they came.
     unsafe {
         let shadow = shadow(file);
+        while shadow.fault().as_deref() == Some("sync-hang") {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         if shadow.fault().as_deref() == Some("sync-error") {
             return ffi::SQLITE_IOERR_FSYNC;
         }

@@ -21,6 +21,15 @@ async fn the_answer_comes_at_the_decision_or_at_completion() {
     assert_eq!(transaction.outcome(), Outcome::Committed);
     assert!(transaction.trail.is_empty(), "only Get and Watch show it");
 
+    let told = eventually("the other is told", async || {
+        let told = coordinator.transaction(&transaction.id).await?;
+        anyhow::ensure!(told.branches[1].state() == BranchState::Committed, "{told:?}");
+        Ok(told)
+    })
+    .await
+    .unwrap();
+    assert_eq!(told.branches[0].state(), BranchState::Committing, "neither waits for the other");
+
     let completion = tokio::spawn({
         let client = coordinator.transactions.clone();
         let request = request_at(&[&slow, &quick]);

@@ -88,7 +88,9 @@ async fn every_call_in_a_wrong_state_is_refused_and_a_repeated_one_answered() {
     let client = Client(&coordinator);
     let (one, two) = (linked().await, linked().await);
 
-    // Without a branch there is nothing to commit, nor to refuse.
+    // Without a branch there is nobody to refuse.
+    let empty = client.begin(&[]).await;
+    assert!(client.commit(&empty).await.unwrap());
     let empty = client.begin(&[]).await;
     assert_eq!(client.rollback(&empty).await.unwrap().outcome(), Outcome::Aborted);
 

@@ -39,7 +39,7 @@ async fn the_same_key_with_the_same_body_gets_the_first_outcome_and_with_another
         ..request.clone()
     };
     let other_answer = crate::at_decision(request.clone());
-    for round in ["at once", "after a restart"] {
+    for round in ["at once", "after a kill", "after a clean stop"] {
         for same in [request.clone(), other_answer.clone()] {
             let again = shop.execute(same).await.unwrap();
             assert!(again.committed, "{round}: {again:?}");
@@ -52,6 +52,10 @@ async fn the_same_key_with_the_same_body_gets_the_first_outcome_and_with_another
             let status = shop.execute(other.clone()).await.unwrap_err();
             assert_eq!(status.code(), Code::AlreadyExists, "{round}: {status}");
             assert!(status.message().contains("'k'"), "{round}: {status}");
+        }
+        if round == "after a kill" {
+            // All is written, so that the key is known from the journal alone.
+            assert!(cluster.coordinator.stop().await.unwrap().success());
         }
         cluster.coordinator.restart().await.unwrap();
     }

@@ -3,10 +3,15 @@
 use std::{fs, net::SocketAddr, path::Path};
 
 use anyhow::ensure;
-use integration_tests::{Cluster, Loss, Process, Role, Scene, Shop, Start, channel, vfs};
-use proto::dtc::{
-    BranchState, Outcome, TransactionState, transaction_service_client::TransactionServiceClient,
+use integration_tests::{
+    Cluster, FakeParticipant, Loss, Process, Reply, Role, Scene, Shop, Start, channel, typed, vfs,
 };
+use proto::dtc::{
+    BeginRequest, Branch, BranchState, EnlistRequest, Outcome, PrepareTransactionRequest,
+    TransactionState, transaction_service_client::TransactionServiceClient,
+};
+use proto::shop::ReserveStock;
+use uuid::Uuid;
 
 use crate::PARTICIPANTS;
 
@@ -29,8 +34,42 @@ async fn a_participant_that_lost_its_journal_makes_the_outcome_a_hazard() {
     assert_eq!(states, [BranchState::Committed, BranchState::Hazard, BranchState::Committed]);
 
     scene.cluster.coordinator.restart().await.unwrap();
-    let kept = scene.shop.transaction(&id).await.unwrap();
+    let kept = scene.comes_to(&id, TransactionState::Committed).await.unwrap();
     assert_eq!(kept.outcome(), Outcome::HeuristicHazard, "{kept:?}");
+}
+
+/// What comes of a transaction whose participant is not what it was when it voted.
+async fn outcome_after(change: impl FnOnce(&FakeParticipant)) -> Outcome {
+    let scene = Scene::start().await.unwrap();
+    let courier = FakeParticipant::start(false).await.unwrap();
+    let mut client = scene.shop.transactions.clone();
+    let begun = client.begin(BeginRequest::default()).await.unwrap().into_inner();
+    let payload = Some(typed(&ReserveStock::default()));
+    let branch = Branch { participant: courier.uri(), payload };
+    for branch in [branch.clone(), branch] {
+        let (transaction_id, branch) = (begun.transaction_id.clone(), Some(branch));
+        client.enlist(EnlistRequest { transaction_id, branch }).await.unwrap();
+    }
+    let transaction_id = begun.transaction_id.clone();
+    let request = PrepareTransactionRequest { transaction_id, wait: None };
+    assert!(client.prepare(request).await.unwrap().into_inner().prepared);
+    change(&courier);
+    assert!(scene.commit(&begun.transaction_id).await.unwrap().committed);
+    let state = TransactionState::Committed;
+    scene.comes_to(&begun.transaction_id, state).await.unwrap().outcome()
+}
+
+#[tokio::test]
+async fn only_the_journal_that_voted_may_acknowledge() {
+    let other = |courier: &FakeParticipant| courier.set_journal_id(Uuid::from_u128(7));
+    assert_eq!(outcome_after(other).await, Outcome::HeuristicHazard);
+    assert_eq!(outcome_after(|_| ()).await, Outcome::Committed);
+}
+
+#[tokio::test]
+async fn a_branch_that_its_participant_does_not_know_is_a_hazard() {
+    let forgetful = |courier: &FakeParticipant| courier.set_script(|_| Reply::Unknown);
+    assert_eq!(outcome_after(forgetful).await, Outcome::HeuristicHazard);
 }
 
 /// Another process for a role, with files in `folder`.
@@ -62,6 +101,19 @@ async fn a_second_process_on_a_journal_is_refused_and_the_first_goes_on() {
     }
     assert!(scene.shop.place(&Scene::purchase("a")).await.unwrap().committed);
     scene.check_sold(1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_whose_journal_was_taken_over_writes_nothing_more() {
+    let mut scene = Scene::start().await.unwrap();
+    fs::remove_file(scene.cluster.folder().join("inventory.db.lock")).unwrap();
+    let folder = scene.cluster.folder().to_owned();
+    let mut second = another(&mut scene.cluster, Role::Inventory, "second", &folder);
+    second.start().await.unwrap();
+    scene.shop.stock_up("kettle", 1).await.unwrap_err();
+    scene.exits(Role::Inventory, FENCED).await.unwrap();
+    let log = scene.cluster.inventory.log();
+    assert!(log.contains("another process has taken it over"), "{log}");
 }
 
 /// A copy of the coordinator's data folder, as a person makes one.

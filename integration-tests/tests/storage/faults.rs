@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use integration_tests::{
-    Loss,
+    Loss, Purchase,
     Role::{Coordinator, Inventory, Order, Payment},
     Scene, Start, eventually,
 };
@@ -13,6 +13,8 @@ use proto::dtc::{ExecuteRequest, TransactionOptions, TransactionState};
 
 const DECIDED: &str = "SELECT count(*) FROM unfinished WHERE decision IS NOT NULL";
 const FAILED: i32 = 74;
+/// Long enough for an answer that should not come.
+const A_MOMENT: Duration = Duration::from_millis(300);
 
 macro_rules! faults {
     ($($name:ident)*) => {$(
@@ -101,6 +103,50 @@ async fn of_the_coordinators_decision(fault: &str, loss: Loss) -> anyhow::Result
     scene.check_sold(2).await
 }
 
+/// The client is told nothing while the sync hangs, and nothing was done if the
+/// power goes then.
+async fn nothing_is_told_while_a_sync_hangs(purchase: Purchase) {
+    let mut scene = Scene::start().await.unwrap();
+    write_something(&mut scene).await.unwrap();
+    scene.cluster.coordinator.set_fault(Some("sync-hang")).unwrap();
+    let request_key = "key-a".into();
+    let request = ExecuteRequest { request_key, ..purchase.request_at_decision() };
+    let shop = scene.shop.clone();
+    let mut placing = tokio::spawn(async move { shop.execute(request).await });
+    eventually("votes make a decision", async || {
+        let refused = scene.cluster.coordinator.log().contains("voted to abort");
+        for role in [Inventory, Payment, Order] {
+            ensure!(refused || scene.branches(role)?.0 == 1, "{role:?} has not voted");
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let answer = tokio::time::timeout(A_MOMENT, &mut placing).await;
+    assert!(answer.is_err(), "its client was answered {answer:?}");
+    for role in [Inventory, Payment, Order] {
+        assert_eq!(scene.branches(role).unwrap().1, 1, "{role:?} has committed");
+    }
+    scene.cluster.coordinator.lose_power().unwrap();
+    scene.cluster.coordinator.set_fault(None).unwrap();
+    scene.cluster.coordinator.start().await.unwrap();
+    assert!(placing.await.unwrap().is_err());
+    scene.check_sold(1).await.unwrap();
+}
+
+/// Were its client told of an abort that is not durable, the same request could
+/// commit later.
+#[tokio::test]
+async fn an_abort_with_a_request_key_is_told_when_it_is_durable() {
+    let too_many = Purchase::new("a", "ada", "teapot", Scene::STOCK, Scene::PRICE);
+    nothing_is_told_while_a_sync_hangs(too_many).await;
+}
+
+#[tokio::test]
+async fn a_commit_is_told_when_it_is_durable() {
+    nothing_is_told_while_a_sync_hangs(Scene::purchase("a")).await;
+}
+
 #[tokio::test]
 async fn a_decision_that_recovery_finds_unsynced_is_synced_before_anyone_is_told() {
     let mut scene = Scene::start().await.unwrap();
@@ -110,7 +156,7 @@ async fn a_decision_that_recovery_finds_unsynced_is_synced_before_anyone_is_told
     stops(&mut scene, Coordinator, Loss::Process).await.unwrap();
 
     let told = Start::new().crash_at("coordinator-first-acknowledged");
-    scene.cluster.coordinator.start_with(told).await.unwrap();
+    scene.cluster.coordinator.spawn(told).unwrap();
     scene.killed_itself(Coordinator).await.unwrap();
     scene.cluster.coordinator.lose_power().unwrap();
     assert_eq!(scene.count(Coordinator, DECIDED).unwrap(), 1);

@@ -1,6 +1,10 @@
 //! One branch, one phase.
 
-use coordinator_core::{Acknowledgement, BranchState, Outcome, TransactionState};
+use std::sync::Arc;
+
+use coordinator_core::{
+    Acknowledgement, BranchState, Message, Outcome, Reason, TrailKind, TransactionState, Vote,
+};
 
 use crate::{
     participant::{NO, READ_ONLY},
@@ -143,6 +147,35 @@ fn a_mere_promise_of_one_that_cannot_ask_is_taken_back_after_a_restart() {
     assert!(world.is_rolled_back_at(P1, run.id));
 }
 
+/// A refusal that its participant did not record, as by one whose disk is full.
+fn unrecorded_refusal() -> Vote {
+    let reason = Reason { code: "DISK_FULL".into(), message: String::new(), participant: None };
+    Vote::Abort(Arc::new(reason))
+}
+
+#[test]
+fn a_refusal_of_one_attempt_is_not_taken_for_the_other() {
+    let mut world = World::new();
+    let run = world.execute(&[P0]);
+    world.lose_all();
+    world.advance(seconds(2));
+    assert_eq!(world.look(run.id).branches[0].attempts, 2);
+    world.vote(P0, run.id, 0, unrecorded_refusal());
+    assert!(world.reply(run.token).is_none(), "the other attempt may yet commit");
+    // It does, before the question arrives.
+    let (prepares, questions): (Vec<_>, Vec<_>) = world
+        .take_flights()
+        .into_iter()
+        .partition(|flight| matches!(flight.message, Message::Prepare { .. }));
+    assert_eq!((prepares.len(), questions.len()), (1, 1));
+    world.deliver(&prepares[0]);
+    world.answers.clear();
+    world.deliver(&questions[0]);
+    world.settle();
+    assert_eq!(world.outcome(run), Outcome::Committed);
+    assert!(world.is_committed_at(P0, run.id));
+}
+
 #[test]
 fn settling_goes_on_until_there_is_an_answer() {
     let mut world = World::new();
@@ -155,6 +188,8 @@ fn settling_goes_on_until_there_is_an_answer() {
         assert_eq!(world.look(run.id).branches[0].state, BranchState::Preparing);
     }
     assert!(world.look(run.id).stalled);
+    let shown = world.happened.iter().any(|(_, event)| event.kind == TrailKind::Stalled);
+    assert!(shown, "{:?}", world.happened);
     world.heal();
     assert_eq!(world.outcome(run), Outcome::Aborted);
 }

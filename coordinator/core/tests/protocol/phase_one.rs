@@ -1,7 +1,10 @@
 //! From the client's word to the decision.
 
+use std::sync::Arc;
+
 use coordinator_core::{
-    AnswerAt, BranchState, Client, Message, Options, Outcome, Record, TransactionState, Vote,
+    AnswerAt, BranchState, Client, Message, Options, Outcome, Reason, Record, TransactionState,
+    Vote,
 };
 
 use crate::{
@@ -85,6 +88,24 @@ fn a_late_promise_after_the_abort_is_told_once_more() {
     assert_eq!(world.on_the_way(), [(P1, "rollback")]);
     world.exchange();
     assert!(world.is_rolled_back_at(P1, run.id));
+}
+
+#[test]
+fn a_refusal_of_one_attempt_among_several_is_rolled_back() {
+    let mut world = World::new();
+    let run = world.execute(&[P0, P1]);
+    world.lose_all();
+    world.advance(seconds(2));
+    let second = world.take_flights();
+    let reason = Reason { code: "DISK_FULL".into(), message: String::new(), participant: None };
+    world.vote(P0, run.id, 0, Vote::Abort(Arc::new(reason)));
+    // The second attempt was under way, and finds room.
+    let second = second.iter().find(|flight| flight.to == P0).expect("a prepare");
+    world.deliver(second);
+    assert_eq!(world.on_the_way()[0], (P0, "rollback"));
+    world.settle();
+    assert_eq!(world.outcome(run), Outcome::Aborted);
+    assert!(world.is_rolled_back_at(P0, run.id));
 }
 
 #[test]
