@@ -80,7 +80,7 @@ pub fn run_from_args() -> ExitCode {
 async fn run(args: Args) -> Result<(), Error> {
     let listener = common_service::bind(args.service.listen).await?;
     let path = args.service.data.join(FILE);
-    let journal = SqliteJournal::open(&path)?;
+    let journal = SqliteJournal::open(&path, args.service.min_free)?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
     registry.register(Box::new(StatisticsCollector::new(journal.store())?))?;

@@ -140,7 +140,7 @@ async fn run<R: ResourceManager>(
 ) -> Result<(), Error> {
     let listener = common_service::bind(args.service.listen).await?;
     let path = args.service.data.join(format!("{}.db", R::NAME));
-    let store = open::<R>(&path)?;
+    let store = open::<R>(&path, args.service.min_free)?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry, &store)?;
     let shutdown = Shutdown::new();
@@ -178,10 +178,13 @@ async fn run<R: ResourceManager>(
     Ok(())
 }
 
-pub(crate) fn open<R: ResourceManager>(path: &std::path::Path) -> Result<Store, OpenError> {
+pub(crate) fn open<R: ResourceManager>(
+    path: &std::path::Path,
+    min_free: u64,
+) -> Result<Store, OpenError> {
     // The schema lives as long as the process.
     let schema = format!("{}{}", journal::SCHEMA, R::SCHEMA).leak();
-    Store::open(path, Options { role: R::NAME, schema, ..Options::default() })
+    Store::open(path, Options { role: R::NAME, schema, min_free, ..Options::default() })
 }
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {

@@ -17,6 +17,11 @@ pub struct ServiceArgs {
     #[arg(long, env = "DTC_DATA", value_name = "FOLDER", default_value = "data")]
     pub data: PathBuf,
 
+    /// Bytes of disk to keep free: with less, new work is refused, and what was
+    /// promised goes on. 0 switches that off
+    #[arg(long, env = "DTC_MIN_FREE", value_name = "BYTES", default_value_t = 64 << 20)]
+    pub min_free: u64,
+
     /// Write the port here once requests are served; for scripts that use port 0
     #[arg(long, env = "DTC_PORT_FILE", value_name = "FILE")]
     pub port_file: Option<PathBuf>,

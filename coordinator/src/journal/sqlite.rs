@@ -43,8 +43,9 @@ pub(crate) struct SqliteJournal {
 
 impl SqliteJournal {
     /// Opens or makes the file, raises its epoch, and trusts only what is synced.
-    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
-        let options = Options { role: ROLE, schema: SCHEMA, ..Options::default() };
+    /// `min_free` bytes of the disk are kept from new work.
+    pub(crate) fn open(path: &Path, min_free: u64) -> Result<Self, OpenError> {
+        let options = Options { role: ROLE, schema: SCHEMA, min_free, ..Options::default() };
         Ok(Self { store: Store::open(path, options)? })
     }
 

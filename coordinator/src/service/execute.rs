@@ -37,7 +37,7 @@ impl Services {
         }
         Err(Error::Exhausted(
             "the disk of the coordinator's journal is nearly full; what was begun goes on, new \
-             transactions are refused until there is room"
+             transactions are refused until there is room (--min-free)"
                 .into(),
         ))
     }

@@ -116,3 +116,36 @@ async fn of_a_hundred_orders_at_once_for_forty_teapots_forty_are_confirmed() {
     assert_eq!((stock.on_hand, stock.reserved), (0, 0));
     assert_eq!(shop.account("ada").await.unwrap().balance_minor, 1_000_000 - 40 * 100);
 }
+
+#[tokio::test]
+async fn with_too_little_disk_new_work_is_refused_and_what_was_promised_goes_on() {
+    let (mut cluster, shop) = open_shop().await;
+    let full = || Start::new().arg("--min-free").arg(u64::MAX.to_string());
+
+    // At a participant: a vote to abort, and nothing is left behind.
+    let id = shop.begin(&purchase()).await.unwrap();
+    let prepare = PrepareTransactionRequest { transaction_id: id.clone(), wait: None };
+    assert!(shop.transactions.clone().prepare(prepare).await.unwrap().into_inner().prepared);
+    cluster.payment.stop().await.unwrap();
+    cluster.payment.start_with(full()).await.unwrap();
+    let refused_by_payment = eventually("payment refuses", async || {
+        let other = Purchase::new("other", "ada", "teapot", 2, 500);
+        let answer = shop.place(&other).await?.transaction.context("a transaction")?;
+        let reason = answer.abort_reason.context("a reason")?;
+        ensure!(reason.code == "DISK_FULL", "{reason:?}");
+        Ok(reason)
+    });
+    assert_eq!(refused_by_payment.await.unwrap().participant, "payment");
+    let commit = CommitTransactionRequest { transaction_id: id, ..Default::default() };
+    let committed = shop.transactions.clone().commit(commit).await.unwrap().into_inner();
+    assert!(committed.committed, "what was promised: {committed:?}");
+    cluster.payment.restart().await.unwrap();
+
+    // At the coordinator: a status that says what to do.
+    cluster.coordinator.stop().await.unwrap();
+    cluster.coordinator.start_with(full()).await.unwrap();
+    let answer = shop.place(&Purchase::new("third", "ada", "teapot", 2, 500)).await;
+    refused(answer, Code::ResourceExhausted, &["disk", "--min-free"]);
+    cluster.coordinator.restart().await.unwrap();
+    cluster.check(&shop).await.unwrap();
+}

@@ -7,7 +7,7 @@ mod payloads;
 
 use std::collections::HashSet;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use integration_tests::{
     Alone, CURRENCY, Cluster, FakeParticipant, Heard, Purchase, Reply, Shop, Start, agree,
     branches_at, eventually, typed,

@@ -111,7 +111,8 @@ impl Transaction {
             branches: states,
             trail: self.trail[self.recorded..].to_vec(),
         };
-        context.append(Record::End(record), false, Milestone::Ended);
+        // A broken promise must not be forgotten in a crash.
+        context.append(Record::End(record), outcome.is_heuristic(), Milestone::Ended);
         self.answer(context);
     }
 

@@ -17,12 +17,13 @@ impl Transaction {
         if !context.participants.get(branch.participant).connected {
             return self.not_sent(index, context);
         }
+        let first = !branch.sent;
         branch.sent = true;
         branch.attempt = Attempt::Running(context.now + timeout);
-        if self.branches[index].attempts > 1 {
-            self.note(context, TrailKind::Retried, Some(index));
-        } else if self.branches[index].state == BranchState::Preparing {
+        if first {
             self.note(context, TrailKind::PrepareSent, Some(index));
+        } else if branch.attempts > 1 {
+            self.note(context, TrailKind::Retried, Some(index));
         }
         self.push_message(index, timeout, context);
     }
@@ -58,7 +59,10 @@ impl Transaction {
         if best_effort {
             return self.leave_to_ask(index, context);
         }
-        self.note(context, TrailKind::Unreachable, Some(index));
+        // At a start nobody is linked yet; that is no news.
+        if !self.recovered || self.branches[index].attempts > 1 {
+            self.note(context, TrailKind::Unreachable, Some(index));
+        }
         self.retry_later(index, context);
     }
 
