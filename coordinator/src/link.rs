@@ -131,7 +131,8 @@ impl Link {
         let journal = opened.journal;
         self.drop_queued();
         self.note(LinkState::Stream, Some(journal));
-        let connected = Event::Connected { participant: self.participant, asks: true };
+        let (participant, journal) = (self.participant, Some(journal));
+        let connected = Event::Connected { participant, asks: true, journal };
         self.handle.events(vec![connected]).await;
         let lost = stream::run(self, opened).await;
         self.ended(&lost);
@@ -140,7 +141,8 @@ impl Link {
     async fn unary(&mut self, client: ParticipantServiceClient<Channel>) {
         self.drop_queued();
         self.note(LinkState::Unary, None);
-        let connected = Event::Connected { participant: self.participant, asks: self.asks };
+        let (participant, asks) = (self.participant, self.asks);
+        let connected = Event::Connected { participant, asks, journal: None };
         self.handle.events(vec![connected]).await;
         let lost = unary::run(self, client).await;
         self.ended(&lost);

@@ -113,10 +113,11 @@ impl Coordinator {
                     transaction.unreachable(participant, branch, &mut context);
                 }
             }
-            Event::Connected { participant, asks } => {
+            Event::Connected { participant, asks, journal } => {
                 let known = self.participants.get(participant);
                 known.connected = true;
                 known.asks = asks;
+                known.journal = journal;
                 let unfinished = &known.unfinished;
                 known.resume = unfinished.first().copied().zip(unfinished.last().copied());
                 self.pump(now, participant, self.config.recovery_window, actions);

@@ -72,6 +72,8 @@ pub enum Event {
         participant: ParticipantId,
         /// Whether it asks when in doubt.
         asks: bool,
+        /// Its journal; none where the link does not tell.
+        journal: Option<JournalId>,
     },
     /// A participant's link is gone.
     Disconnected {

@@ -5,7 +5,7 @@ use alloc::{
     vec::Vec,
 };
 
-use common::TransactionId;
+use common::{JournalId, TransactionId};
 
 use crate::ParticipantId;
 
@@ -17,6 +17,8 @@ pub(crate) struct Participant {
     pub(crate) connected: bool,
     /// Asks when in doubt; as it was on its last link.
     pub(crate) asks: bool,
+    /// Its journal, as its last link told.
+    pub(crate) journal: Option<JournalId>,
     /// Transactions with a branch here that are in memory.
     pub(crate) unfinished: BTreeSet<TransactionId>,
     /// Of these, the ones that were begun in this run.

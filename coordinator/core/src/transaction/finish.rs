@@ -29,14 +29,14 @@ impl Transaction {
         if decision_number != self.number {
             return;
         }
+        let other = |voted| journal.is_some_and(|journal| journal != voted);
+        let own_journal = !branch.journal.is_some_and(other);
         if self.state == State::Settling {
-            return self.settled(index, acknowledgement, context);
+            return self.settled(index, own_journal, acknowledgement, context);
         }
         if !matches!(self.state, State::Committing | State::Aborting) {
             return;
         }
-        let other = |voted| journal.is_some_and(|journal| journal != voted);
-        let own_journal = !branch.journal.is_some_and(other);
         let (state, kind) = match (branch.state, acknowledgement) {
             (BranchState::Committing, Acknowledgement::Committed) if own_journal => {
                 (BranchState::Committed, TrailKind::CommitAcknowledged)
@@ -75,8 +75,24 @@ impl Transaction {
         }
     }
 
-    fn settled(&mut self, index: usize, answer: Acknowledgement, context: &mut Context) {
+    fn settled(
+        &mut self,
+        index: usize,
+        own_journal: bool,
+        answer: Acknowledgement,
+        context: &mut Context,
+    ) {
         match answer {
+            // The journal that was asked to commit is gone, and whether it did
+            // cannot be known.
+            Acknowledgement::RolledBack if !own_journal => {
+                self.branches[index].finish(BranchState::Hazard);
+                self.note(context, TrailKind::Hazard, Some(index));
+                let participant = Some(self.branches[index].participant);
+                let message = "another journal answers than the one that was asked to commit";
+                let (code, message) = ("JOURNAL_LOST".into(), message.into());
+                self.abort(Arc::new(Reason { code, message, participant }), context);
+            }
             Acknowledgement::Committed => self.decided_by_participant(context),
             Acknowledgement::RolledBack => {
                 self.branches[index].finish(BranchState::RolledBack);

@@ -14,8 +14,13 @@ impl Transaction {
         };
         let branch = &mut self.branches[index];
         branch.attempts = branch.attempts.saturating_add(1);
-        if !context.participants.get(branch.participant).connected {
+        let participant = context.participants.get(branch.participant);
+        if !participant.connected {
             return self.not_sent(index, context);
+        }
+        if self.one_phase && self.state == State::Preparing {
+            // It may commit with no vote that arrives: only this journal knows.
+            branch.journal = branch.journal.or(participant.journal);
         }
         let first = !branch.sent;
         branch.sent = true;

@@ -177,6 +177,20 @@ fn a_refusal_of_one_attempt_is_not_taken_for_the_other() {
 }
 
 #[test]
+fn a_lost_answer_of_a_journal_that_is_gone_is_a_hazard_and_not_an_abort() {
+    let mut world = World::new();
+    let run = world.execute(&[P0]);
+    world.deliver_all();
+    world.answers.clear();
+    world.disconnect(P0);
+    world.advance(seconds(30));
+    world.participant(P0).lose_disk();
+    world.connect(P0);
+    world.settle();
+    assert_eq!(world.outcome(run), Outcome::HeuristicHazard);
+}
+
+#[test]
 fn settling_goes_on_until_there_is_an_answer() {
     let mut world = World::new();
     let run = world.execute(&[P0]);

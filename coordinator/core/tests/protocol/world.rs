@@ -211,8 +211,9 @@ impl World {
     // The network.
 
     pub(crate) fn connect(&mut self, id: ParticipantId) {
-        let asks = self.participant(id).asks;
-        self.event(Event::Connected { participant: id, asks });
+        let participant = self.participant(id);
+        let (asks, journal) = (participant.asks, Some(participant.journal));
+        self.event(Event::Connected { participant: id, asks, journal });
     }
 
     pub(crate) fn disconnect(&mut self, id: ParticipantId) {
