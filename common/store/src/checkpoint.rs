@@ -5,32 +5,30 @@
 
 use std::{
     fs,
-    sync::{
-        PoisonError,
-        atomic::Ordering::Relaxed,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::{Failure, space, store::Shared, writer};
+use tokio::{sync::mpsc::Receiver, time::timeout};
+
+use crate::{Failure, space, store::Shared};
 
 /// How often the room on the disk is looked at.
 const REFRESH: Duration = Duration::from_secs(1);
 
 /// Until the writer hangs up.
-pub(crate) fn run(shared: &Shared, connection: &Connection, woken: &Receiver<()>) {
+pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, mut woken: Receiver<()>) {
     loop {
-        match woken.recv_timeout(REFRESH) {
-            Ok(()) => {
-                if !checkpoint(shared, connection, Mode::Passive) && shared.has_failed() {
-                    writer::park();
+        match timeout(REFRESH, woken.recv()).await {
+            Ok(Some(())) => {
+                if !checkpoint(&shared, &connection, Mode::Passive) && shared.has_failed() {
+                    return shared.halt().await;
                 }
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Ok(None) => return,
+            Err(_) => {}
         }
         let room = space::has_room(&shared.path, shared.options.min_free);
         if shared.has_room.swap(room, Relaxed) != room {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use crate::Options;
+
 /// Raised by one whenever the format of `meta` or `starts` changes.
 pub(crate) const FORMAT: i64 = 1;
 
@@ -35,12 +37,16 @@ pub struct Identity {
 pub(crate) type Starts = HashMap<u64, [u8; 16]>;
 
 /// Makes the tables of a new file.
-pub(crate) fn create(transaction: &Transaction<'_>, role: &str) -> rusqlite::Result<()> {
+pub(crate) fn create(transaction: &Transaction<'_>, options: &Options) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.execute_batch(SCHEMA)?;
-    let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid().into_bytes();
-    transaction.execute("INSERT INTO meta VALUES (1, ?1, ?2, 0, x'')", params![role, id]).map(drop)
+    transaction
+        .execute(
+            "INSERT INTO meta VALUES (1, ?1, ?2, 0, x'')",
+            params![options.role, draw(options)],
+        )
+        .map(drop)
 }
 
 /// The role that the file was made for.
@@ -49,8 +55,11 @@ pub(crate) fn role(connection: &Connection) -> rusqlite::Result<Option<String>> 
 }
 
 /// Begins a new run: the epoch is raised, an incarnation drawn.
-pub(crate) fn start(transaction: &Transaction<'_>) -> rusqlite::Result<Identity> {
-    let incarnation = uuid::Builder::from_random_bytes(rand::random()).into_uuid().into_bytes();
+pub(crate) fn start(
+    transaction: &Transaction<'_>,
+    options: &Options,
+) -> rusqlite::Result<Identity> {
+    let incarnation = draw(options);
     let (id, epoch) = transaction.query_row(
         "UPDATE meta SET epoch = epoch + 1, incarnation = ?1 RETURNING store_id, epoch",
         [incarnation],
@@ -58,6 +67,11 @@ pub(crate) fn start(transaction: &Transaction<'_>) -> rusqlite::Result<Identity>
     )?;
     transaction.execute("INSERT INTO starts VALUES (?1, ?2)", params![epoch, incarnation])?;
     Ok(Identity { id, epoch: epoch.cast_unsigned(), incarnation })
+}
+
+/// A UUIDv4.
+fn draw(options: &Options) -> [u8; 16] {
+    uuid::Builder::from_random_bytes((options.random)()).into_uuid().into_bytes()
 }
 
 pub(crate) fn starts(connection: &Connection) -> rusqlite::Result<Starts> {

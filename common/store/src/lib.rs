@@ -39,7 +39,7 @@ pub use collector::StatisticsCollector;
 pub use crash::reached;
 pub use error::{Failure, OpenError, ReadError, WriteError};
 pub use identity::Identity;
-pub use options::{FailStop, Options};
+pub use options::{FailStop, Options, Pace, Random, Runner};
 pub use savepoint::in_savepoint;
 pub use statistics::{BATCH_BUCKETS, Statistics};
 pub use store::{Completion, Store, Urgency, Work};

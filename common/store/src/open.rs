@@ -46,14 +46,14 @@ pub(crate) fn open(
     };
     if is_new {
         let transaction = begin(creating)?;
-        identity::create(&transaction, options.role).map_err(sqlite(creating))?;
+        identity::create(&transaction, options).map_err(sqlite(creating))?;
         transaction.commit().map_err(sqlite(creating))?;
     }
     let starting = "cannot begin a new run in";
     let transaction = begin(starting)?;
     check_role(&transaction, path, options, sqlite)?;
     transaction.execute_batch(options.schema).map_err(sqlite(creating))?;
-    let identity = identity::start(&transaction).map_err(sqlite(starting))?;
+    let identity = identity::start(&transaction, options).map_err(sqlite(starting))?;
     let starts = identity::starts(&transaction).map_err(sqlite(starting))?;
     transaction.commit().map_err(sqlite(starting))?;
     if is_new {

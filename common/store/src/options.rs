@@ -35,8 +35,35 @@ impl fmt::Debug for FailStop {
     }
 }
 
+/// Who does a store's work.
+#[derive(Clone, Default)]
+pub enum Runner {
+    /// Threads of its own.
+    #[default]
+    Threads,
+    /// Tasks of the runtime in which it is opened, so that a simulation decides
+    /// when what happens. Before each commit, between a commit
+    /// and its completions, and before each read they sleep as long as this says.
+    Tasks(Pace),
+}
+
+/// How long the next step of a store's work takes.
+pub type Pace = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// 16 random bytes.
+pub type Random = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Threads => "Threads",
+            Self::Tasks(_) => "Tasks",
+        })
+    }
+}
+
 /// How a store works. `Options { role: "inventory", schema, ..Options::default() }`
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Whose file it is, such as `coordinator`; kept in the file, refused when it differs.
     pub role: &'static str,
@@ -53,6 +80,16 @@ pub struct Options {
     pub min_free: u64,
     /// What happens when the storage can't go on.
     pub on_failure: FailStop,
+    /// Who does its work.
+    pub runner: Runner,
+    /// Where identities come from.
+    pub random: Random,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("role", &self.role).finish_non_exhaustive()
+    }
 }
 
 impl Default for Options {
@@ -65,6 +102,8 @@ impl Default for Options {
             wal_limit: 64 << 20,
             min_free: 64 << 20,
             on_failure: FailStop::default(),
+            runner: Runner::default(),
+            random: Arc::new(rand::random),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The threads that read.
 
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::{
+    sync::{Mutex, PoisonError, mpsc},
+    time::Duration,
+};
 
 use rusqlite::Connection;
 
@@ -11,16 +14,35 @@ pub(crate) const THREADS: usize = 2;
 /// Reads, and returns how to answer.
 pub(crate) type Read = Box<dyn FnOnce(&Connection) -> Box<dyn FnOnce()> + Send>;
 
+/// Until every handle of the store is gone.
 pub(crate) fn run(shared: &Shared, connection: &Connection, reads: &Mutex<mpsc::Receiver<Read>>) {
     loop {
         let read = reads.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(read) = read else { return };
-        let answer = writer::guarded(shared, || read(connection));
-        match answer {
-            // What was read may be of a batch whose fate is unknown.
-            _ if shared.has_failed() => writer::park(),
-            Some(answer) => answer(),
-            None => writer::park(),
+        if !perform(shared, connection, read) {
+            park();
         }
+    }
+}
+
+/// Reads and answers. False if the store has failed: what was read may be of a
+/// batch whose fate is unknown.
+pub(crate) fn perform(shared: &Shared, connection: &Connection, read: Read) -> bool {
+    match writer::guarded(shared, || read(connection)) {
+        Some(answer) if !shared.has_failed() => {
+            answer();
+            true
+        }
+        answer => {
+            std::mem::forget(answer);
+            false
+        }
+    }
+}
+
+/// Goes no further, and drops nothing.
+fn park() -> ! {
+    loop {
+        std::thread::park_timeout(Duration::from_secs(3600));
     }
 }

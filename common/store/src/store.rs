@@ -1,22 +1,25 @@
 //! The handle: what the rest of a process sees of its storage.
 
 use std::{
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc,
+        mpsc as threads,
     },
     thread,
-    time::Instant,
 };
 
 use rusqlite::{Connection, Transaction};
-use tokio::sync::oneshot;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task,
+    time::Instant,
+};
 
 use crate::{
-    Failure, Identity, OpenError, Options, ReadError, Statistics, WriteError, checkpoint,
+    Failure, Identity, OpenError, Options, ReadError, Runner, Statistics, WriteError, checkpoint,
     identity::Starts,
     in_savepoint,
     lock::Lock,
@@ -40,9 +43,9 @@ pub enum Urgency {
 /// own errors are its own to handle (see [`crate::in_savepoint`]).
 pub type Work = Box<dyn FnOnce(&Transaction<'_>) -> Completion + Send>;
 
-/// Called on the writer's thread once the work is durable, or known not to be in
+/// Called by the writer once the work is durable, or known not to be in
 /// the file. Must not block.
-pub type Completion = Box<dyn FnOnce(Result<(), WriteError>)>;
+pub type Completion = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
 pub(crate) struct Job {
     pub(crate) urgency: Urgency,
@@ -75,13 +78,20 @@ pub(crate) struct Shared {
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
-    writer: mpsc::Sender<Message>,
-    readers: mpsc::Sender<Read>,
+    writer: mpsc::UnboundedSender<Message>,
+    readers: Readers,
+}
+
+#[derive(Clone)]
+enum Readers {
+    Threads(threads::Sender<Read>),
+    /// Whoever reads.
+    Caller(Arc<Mutex<Connection>>),
 }
 
 impl Shared {
     /// Stops everything: from now on nothing is said. Returns only where
-    /// [`Options::on_failure`] does, in tests.
+    /// [`Options::on_failure`] does.
     pub(crate) fn fail(&self, failure: &Failure) {
         self.failed.store(true, Ordering::SeqCst);
         self.options.on_failure.call(failure);
@@ -89,6 +99,18 @@ impl Shared {
 
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Goes no further.
+    pub(crate) async fn halt(&self) {
+        std::future::pending().await
+    }
+
+    /// Lets a simulation take its time.
+    pub(crate) async fn pace(&self) {
+        if let Runner::Tasks(pace) = &self.options.runner {
+            tokio::time::sleep(pace()).await;
+        }
     }
 
     pub(crate) fn release(&self) {
@@ -109,10 +131,7 @@ impl Store {
         let (connection, identity, starts) = open::open(path, &options)?;
         let sqlite = |cause| OpenError::Sqlite { action: "cannot open", path: path.into(), cause };
         let checkpointer = open::open_checkpointer(path).map_err(sqlite)?;
-        let read_connections = (0..reader::THREADS)
-            .map(|_| open::open_reader(path))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(sqlite)?;
+        let open_reader = || open::open_reader(path).map_err(sqlite);
 
         let shared = Arc::new(Shared {
             path: path.into(),
@@ -125,30 +144,30 @@ impl Store {
             lock: Mutex::new(Some(lock)),
             checkpointing: Mutex::new(()),
         });
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            let name = format!("store-{name}");
-            let spawned = thread::Builder::new().name(name).spawn(run);
-            spawned.map(drop).map_err(|cause| OpenError::Io {
-                action: "cannot start a thread for",
-                path: path.into(),
-                cause,
-            })
+        let (wake, woken) = mpsc::channel(1);
+        let (writer, jobs) = mpsc::unbounded_channel();
+        let checkpoints = checkpoint::run(Arc::clone(&shared), checkpointer, woken);
+        let writing = writer::run(Arc::clone(&shared), connection, jobs, wake);
+        let readers = match &shared.options.runner {
+            Runner::Threads => {
+                let (readers, reads) = threads::channel();
+                let reads = Arc::new(Mutex::new(reads));
+                for _ in 0..reader::THREADS {
+                    let (shared, reads) = (Arc::clone(&shared), Arc::clone(&reads));
+                    let connection = open_reader()?;
+                    let run = move || reader::run(&shared, &connection, &reads);
+                    spawn(path, "reader", run)?;
+                }
+                spawn_blocking_on(path, "checkpoint", checkpoints)?;
+                spawn_blocking_on(path, "writer", writing)?;
+                Readers::Threads(readers)
+            }
+            Runner::Tasks(_) => {
+                task::spawn(checkpoints);
+                task::spawn(writing);
+                Readers::Caller(Arc::new(Mutex::new(open_reader()?)))
+            }
         };
-        let (wake, woken) = mpsc::sync_channel(1);
-        let (writer, jobs) = mpsc::channel();
-        let (readers, reads) = mpsc::channel();
-        let reads = Arc::new(Mutex::new(reads));
-        for connection in read_connections {
-            let (shared, reads) = (Arc::clone(&shared), Arc::clone(&reads));
-            spawn("reader", Box::new(move || reader::run(&shared, &connection, &reads)))?;
-        }
-        let of_checkpoints = Arc::clone(&shared);
-        spawn(
-            "checkpoint",
-            Box::new(move || checkpoint::run(&of_checkpoints, &checkpointer, &woken)),
-        )?;
-        let of_writer = Arc::clone(&shared);
-        spawn("writer", Box::new(move || writer::run(&of_writer, connection, &jobs, wake)))?;
         Ok(Self { shared, writer, readers })
     }
 
@@ -215,7 +234,19 @@ impl Store {
                 connection.unchecked_transaction().and_then(|transaction| work(&transaction));
             Box::new(move || drop(answer.send(result)))
         });
-        self.readers.send(read).map_err(|_| ReadError::Closed)?;
+        match &self.readers {
+            Readers::Threads(readers) => readers.send(read).map_err(|_| ReadError::Closed)?,
+            Readers::Caller(connection) => {
+                self.shared.pace().await;
+                let goes_on = {
+                    let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                    reader::perform(&self.shared, &connection, read)
+                };
+                if !goes_on {
+                    self.shared.halt().await;
+                }
+            }
+        }
         Ok(answered.await.map_err(|_| ReadError::Closed)??)
     }
 
@@ -237,6 +268,27 @@ impl Store {
             let _ = closed.await;
         }
     }
+}
+
+fn spawn(path: &Path, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+    let spawned = thread::Builder::new().name(format!("store-{name}")).spawn(run);
+    spawned.map(drop).map_err(no_thread(path))
+}
+
+/// A thread that does nothing but one task.
+fn spawn_blocking_on(
+    path: &Path,
+    name: &str,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), OpenError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.map_err(no_thread(path))?;
+    spawn(path, name, move || runtime.block_on(task))
+}
+
+fn no_thread(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    |cause| OpenError::Io { action: "cannot start a thread for", path, cause }
 }
 
 impl fmt::Debug for Store {

@@ -7,13 +7,18 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, TryRecvError},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
-use tokio::sync::oneshot;
+use tokio::{
+    sync::{
+        mpsc::{Sender, UnboundedReceiver, error::TryRecvError},
+        oneshot,
+    },
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     Completion, Failure, Urgency, WriteError,
@@ -26,11 +31,11 @@ use crate::{
 const CHECKPOINT_EVERY: u64 = 4 << 20;
 const PATIENCE: Duration = Duration::from_millis(250);
 
-struct Writer<'a> {
-    shared: &'a Shared,
+struct Writer {
+    shared: Arc<Shared>,
     connection: Connection,
-    jobs: &'a Receiver<Message>,
-    wake: SyncSender<()>,
+    jobs: UnboundedReceiver<Message>,
+    wake: Sender<()>,
     /// Pages in the log, as of the last commit.
     log_pages: Arc<AtomicU64>,
     page_size: u64,
@@ -42,82 +47,112 @@ struct Writer<'a> {
     hung_up: bool,
 }
 
+/// The store has failed: nothing more is done, and nothing said.
+struct Halted;
+
+/// What a batch came to, for everybody in it.
+struct Committed {
+    completions: Vec<Completion>,
+    result: Result<(), WriteError>,
+}
+
 /// Until the store is closed, or every handle of it is gone.
-pub(crate) fn run(
-    shared: &Shared,
-    mut connection: Connection,
-    jobs: &Receiver<Message>,
-    wake: SyncSender<()>,
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    connection: Connection,
+    jobs: UnboundedReceiver<Message>,
+    wake: Sender<()>,
 ) {
-    let log_pages = Arc::new(AtomicU64::new(0));
-    let pages = Arc::clone(&log_pages);
-    let hooked = connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, count: i32| {
-        pages.store(u64::from(count.unsigned_abs()), Relaxed);
-        Ok(())
-    }));
-    // What waits for somebody else waits for a short time: everybody waits for this thread.
-    let patient = connection.busy_timeout(PATIENCE);
-    let page_size = connection.query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0));
-    let page_size = match hooked.and(patient).and(page_size) {
-        Ok(page_size) => page_size.into(),
-        Err(cause) => {
-            shared.fail(&Failure::Begin { path: shared.path.clone(), cause });
-            park();
-        }
+    let Ok(mut writer) = Writer::new(Arc::clone(&shared), connection, jobs, wake) else {
+        return shared.halt().await;
     };
-    let mut writer = Writer {
-        shared,
-        connection,
-        jobs,
-        wake,
-        log_pages,
-        page_size,
-        asked_at: 0,
-        forced_at: 0,
-        pending: VecDeque::new(),
-        closing: None,
-        hung_up: false,
-    };
-    while writer.gather() {
-        writer.commit();
-        writer.tend_log();
-    }
-    let Writer { connection, closing, wake, .. } = writer;
-    drop(wake);
-    checkpoint::checkpoint(shared, &connection, Mode::Truncate);
-    if shared.has_failed() {
-        park();
-    }
-    drop(connection);
-    shared.release();
-    if let Some(closing) = closing {
-        let _ = closing.send(());
+    match writer.work().await {
+        Ok(()) => writer.close(),
+        // What is queued is kept, and so not told that it is dropped.
+        Err(Halted) => shared.halt().await,
     }
 }
 
-impl Writer<'_> {
+impl Writer {
+    fn new(
+        shared: Arc<Shared>,
+        mut connection: Connection,
+        jobs: UnboundedReceiver<Message>,
+        wake: Sender<()>,
+    ) -> Result<Self, Halted> {
+        let log_pages = Arc::new(AtomicU64::new(0));
+        let pages = Arc::clone(&log_pages);
+        let hooked = connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, count: i32| {
+            pages.store(u64::from(count.unsigned_abs()), Relaxed);
+            Ok(())
+        }));
+        // What waits for somebody else waits for a short time: everybody waits for this one.
+        let patient = connection.busy_timeout(PATIENCE);
+        let page_size = connection.query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0));
+        let page_size = hooked.and(patient).and(page_size).map_err(|cause| {
+            shared.fail(&Failure::Begin { path: shared.path.clone(), cause });
+            Halted
+        })?;
+        Ok(Self {
+            shared,
+            connection,
+            jobs,
+            wake,
+            log_pages,
+            page_size: page_size.into(),
+            asked_at: 0,
+            forced_at: 0,
+            pending: VecDeque::new(),
+            closing: None,
+            hung_up: false,
+        })
+    }
+
+    async fn work(&mut self) -> Result<(), Halted> {
+        while self.gather().await {
+            self.shared.pace().await;
+            let committed = self.commit()?;
+            self.shared.pace().await;
+            complete(&self.shared, committed)?;
+            self.tend_log()?;
+        }
+        checkpoint::checkpoint(&self.shared, &self.connection, Mode::Truncate);
+        if self.shared.has_failed() { Err(Halted) } else { Ok(()) }
+    }
+
+    /// Lets go of the file.
+    fn close(self) {
+        let Self { shared, connection, closing, .. } = self;
+        drop(connection);
+        shared.release();
+        if let Some(closing) = closing {
+            let _ = closing.send(());
+        }
+    }
+
     /// Waits until there is a batch; false when there will be none any more.
-    fn gather(&mut self) -> bool {
+    async fn gather(&mut self) -> bool {
         while !self.is_ready() {
             if self.closing.is_some() || self.hung_up {
                 break;
             }
-            match self.pending.front().map(|job| job.since + self.shared.options.linger) {
-                None => match self.jobs.recv() {
-                    Ok(message) => self.accept(message),
-                    Err(_) => self.hung_up = true,
-                },
-                Some(due) => {
-                    let left = due.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
+            let received = match self.pending.front().map(|job| job.since) {
+                None => self.jobs.recv().await,
+                Some(since) => {
+                    let due = since + self.shared.options.linger;
+                    if due <= Instant::now() {
                         break;
                     }
-                    if let Ok(message) = self.jobs.recv_timeout(left) {
-                        self.accept(message);
+                    match timeout_at(due, self.jobs.recv()).await {
+                        Ok(received) => received,
+                        Err(_) => break,
                     }
                 }
+            };
+            match received {
+                Some(message) => self.accept(message),
+                None => self.hung_up = true,
             }
-            self.drain();
         }
         !self.pending.is_empty()
     }
@@ -152,9 +187,9 @@ impl Writer<'_> {
     }
 
     /// One transaction with the first of what is pending.
-    fn commit(&mut self) {
-        let shared = self.shared;
-        let transaction = begin(shared, &mut self.connection);
+    fn commit(&mut self) -> Result<Committed, Halted> {
+        let shared = &*self.shared;
+        let transaction = begin(shared, &self.connection)?;
         let (mut completions, mut jobs, mut weight) = (Vec::new(), 0, 0);
         while weight < shared.options.max_batch
             && let Some(job) = self.pending.pop_front()
@@ -163,26 +198,25 @@ impl Writer<'_> {
             jobs += 1;
             match guarded(shared, || (job.work)(&transaction)) {
                 Some(completion) => completions.push(completion),
-                None => stop(completions),
+                None => return Err(silence(completions)),
             }
             if transaction.is_autocommit() {
                 shared.counters.rolled_back.fetch_add(1, Relaxed);
                 let cause = "SQLite ended the transaction (disk full or an I/O error)";
                 tracing::error!(file = %shared.path.display(), jobs, "{cause}");
-                drop(transaction);
                 let error = WriteError::RolledBack { cause: cause.into() };
-                return complete(shared, completions, &Err(error));
+                return Ok(Committed { completions, result: Err(error) });
             }
         }
         if let Err(cause) = transaction.commit() {
             shared.fail(&Failure::Commit { path: shared.path.clone(), cause });
-            stop(completions);
+            return Err(silence(completions));
         }
         shared.counters.committed(jobs, weight as u64);
-        complete(shared, completions, &Ok(()));
+        Ok(Committed { completions, result: Ok(()) })
     }
 
-    fn tend_log(&mut self) {
+    fn tend_log(&mut self) -> Result<(), Halted> {
         let bytes = self.log_pages.load(Relaxed) * self.page_size;
         self.shared.counters.wal_bytes.store(bytes, Relaxed);
         // The log began anew.
@@ -195,9 +229,9 @@ impl Writer<'_> {
         let limit = self.shared.options.wal_limit;
         if bytes > limit && (self.forced_at == 0 || bytes >= self.forced_at + CHECKPOINT_EVERY) {
             self.forced_at = bytes;
-            let done = checkpoint::checkpoint(self.shared, &self.connection, Mode::Truncate);
+            let done = checkpoint::checkpoint(&self.shared, &self.connection, Mode::Truncate);
             if self.shared.has_failed() {
-                park();
+                return Err(Halted);
             }
             if done {
                 self.log_pages.store(0, Relaxed);
@@ -206,32 +240,34 @@ impl Writer<'_> {
                 tracing::warn!(%file, bytes, limit, "a long read keeps the log from its start");
             }
         }
+        Ok(())
     }
 }
 
-fn complete(shared: &Shared, completions: Vec<Completion>, result: &Result<(), WriteError>) {
-    for completion in completions {
-        if guarded(shared, || completion(result.clone())).is_none() {
-            park();
+fn complete(shared: &Shared, committed: Committed) -> Result<(), Halted> {
+    let mut completions = committed.completions.into_iter();
+    while let Some(completion) = completions.next() {
+        if guarded(shared, || completion(committed.result.clone())).is_none() {
+            return Err(silence(completions.collect()));
         }
     }
+    Ok(())
 }
 
 /// Nobody is told anything any more, not even that their request was dropped.
-fn stop(completions: Vec<Completion>) -> ! {
+fn silence(completions: Vec<Completion>) -> Halted {
     std::mem::forget(completions);
-    park();
+    Halted
 }
 
 /// Begins a transaction and makes sure that the file is still this run's.
-fn begin<'a>(shared: &Shared, connection: &'a mut Connection) -> Transaction<'a> {
+fn begin<'a>(shared: &Shared, connection: &'a Connection) -> Result<Transaction<'a>, Halted> {
     if shared.has_failed() {
-        park();
+        return Err(Halted);
     }
-    let connection = &*connection;
-    let fail = |failure| -> ! {
+    let fail = |failure| {
         shared.fail(&failure);
-        park()
+        Halted
     };
     let path = || shared.path.clone();
     let transaction = loop {
@@ -240,15 +276,15 @@ fn begin<'a>(shared: &Shared, connection: &'a mut Connection) -> Transaction<'a>
             Err(cause) if cause.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
                 tracing::warn!(file = %shared.path.display(), "another program writes to the file");
             }
-            Err(cause) => fail(Failure::Begin { path: path(), cause }),
+            Err(cause) => return Err(fail(Failure::Begin { path: path(), cause })),
         }
     };
     match identity::current(&transaction, &shared.identity) {
-        Ok((_, true)) => transaction,
+        Ok((_, true)) => Ok(transaction),
         Ok((found, false)) => {
-            fail(Failure::Fenced { path: path(), own: shared.identity.epoch, found })
+            Err(fail(Failure::Fenced { path: path(), own: shared.identity.epoch, found }))
         }
-        Err(cause) => fail(Failure::Begin { path: path(), cause }),
+        Err(cause) => Err(fail(Failure::Begin { path: path(), cause })),
     }
 }
 
@@ -265,11 +301,4 @@ pub(crate) fn guarded<T>(shared: &Shared, run: impl FnOnce() -> T) -> Option<T> 
             shared.fail(&Failure::Panicked { path: shared.path.clone(), message });
         })
         .ok()
-}
-
-/// Goes no further, and drops nothing.
-pub(crate) fn park() -> ! {
-    loop {
-        std::thread::park_timeout(Duration::from_secs(3600));
-    }
 }
