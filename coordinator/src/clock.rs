@@ -1,9 +1,10 @@
 //! The machine's time.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use coordinator_core::Time;
 use prost_types::Timestamp;
+use tokio::time::Instant;
 
 /// Anchored at the wall clock when it is made, monotonic from there.
 #[derive(Debug, Clone, Copy)]
@@ -13,8 +14,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn new() -> Self {
-        let anchor = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    /// Now, `anchor` after 1970.
+    pub(crate) fn new(anchor: Duration) -> Self {
         Self { anchor, started: Instant::now() }
     }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use common::TransactionId;
-use common_service::Exit;
+use common_service::{Environment, Exit};
 use coordinator_core::{
     Action, Begin, BranchOutcome, Client, Coordinator, Event, Inquirer, Message, ParticipantId,
     Record, Reply, RequestKey, Sequence, Time, TrailKind, View, Waiter,
@@ -76,6 +76,7 @@ pub(crate) struct Driver {
     ids: Ids,
     journal: Arc<dyn Journal>,
     directory: Arc<Directory>,
+    environment: Environment,
     metrics: Metrics,
     inputs: mpsc::Receiver<Input>,
     own: mpsc::Sender<Input>,
@@ -104,8 +105,9 @@ impl Driver {
         journal: Arc<dyn Journal>,
         directory: Arc<Directory>,
         metrics: Metrics,
+        environment: Environment,
     ) -> Result<(Self, Handle), RecoverError> {
-        let clock = Clock::new();
+        let clock = Clock::new((environment.wall_clock)());
         let unfinished = journal.unfinished().await?;
         let decode = |stored| codec::decode(stored, &directory);
         let records: Vec<Record> = unfinished.iter().map(decode).collect::<Result<_, _>>()?;
@@ -121,14 +123,20 @@ impl Driver {
         );
         let (own, inputs) = mpsc::channel(QUEUE);
         let (events, _) = broadcast::channel(EVENTS);
-        let handle =
-            Handle::new(own.clone(), events.clone(), Arc::clone(&directory), Arc::clone(&journal));
+        let handle = Handle::new(
+            own.clone(),
+            events.clone(),
+            Arc::clone(&directory),
+            Arc::clone(&journal),
+            environment.clone(),
+        );
         let driver = Self {
             machine,
             clock,
-            ids: Ids::after(newest),
+            ids: Ids::after(newest, environment.random.clone()),
             journal,
             directory,
+            environment,
             metrics,
             inputs,
             own,
@@ -158,7 +166,7 @@ impl Driver {
             let timeout = self.machine.next_timeout().map(|at| self.clock.instant(at));
             let timeout = async move {
                 match timeout {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
@@ -371,18 +379,20 @@ impl Driver {
 
     fn find_key(&self, id: TransactionId, key: RequestKey) {
         let (journal, own) = (Arc::clone(&self.journal), self.own.clone());
+        let environment = self.environment.clone();
         tokio::spawn(async move {
             match journal.find_key(&key).await {
                 Ok(found) => {
                     let _ = own.send(Input::Events(vec![Event::KeyFound { id, found }])).await;
                 }
-                Err(error) => cannot_look_up(id, &error),
+                Err(error) => cannot_look_up(&environment, id, &error),
             }
         });
     }
 
     fn find(&self, to: Inquirer, id: TransactionId, branch: u32) {
         let (journal, own) = (Arc::clone(&self.journal), self.own.clone());
+        let environment = self.environment.clone();
         tokio::spawn(async move {
             match journal.find(id).await {
                 Ok(stored) => {
@@ -390,7 +400,7 @@ impl Driver {
                     let found = Event::Found { to, id, branch, found };
                     let _ = own.send(Input::Events(vec![found])).await;
                 }
-                Err(error) => cannot_look_up(id, &error),
+                Err(error) => cannot_look_up(&environment, id, &error),
             }
         });
     }
@@ -415,10 +425,10 @@ impl Driver {
 }
 
 /// Fail stop: whether a key was used, or what was decided, cannot be known.
-fn cannot_look_up(id: TransactionId, error: &JournalError) {
+fn cannot_look_up(environment: &Environment, id: TransactionId, error: &JournalError) {
     if let JournalError::Failed(cause) = error {
         tracing::error!(%id, cause, "the journal cannot be read; stopping. Mend the disk, start again");
-        std::process::exit(Exit::Storage as i32);
+        (environment.exit)(Exit::Storage);
     }
 }
 

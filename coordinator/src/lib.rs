@@ -19,4 +19,4 @@ mod run;
 mod service;
 mod story;
 
-pub use run::run_from_args;
+pub use run::{run_from_args, run_in};

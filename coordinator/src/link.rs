@@ -93,13 +93,13 @@ impl Link {
                         failures = 0;
                     } else {
                         failures = failures.saturating_add(1);
-                        tokio::time::sleep(wait(failures)).await;
+                        self.rest(failures).await;
                     }
                     continue;
                 }
                 Err(lost) => lost,
             };
-            self.stop_if_fenced(&lost);
+            self.stop_if_fenced(&lost).await;
             failures = failures.saturating_add(1);
             let said = lost.to_string();
             if failures == 1 {
@@ -109,13 +109,13 @@ impl Link {
                 participant.link = LinkState::Disconnected;
                 participant.last_error = said.into();
             });
-            tokio::time::sleep(wait(failures)).await;
+            self.rest(failures).await;
         }
     }
 
     /// One connection's life. Ok when it worked and was lost.
     async fn connect(&mut self) -> Result<(), Lost> {
-        let channel = self.endpoint.connect().await?;
+        let channel = self.handle.environment.network.connect(&self.endpoint).await?;
         let client = ParticipantServiceClient::new(channel);
         match stream::open(client.clone(), self.origin.clone()).await {
             Ok(opened) => self.stream(opened).await,
@@ -135,7 +135,7 @@ impl Link {
         let connected = Event::Connected { participant, asks: true, journal };
         self.handle.events(vec![connected]).await;
         let lost = stream::run(self, opened).await;
-        self.ended(&lost);
+        self.ended(&lost).await;
     }
 
     async fn unary(&mut self, client: ParticipantServiceClient<Channel>) {
@@ -145,7 +145,7 @@ impl Link {
         let connected = Event::Connected { participant, asks, journal: None };
         self.handle.events(vec![connected]).await;
         let lost = unary::run(self, client).await;
-        self.ended(&lost);
+        self.ended(&lost).await;
     }
 
     fn note(&self, state: LinkState, journal: Option<common::JournalId>) {
@@ -158,8 +158,8 @@ impl Link {
         });
     }
 
-    fn ended(&self, lost: &Lost) {
-        self.stop_if_fenced(lost);
+    async fn ended(&self, lost: &Lost) {
+        self.stop_if_fenced(lost).await;
         let said = lost.to_string();
         tracing::warn!(participant = %self.name, error = said, "link lost");
         self.handle.directory.update(self.participant, |participant| {
@@ -173,16 +173,23 @@ impl Link {
         while self.queue.try_recv().is_ok() {}
     }
 
-    fn stop_if_fenced(&self, lost: &Lost) {
+    async fn stop_if_fenced(&self, lost: &Lost) {
         if let Lost::Status(status) = lost {
-            stop_if_fenced(&self.name, status, &self.handle);
+            stop_if_fenced(&self.name, status, &self.handle).await;
         }
+    }
+
+    /// Waits, after so many failures in a row.
+    async fn rest(&self, failures: u32) {
+        let step = BACKOFF.saturating_mul(1 << failures.min(10)).min(BACKOFF_CAP);
+        let [random, ..] = (self.handle.environment.random)();
+        tokio::time::sleep(step.mul_f64(0.5 + 0.5 * f64::from(random) / 255.0)).await;
     }
 }
 
 /// Ends the process if a participant refused this run for a newer one: from now
 /// on the decisions are the other's (rule 10).
-fn stop_if_fenced(participant: &str, status: &Status, handle: &Handle) {
+async fn stop_if_fenced(participant: &str, status: &Status, handle: &Handle) {
     let own = handle.journal.run();
     if let Some(known) = fence::newer_epoch(status, &own) {
         tracing::error!(
@@ -192,12 +199,6 @@ fn stop_if_fenced(participant: &str, status: &Status, handle: &Handle) {
             "another run of this coordinator has taken over; stopping. If its data folder was \
              copied, stop one of the two for good"
         );
-        std::process::exit(common_service::Exit::Fenced as i32);
+        handle.environment.halt(common_service::Exit::Fenced).await;
     }
-}
-
-/// How long to wait after so many failures in a row.
-fn wait(failures: u32) -> Duration {
-    let step = BACKOFF.saturating_mul(1 << failures.min(10)).min(BACKOFF_CAP);
-    step.mul_f64(0.5 + 0.5 * rand::random::<f64>())
 }

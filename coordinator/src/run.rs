@@ -1,8 +1,12 @@
 //! The coordinator's process, from its flags to its exit code.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
-use common_service::{Exit, Server, ServiceError, Shutdown};
+use clap::CommandFactory;
+
+use common_service::{
+    Environment, Exit, Fatal, Server, ServiceError, parse_args, parse_args_from, run_process,
+};
 use common_store::{OpenError, StatisticsCollector};
 use prometheus::Registry;
 use proto::dtc::{
@@ -44,43 +48,49 @@ enum Error {
     Participant(#[from] CallError),
     #[error("a metric cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
-    #[error("the runtime cannot be started: {0}")]
-    Runtime(#[from] std::io::Error),
 }
 
-impl Error {
-    fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Open(error) => error.exit_code().into(),
-            Self::Service(error) => error.exit().into(),
-            Self::Recover(RecoverError::Damaged(_)) => Exit::NotAJournal.into(),
-            Self::Recover(RecoverError::Journal(_)) | Self::Journal(_) => Exit::Storage.into(),
-            Self::Participant(_) => Exit::Configuration.into(),
-            Self::Metrics(_) | Self::Runtime(_) => Exit::Software.into(),
-        }
+impl From<Error> for Fatal {
+    fn from(error: Error) -> Self {
+        let exit = match &error {
+            Error::Open(error) => error.exit_code(),
+            Error::Service(error) => error.exit() as u8,
+            Error::Recover(RecoverError::Damaged(_)) => Exit::NotAJournal as u8,
+            Error::Recover(RecoverError::Journal(_)) | Error::Journal(_) => Exit::Storage as u8,
+            Error::Participant(_) => Exit::Configuration as u8,
+            Error::Metrics(_) => Exit::Software as u8,
+        };
+        Self { exit, reason: error.to_string() }
     }
 }
 
-/// Runs a coordinator until it is told to stop: parses the flags, opens the
-/// journal, takes up what is unfinished, serves on one port, and stops cleanly
-/// on SIGTERM.
+/// Runs a coordinator as this process until it is told to stop: parses the
+/// flags, opens the journal, takes up what is unfinished, serves on one port, and
+/// stops cleanly on SIGTERM.
 pub fn run_from_args() -> ExitCode {
-    let args: Args = common_service::parse_args(LISTEN);
-    common_service::init_logging(&args.service);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.map_err(Error::from).and_then(|runtime| runtime.block_on(run(args))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            error.exit_code()
-        }
-    }
+    let args: Args = parse_args(LISTEN);
+    run_process(&args.service.clone(), async |environment| Ok(run(args, environment).await?))
 }
 
-async fn run(args: Args) -> Result<(), Error> {
-    let listener = common_service::bind(args.service.listen).await?;
+/// Runs a coordinator in the present runtime, with flags as on the command line,
+/// the first of which is the program's name.
+///
+/// # Errors
+///
+/// What the process would end with.
+pub async fn run_in(
+    environment: Environment,
+    flags: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<(), Fatal> {
+    let args = parse_args_from(Args::command(), LISTEN, flags)
+        .map_err(|error| Fatal { exit: Exit::Configuration as u8, reason: error.to_string() })?;
+    Ok(run(args, environment).await?)
+}
+
+async fn run(args: Args, environment: Environment) -> Result<(), Error> {
+    let listener = common_service::bind(&environment, args.service.listen).await?;
     let path = args.service.data.join(FILE);
-    let journal = SqliteJournal::open(&path, args.service.min_free)?;
+    let journal = SqliteJournal::open(&path, args.service.min_free, environment.clone())?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
     registry.register(Box::new(StatisticsCollector::new(journal.store())?))?;
@@ -95,13 +105,20 @@ async fn run(args: Args) -> Result<(), Error> {
         let asks = directory.find(&named.name).is_some_and(|registered| registered.asks);
         directory.register(&named.name, &named.address, asks);
     }
-    let (driver, handle) =
-        Driver::recover(args.core(), Arc::clone(&journal), Arc::clone(&directory), metrics).await?;
+    let (driver, handle) = Driver::recover(
+        args.core(),
+        Arc::clone(&journal),
+        Arc::clone(&directory),
+        metrics,
+        environment.clone(),
+    )
+    .await?;
     let driving = tokio::spawn(driver.run());
+    let exit = environment.exit.clone();
     tokio::spawn(async move {
         if driving.await.is_err_and(|error| error.is_panic()) {
             tracing::error!("the driver panicked, which is a bug; stopping");
-            std::process::exit(Exit::Software as i32);
+            exit(Exit::Software);
         }
     });
     let links = Links::new(handle.clone(), args.advertise.clone(), args.max_queue as usize);
@@ -110,12 +127,7 @@ async fn run(args: Args) -> Result<(), Error> {
     }
     tokio::spawn(retention::run(Arc::clone(&journal), args.retention, args.retention_bytes));
 
-    let shutdown = Shutdown::new();
-    let stopping = shutdown.clone();
-    tokio::spawn(async move {
-        common_service::terminated().await;
-        stopping.begin();
-    });
+    let shutdown = environment.shutdown.clone();
     let rules = Rules {
         options: args.options(),
         max_payload: args.max_payload as usize,

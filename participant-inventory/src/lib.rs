@@ -6,21 +6,25 @@ mod stock;
 
 use std::process::ExitCode;
 
-use common_kit::Program;
+use common_kit::{Program, ResourceManager};
 use proto::shop::inventory_service_server::{InventoryServiceServer, SERVICE_NAME};
 use tonic::service::Routes;
 
 use crate::{service::Service, stock::Inventory};
 
-/// Runs the service as the process's flags say, until it is told to stop.
-pub fn run_from_args() -> ExitCode {
-    let program = Program {
+/// The service, to be run as a process or within one.
+pub fn program() -> Program<impl ResourceManager> {
+    Program {
         name: env!("CARGO_PKG_NAME"),
         about: "The shop's inventory: a participant that reserves stock in distributed transactions",
         listen: "127.0.0.1:7101",
         service: SERVICE_NAME,
-    };
-    common_kit::run_from_args(program, Inventory, |handle| {
-        Routes::new(InventoryServiceServer::new(Service { handle }))
-    })
+        resource: Inventory,
+        own: |handle| Routes::new(InventoryServiceServer::new(Service { handle })),
+    }
+}
+
+/// Runs the service as the process's flags say, until it is told to stop.
+pub fn run_from_args() -> ExitCode {
+    program().run_from_args()
 }

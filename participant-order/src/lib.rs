@@ -6,21 +6,25 @@ mod service;
 
 use std::process::ExitCode;
 
-use common_kit::Program;
+use common_kit::{Program, ResourceManager};
 use proto::shop::order_service_server::{OrderServiceServer, SERVICE_NAME};
 use tonic::service::Routes;
 
 use crate::{order::Orders, service::Service};
 
-/// Runs the service as the process's flags say, until it is told to stop.
-pub fn run_from_args() -> ExitCode {
-    let program = Program {
+/// The service, to be run as a process or within one.
+pub fn program() -> Program<impl ResourceManager> {
+    Program {
         name: env!("CARGO_PKG_NAME"),
         about: "The shop's orders: a participant that records orders in distributed transactions",
         listen: "127.0.0.1:7103",
         service: SERVICE_NAME,
-    };
-    common_kit::run_from_args(program, Orders, |handle| {
-        Routes::new(OrderServiceServer::new(Service { handle }))
-    })
+        resource: Orders,
+        own: |handle| Routes::new(OrderServiceServer::new(Service { handle })),
+    }
+}
+
+/// Runs the service as the process's flags say, until it is told to stop.
+pub fn run_from_args() -> ExitCode {
+    program().run_from_args()
 }

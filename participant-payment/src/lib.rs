@@ -6,21 +6,25 @@ mod service;
 
 use std::process::ExitCode;
 
-use common_kit::Program;
+use common_kit::{Program, ResourceManager};
 use proto::shop::payment_service_server::{PaymentServiceServer, SERVICE_NAME};
 use tonic::service::Routes;
 
 use crate::{account::Payment, service::Service};
 
-/// Runs the service as the process's flags say, until it is told to stop.
-pub fn run_from_args() -> ExitCode {
-    let program = Program {
+/// The service, to be run as a process or within one.
+pub fn program() -> Program<impl ResourceManager> {
+    Program {
         name: env!("CARGO_PKG_NAME"),
         about: "The shop's accounts: a participant that takes money in distributed transactions",
         listen: "127.0.0.1:7102",
         service: SERVICE_NAME,
-    };
-    common_kit::run_from_args(program, Payment, |handle| {
-        Routes::new(PaymentServiceServer::new(Service { handle }))
-    })
+        resource: Payment,
+        own: |handle| Routes::new(PaymentServiceServer::new(Service { handle })),
+    }
+}
+
+/// Runs the service as the process's flags say, until it is told to stop.
+pub fn run_from_args() -> ExitCode {
+    program().run_from_args()
 }

@@ -2,7 +2,7 @@
 //! tried again. One periodic look at all undecided branches; nothing per branch.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -12,7 +12,7 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
     ResourceManager,
-    engine::{self, Engine},
+    engine::Engine,
     journal::{self, Doubt},
     link::{self, MAX_INQUIRIES},
     resolver, story,
@@ -51,12 +51,13 @@ impl Backoff {
 
 /// Until the shutdown.
 pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
-    let mut questions: HashMap<CoordinatorId, Backoff> = HashMap::new();
+    let mut questions: BTreeMap<CoordinatorId, Backoff> = BTreeMap::new();
     let mut retries = Backoff::default();
     let mut pause = LOOK;
     loop {
         tokio::select! {
-            () = engine.shutdown.begun() => return,
+            biased;
+            () = engine.environment.shutdown.begun() => return,
             () = tokio::time::sleep(pause) => {}
         }
         let before = Instant::now();
@@ -83,7 +84,7 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
 async fn old_doubts<R: ResourceManager>(
     engine: &Engine<R>,
 ) -> Result<Vec<Doubt>, common_store::ReadError> {
-    let now = engine::now();
+    let now = engine.now();
     let age = LOOK.as_millis() as i64;
     let mut doubts = Vec::new();
     let mut after = None;
@@ -128,10 +129,10 @@ async fn retry<R: ResourceManager>(
 
 fn ask<R: ResourceManager>(
     engine: &Arc<Engine<R>>,
-    questions: &mut HashMap<CoordinatorId, Backoff>,
+    questions: &mut BTreeMap<CoordinatorId, Backoff>,
     doubts: Vec<Doubt>,
 ) {
-    let mut by_coordinator: HashMap<CoordinatorId, Vec<Doubt>> = HashMap::new();
+    let mut by_coordinator: BTreeMap<CoordinatorId, Vec<Doubt>> = BTreeMap::new();
     for doubt in doubts {
         by_coordinator.entry(doubt.branch.coordinator).or_default().push(doubt);
     }

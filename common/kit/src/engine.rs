@@ -8,19 +8,18 @@
 //! - Decisions go before prepares: they free what is reserved.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering::Relaxed},
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use common::{
     BranchId, CoordinatorId,
     fence::{Admission, Run, admit},
 };
-use common_service::Shutdown;
+use common_service::Environment;
 use common_store::{Store, Urgency, WriteError, crash_point};
 use proto::dtc::{AbortReason, Acknowledgement, LinkAcknowledgement, LinkVote, Vote};
 use rusqlite::Transaction;
@@ -44,13 +43,13 @@ pub(crate) struct Engine<R> {
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
     pub(crate) links: Links,
-    pub(crate) shutdown: Shutdown,
+    pub(crate) environment: Environment,
     /// Undecided branches, the batch that is being done included.
     undecided: AtomicI64,
     /// Branches that the one who was asked doesn't know.
     not_mine: Mutex<HashSet<BranchId>>,
     /// What coordinators told about the end of their transactions, until kept.
-    ended: Mutex<HashMap<CoordinatorId, (Ended, i64)>>,
+    ended: Mutex<BTreeMap<CoordinatorId, (Ended, i64)>>,
 }
 
 /// The answers to a batch.
@@ -96,7 +95,7 @@ impl<R: ResourceManager> Engine<R> {
         resource: R,
         limits: Limits,
         metrics: Metrics,
-        shutdown: Shutdown,
+        environment: Environment,
     ) -> Result<Arc<Self>, common_store::ReadError> {
         let undecided = store.read(journal::count_undecided).await?;
         metrics.undecided.set(undecided);
@@ -106,11 +105,16 @@ impl<R: ResourceManager> Engine<R> {
             limits,
             metrics,
             links: Links::default(),
-            shutdown,
+            environment,
             undecided: AtomicI64::new(undecided),
             not_mine: Mutex::default(),
             ended: Mutex::default(),
         }))
+    }
+
+    /// The wall clock in milliseconds, for people and for retention.
+    pub(crate) fn now(&self) -> i64 {
+        i64::try_from((self.environment.wall_clock)().as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Does a batch and calls `done`, on the storage's thread, once that is durable.
@@ -228,7 +232,8 @@ impl<R: ResourceManager> Engine<R> {
     }
 
     fn branches<'a>(&'a self, transaction: &'a Transaction<'a>) -> Branches<'a, R> {
-        Branches { resource: &self.resource, transaction, now: now(), effects: Effects::default() }
+        let (resource, now) = (&self.resource, self.now());
+        Branches { resource, transaction, now, effects: Effects::default() }
     }
 
     /// What may be said, now that the fate of the batch is known.
@@ -299,11 +304,11 @@ impl<R: ResourceManager> Engine<R> {
     /// What a coordinator told about the end of its transactions.
     pub(crate) fn note_ended(&self, coordinator: CoordinatorId, ended: Ended) {
         let mut noted = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        noted.insert(coordinator, (ended, now()));
+        noted.insert(coordinator, (ended, self.now()));
     }
 
     /// What was told since the last time, and when.
-    pub(crate) fn take_ended(&self) -> HashMap<CoordinatorId, (Ended, i64)> {
+    pub(crate) fn take_ended(&self) -> BTreeMap<CoordinatorId, (Ended, i64)> {
         std::mem::take(&mut self.ended.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -343,10 +348,4 @@ impl Effects {
 fn disk_full() -> Refusal {
     let message = "the participant's disk has too little room for another promise";
     Refusal::new("DISK_FULL", message)
-}
-
-/// The wall clock in milliseconds, for people and for retention.
-pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

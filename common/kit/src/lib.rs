@@ -60,8 +60,10 @@
 //!         about: "A shelf: a participant in distributed transactions",
 //!         listen: "127.0.0.1:7110",
 //!         service: SERVICE_NAME,
+//!         resource: Shelf,
+//!         own: |_: Handle| tonic::service::Routes::default(),
 //!     };
-//!     common_kit::run_from_args(program, Shelf, |_: Handle| tonic::service::Routes::default())
+//!     program.run_from_args()
 //! }
 //! ```
 //!
@@ -99,5 +101,5 @@ mod tests;
 pub use common::BranchId;
 pub use handle::{Handle, Listing};
 pub use resource::{Error, Refusal, ResourceManager, Vote};
-pub use run::{Program, run_from_args};
+pub use run::Program;
 pub use version::Versioned;

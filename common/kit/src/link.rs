@@ -53,7 +53,8 @@ async fn serve<R: ResourceManager>(
     responses: &Responses,
 ) -> Result<(), Status> {
     let first = tokio::select! {
-        () = engine.shutdown.begun() => None,
+        biased;
+        () = engine.environment.shutdown.begun() => None,
         message = requests.message() => message?,
     };
     let Some(mut first) = first else { return Ok(()) };
@@ -70,8 +71,9 @@ async fn serve<R: ResourceManager>(
     let (answered, answers) = mpsc::unbounded_channel();
     let reading = async {
         tokio::select! {
-            result = read(engine, &origin, first, requests, answered) => result,
+            biased;
             _ = replaced => Err(Status::aborted("a newer run of this coordinator has a link")),
+            result = read(engine, &origin, first, requests, answered) => result,
         }
     };
     try_join3(reading, write(answers, responses), ask_all(engine, &origin, responses)).await?;
@@ -109,7 +111,8 @@ async fn read<R: ResourceManager>(
             });
         }
         next = tokio::select! {
-            () = engine.shutdown.begun() => None,
+            biased;
+            () = engine.environment.shutdown.begun() => None,
             message = requests.message() => message?,
         };
     }

@@ -1,7 +1,7 @@
 //! Doubts about a coordinator's branches that has no link here: its recovery
 //! service is asked.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use proto::dtc::{
@@ -29,7 +29,7 @@ const AT_A_TIME: usize = 32;
 /// Asks about each of them once, at the address that came with it. Stops at an
 /// address that can't be reached.
 pub(crate) async fn ask<R: ResourceManager>(engine: Arc<Engine<R>>, doubts: Vec<Doubt>) {
-    let mut by_address: HashMap<String, Vec<Doubt>> = HashMap::new();
+    let mut by_address: BTreeMap<String, Vec<Doubt>> = BTreeMap::new();
     for doubt in doubts {
         by_address.entry(doubt.recovery_address.clone()).or_default().push(doubt);
     }
@@ -42,7 +42,8 @@ pub(crate) async fn ask<R: ResourceManager>(engine: Arc<Engine<R>>, doubts: Vec<
             );
             continue;
         };
-        let channel = endpoint.connect_timeout(CONNECT).timeout(ANSWER).connect_lazy();
+        let endpoint = endpoint.connect_timeout(CONNECT).timeout(ANSWER);
+        let channel = engine.environment.network.connect_lazy(&endpoint);
         let client = RecoveryServiceClient::new(channel);
         // The first goes alone: it finds out whether anybody is there.
         let Some((first, others)) = doubts.split_first() else { continue };

@@ -15,11 +15,7 @@ use common_store::{ReadError, Urgency, Work, in_savepoint};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::{
-    ResourceManager,
-    engine::{self, Engine},
-    wire::Ended,
-};
+use crate::{ResourceManager, engine::Engine, wire::Ended};
 
 const TICK: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
@@ -33,7 +29,8 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
     let mut next_sweep = Instant::now() + pause;
     loop {
         tokio::select! {
-            () = engine.shutdown.begun() => return,
+            biased;
+            () = engine.environment.shutdown.begun() => return,
             () = tokio::time::sleep(TICK) => {}
         }
         let retention = engine.limits.retention.as_millis().try_into().unwrap_or(i64::MAX);
@@ -145,7 +142,7 @@ fn coordinators(connection: &Connection) -> rusqlite::Result<Vec<CoordinatorId>>
 }
 
 async fn sweep<R: ResourceManager>(engine: &Engine<R>, retention: i64) -> Result<(), ReadError> {
-    let aged = engine::now().saturating_sub(retention);
+    let aged = engine.now().saturating_sub(retention);
     for coordinator in engine.store.read(coordinators).await? {
         remove(engine, coordinator, aged, false).await?;
         if is_too_large(engine).await? {
@@ -187,7 +184,9 @@ async fn remove<R: ResourceManager>(
         engine.store.submit(Urgency::Unforced, BATCH, work);
         let Ok(removed) = done.await else { return Err(ReadError::Closed) };
         engine.metrics.forgotten.inc_by(removed);
-        if engine.shutdown.is_begun() || while_too_large && !is_too_large(engine).await? {
+        if engine.environment.shutdown.is_begun()
+            || while_too_large && !is_too_large(engine).await?
+        {
             return Ok(());
         }
     }

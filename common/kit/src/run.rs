@@ -1,9 +1,12 @@
 //! A participant's process, from its flags to its exit code.
 
-use std::{process::ExitCode, time::Duration};
+use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
-use clap::{CommandFactory, FromArgMatches, Parser};
-use common_service::{Exit, Server, ServiceArgs, ServiceError, Shutdown, parse_duration};
+use clap::{CommandFactory, Parser};
+use common_service::{
+    Environment, Exit, Fatal, Server, ServiceArgs, ServiceError, parse_args_from, parse_duration,
+    run_process,
+};
 use common_store::{OpenError, Options, Store};
 use prometheus::Registry;
 use proto::dtc::participant_service_server::{ParticipantServiceServer, SERVICE_NAME};
@@ -14,9 +17,9 @@ use crate::{
     retention, service::Service,
 };
 
-/// What tells a participant's program from the others.
+/// A participant: its domain, and what tells its program from the others.
 #[derive(Debug, Clone, Copy)]
-pub struct Program {
+pub struct Program<R> {
     /// Its name, such as `participant-inventory`.
     pub name: &'static str,
     /// A sentence for `--help`.
@@ -25,6 +28,10 @@ pub struct Program {
     pub listen: &'static str,
     /// Full name of the gRPC service with its own calls.
     pub service: &'static str,
+    /// Its domain.
+    pub resource: R,
+    /// Its own calls, which work with the same storage.
+    pub own: fn(Handle) -> Routes,
 }
 
 #[derive(Debug, Parser)]
@@ -86,64 +93,71 @@ enum Error {
     Read(#[from] common_store::ReadError),
     #[error("a metric cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
-    #[error("the runtime cannot be started: {0}")]
-    Runtime(#[from] std::io::Error),
 }
 
-impl Error {
-    fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Open(error) => error.exit_code().into(),
-            Self::Service(error) => error.exit().into(),
-            Self::Read(_) => Exit::Storage.into(),
-            Self::Metrics(_) | Self::Runtime(_) => Exit::Software.into(),
-        }
+impl From<Error> for Fatal {
+    fn from(error: Error) -> Self {
+        let exit = match &error {
+            Error::Open(error) => error.exit_code(),
+            Error::Service(error) => error.exit() as u8,
+            Error::Read(_) => Exit::Storage as u8,
+            Error::Metrics(_) => Exit::Software as u8,
+        };
+        Self { exit, reason: error.to_string() }
     }
 }
 
-/// Runs a participant until it is told to stop: parses the flags, opens the
-/// journal, serves `dtc.v1.ParticipantService` and what `own` adds on one port,
-/// and stops cleanly on SIGTERM.
-pub fn run_from_args<R: ResourceManager>(
-    program: Program,
-    resource: R,
-    own: impl FnOnce(Handle) -> Routes,
-) -> ExitCode {
-    let args = parse(&program);
-    common_service::init_logging(&args.service);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let ran = runtime
-        .map_err(Error::from)
-        .and_then(|runtime| runtime.block_on(run(args, program, resource, own)));
-    match ran {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            error.exit_code()
-        }
+impl<R: ResourceManager> Program<R> {
+    /// Runs it as this process until it is told to stop: parses the flags, opens
+    /// the journal, serves `dtc.v1.ParticipantService` and its own calls on one
+    /// port, and stops cleanly on SIGTERM.
+    pub fn run_from_args(self) -> ExitCode {
+        let args = self.parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+        run_process(&args.service.clone(), |environment| self.run(args, environment))
+    }
+
+    /// Runs it in the present runtime, with flags as on the command line, the
+    /// first of which is the program's name.
+    ///
+    /// # Errors
+    ///
+    /// What the process would end with.
+    pub async fn run_in(
+        self,
+        environment: Environment,
+        flags: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<(), Fatal> {
+        let args = self.parse(flags).map_err(|error| Fatal {
+            exit: Exit::Configuration as u8,
+            reason: error.to_string(),
+        })?;
+        self.run(args, environment).await
+    }
+
+    fn parse(
+        &self,
+        flags: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Args, clap::Error> {
+        let command = Args::command().name(self.name).about(self.about);
+        parse_args_from(command, self.listen, flags)
+    }
+
+    async fn run(self, args: Args, environment: Environment) -> Result<(), Fatal> {
+        Ok(serve(self, args, environment).await?)
     }
 }
 
-fn parse(program: &Program) -> Args {
-    let command = Args::command()
-        .name(program.name)
-        .about(program.about)
-        .mut_arg("listen", |arg| arg.required(false).default_value(program.listen));
-    Args::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
-}
-
-async fn run<R: ResourceManager>(
+async fn serve<R: ResourceManager>(
+    program: Program<R>,
     args: Args,
-    program: Program,
-    resource: R,
-    own: impl FnOnce(Handle) -> Routes,
+    environment: Environment,
 ) -> Result<(), Error> {
-    let listener = common_service::bind(args.service.listen).await?;
+    let listener = common_service::bind(&environment, args.service.listen).await?;
     let path = args.service.data.join(format!("{}.db", R::NAME));
-    let store = open::<R>(&path, args.service.min_free)?;
+    let options = Options { min_free: args.service.min_free, ..environment.storage.clone() };
+    let store = open::<R>(&path, options)?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry, &store)?;
-    let shutdown = Shutdown::new();
     let limits = Limits {
         max_payload: args.max_payload as usize,
         max_undecided: args.max_undecided.into(),
@@ -151,7 +165,8 @@ async fn run<R: ResourceManager>(
         retention_bytes: args.retention_bytes,
         coordinator: args.coordinator,
     };
-    let engine = Engine::new(store.clone(), resource, limits, metrics, shutdown.clone()).await?;
+    let shutdown = environment.shutdown.clone();
+    let engine = Engine::new(store.clone(), program.resource, limits, metrics, environment).await?;
     tracing::info!(
         file = %path.display(),
         journal = %common::JournalId::from_bytes(store.identity().id),
@@ -160,16 +175,11 @@ async fn run<R: ResourceManager>(
         "recovered"
     );
 
-    tokio::spawn(doubts::run(engine.clone()));
-    tokio::spawn(retention::run(engine.clone()));
-    let stopping = shutdown.clone();
-    tokio::spawn(async move {
-        common_service::terminated().await;
-        stopping.begin();
-    });
-    let service = ParticipantServiceServer::new(Service { engine });
+    tokio::spawn(doubts::run(Arc::clone(&engine)));
+    tokio::spawn(retention::run(Arc::clone(&engine)));
+    let own = (program.own)(Handle { store: store.clone() });
     Server::new(&args.service)
-        .grpc(own(Handle { store: store.clone() }).add_service(service))
+        .grpc(own.add_service(ParticipantServiceServer::new(Service { engine })))
         .registry(registry)
         .service_names(&[SERVICE_NAME, program.service])
         .serve(listener, shutdown.begun())
@@ -178,13 +188,14 @@ async fn run<R: ResourceManager>(
     Ok(())
 }
 
+/// Opens a participant's file; `options` say how the storage is run.
 pub(crate) fn open<R: ResourceManager>(
     path: &std::path::Path,
-    min_free: u64,
+    options: Options,
 ) -> Result<Store, OpenError> {
     // The schema lives as long as the process.
     let schema = format!("{}{}", journal::SCHEMA, R::SCHEMA).leak();
-    Store::open(path, Options { role: R::NAME, schema, min_free, ..Options::default() })
+    Store::open(path, Options { role: R::NAME, schema, ..options })
 }
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {

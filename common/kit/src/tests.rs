@@ -17,7 +17,7 @@ use std::{
 };
 
 use common::{BranchId, CoordinatorId, TransactionId};
-use common_service::Shutdown;
+use common_service::Environment;
 use common_store::{Options, Store};
 use prometheus::Registry;
 use prost::Message;
@@ -141,8 +141,8 @@ impl Bench {
         let store = Store::open(&folder.join("till.db"), options).unwrap();
         let metrics = Metrics::new(&Registry::new(), &store).unwrap();
         let till = Till::default();
-        let shutdown = Shutdown::new();
-        let engine = Engine::new(store, till.clone(), limits, metrics, shutdown).await.unwrap();
+        let environment = Environment::real();
+        let engine = Engine::new(store, till.clone(), limits, metrics, environment).await.unwrap();
         Self { service: Service { engine: Arc::clone(&engine) }, engine, till }
     }
 
@@ -154,7 +154,7 @@ impl Bench {
     }
 
     async fn close(self) {
-        self.engine.shutdown.begin();
+        self.engine.environment.shutdown.begin();
         self.engine.store.close().await;
     }
 

@@ -1,6 +1,6 @@
 //! The flags that all services share. Each is also an environment variable.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -60,9 +60,21 @@ pub enum LogFormat {
 /// the process, with the reason and [`Exit::Configuration`](crate::Exit), when
 /// they are wrong, and after `--help`.
 pub fn parse_args<P: Parser>(listen: &'static str) -> P {
-    let command = P::command().mut_arg("listen", |arg| arg.required(false).default_value(listen));
-    let mut matches = command.get_matches();
-    P::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+    parse_args_from(P::command(), listen, std::env::args_os()).unwrap_or_else(|error| error.exit())
+}
+
+/// Parses flags, the first of which is the program's name, as `command` has them.
+///
+/// # Errors
+///
+/// clap's, for people.
+pub fn parse_args_from<P: Parser>(
+    command: clap::Command,
+    listen: &'static str,
+    flags: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<P, clap::Error> {
+    let command = command.mut_arg("listen", |arg| arg.required(false).default_value(listen));
+    P::from_arg_matches_mut(&mut command.try_get_matches_from(flags)?)
 }
 
 /// A duration such as `500ms`, `5s`, `2m` or `1h 30m`, for clap's `value_parser`.

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use crate::Exit;
+use crate::{Exit, Fatal};
 
 /// Why a service cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -49,5 +49,11 @@ impl ServiceError {
             Self::Bind { .. } | Self::PortFile { .. } => Exit::Configuration,
             Self::Reflection(_) | Self::Metrics(_) => Exit::Software,
         }
+    }
+}
+
+impl From<ServiceError> for Fatal {
+    fn from(error: ServiceError) -> Self {
+        Self { exit: error.exit() as u8, reason: error.to_string() }
     }
 }

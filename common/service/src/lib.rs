@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! use clap::Parser;
-//! use common_service::{Server, ServiceArgs};
+//! use common_service::{Environment, Fatal, Server, ServiceArgs};
 //!
 //! #[derive(Parser)]
 //! struct Args {
@@ -11,29 +11,35 @@
 //!     service: ServiceArgs,
 //! }
 //!
-//! async fn run() -> Result<(), common_service::ServiceError> {
-//!     let args: Args = common_service::parse_args("127.0.0.1:7100");
-//!     common_service::init_logging(&args.service);
-//!     let listener = common_service::bind(args.service.listen).await?;
-//!     let registry = prometheus::Registry::new();
-//!     Server::new(&args.service).registry(registry).serve(listener, common_service::terminated()).await
+//! async fn run(args: ServiceArgs, environment: Environment) -> Result<(), Fatal> {
+//!     let listener = common_service::bind(&environment, args.listen).await?;
+//!     Ok(Server::new(&args).serve(listener, environment.shutdown.begun()).await?)
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     let Args { service } = common_service::parse_args("127.0.0.1:7100");
+//!     common_service::run_process(&service.clone(), |environment| run(service, environment))
 //! }
 //! ```
 
 mod args;
+mod environment;
 mod error;
 mod exit;
 mod listener;
 mod logging;
 mod metrics;
+mod process;
 mod reflection;
 mod server;
 mod shutdown;
 
-pub use args::{LogFormat, ServiceArgs, parse_args, parse_duration};
+pub use args::{LogFormat, ServiceArgs, parse_args, parse_args_from, parse_duration};
+pub use environment::{Environment, Listener, Network, Stream};
 pub use error::ServiceError;
 pub use exit::Exit;
 pub use listener::bind;
 pub use logging::init_logging;
+pub use process::{Fatal, run_process};
 pub use server::Server;
 pub use shutdown::{Shutdown, terminated};

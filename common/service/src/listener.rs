@@ -1,19 +1,59 @@
-//! The port.
+//! The operating system's network.
 
-use std::{io::ErrorKind, net::SocketAddr};
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+};
 
 use tokio::net::TcpListener;
+use tonic::transport::{Channel, Endpoint, Error};
 
-use crate::ServiceError;
+use crate::{Environment, Listener, Network, ServiceError, Stream};
 
 /// Takes the port. Nothing is accepted before [`Server::serve`](crate::Server::serve).
 ///
 /// # Errors
 ///
 /// [`ServiceError::PortInUse`] and [`ServiceError::Bind`].
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {
-    TcpListener::bind(address).await.map_err(|cause| match cause.kind() {
+pub async fn bind(
+    environment: &Environment,
+    address: SocketAddr,
+) -> Result<Box<dyn Listener>, ServiceError> {
+    environment.network.bind(address).await.map_err(|cause| match cause.kind() {
         ErrorKind::AddrInUse => ServiceError::PortInUse { address },
         _ => ServiceError::Bind { address, cause },
     })
+}
+
+/// TCP.
+pub(crate) struct Tcp;
+
+#[tonic::async_trait]
+impl Network for Tcp {
+    async fn bind(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>> {
+        Ok(Box::new(TcpListener::bind(address).await?))
+    }
+
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, Error> {
+        endpoint.connect().await
+    }
+
+    fn connect_lazy(&self, endpoint: &Endpoint) -> Channel {
+        endpoint.connect_lazy()
+    }
+}
+
+#[tonic::async_trait]
+impl Listener for TcpListener {
+    async fn accept(&mut self) -> io::Result<(Box<dyn Stream>, SocketAddr)> {
+        let (stream, peer) = TcpListener::accept(self).await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "TCP_NODELAY could not be set");
+        }
+        Ok((Box::new(stream), peer))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        TcpListener::local_addr(self)
+    }
 }

@@ -19,11 +19,11 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use prometheus::Registry;
-use tokio::{net::TcpListener, net::TcpStream, task::JoinSet};
+use tokio::task::JoinSet;
 use tonic::{Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{ServiceArgs, ServiceError, metrics, reflection};
+use crate::{Listener, ServiceArgs, ServiceError, Stream, metrics, reflection};
 
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -85,7 +85,7 @@ impl Server {
     /// [`ServiceError`], before anything is served.
     pub async fn serve(
         self,
-        listener: TcpListener,
+        listener: Box<dyn Listener>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ServiceError> {
         let (mut health, health_service) = tonic_health::server::health_reporter();
@@ -99,7 +99,7 @@ impl Server {
             .merge(metrics::router(self.registry)?)
             .fallback(not_found)
             .with_state(());
-        announce(&listener, self.port_file)?;
+        announce(&*listener, self.port_file)?;
 
         let connections = accept(listener, router, shutdown).await;
         tracing::info!(connections = connections.tasks.len(), "draining");
@@ -126,7 +126,7 @@ impl Connections {
 }
 
 async fn accept(
-    listener: TcpListener,
+    mut listener: Box<dyn Listener>,
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) -> Connections {
@@ -153,13 +153,10 @@ impl Connections {
     fn start(
         &mut self,
         builder: &auto::Builder<TokioExecutor>,
-        stream: TcpStream,
+        stream: Box<dyn Stream>,
         peer: SocketAddr,
         router: Router,
     ) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "TCP_NODELAY could not be set");
-        }
         let service = TowerToHyperService::new(router);
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = self.graceful.watch(connection);
@@ -190,7 +187,7 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-fn announce(listener: &TcpListener, port_file: Option<PathBuf>) -> Result<(), ServiceError> {
+fn announce(listener: &dyn Listener, port_file: Option<PathBuf>) -> Result<(), ServiceError> {
     let address = listener.local_addr().ok();
     if let (Some(path), Some(address)) = (port_file, address) {
         write_port(&path, address.port())

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
-use common_service::{Exit, Server, ServiceArgs, ServiceError, Shutdown, bind};
+use common_service::{Environment, Exit, Server, ServiceArgs, ServiceError, Shutdown, bind};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -39,7 +39,7 @@ struct Running {
 impl Running {
     async fn start(more: &[&str]) -> Self {
         let args = args(more);
-        let listener = bind(args.listen).await.unwrap();
+        let listener = bind(&Environment::real(), args.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let server = Server::new(&args).service_names(&[SERVICE]);
@@ -172,7 +172,7 @@ async fn a_method_that_is_not_there_is_unimplemented() {
 async fn a_port_in_use_is_said_so() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
-    let error = bind(address).await.unwrap_err();
+    let error = bind(&Environment::real(), address).await.unwrap_err();
     assert_eq!(error.exit(), Exit::PortInUse);
     let text = error.to_string();
     assert!(text.contains(&address.port().to_string()) && text.contains("--listen"), "{text}");
@@ -190,7 +190,7 @@ async fn the_port_file_names_the_port() {
     server.stop().await;
 
     let args = args(&["--port-file", "/nowhere/at/all/port"]);
-    let listener = bind(args.listen).await.unwrap();
+    let listener = bind(&Environment::real(), args.listen).await.unwrap();
     let error = Server::new(&args).serve(listener, std::future::pending()).await.unwrap_err();
     assert_eq!(error.exit(), Exit::Configuration);
 }
@@ -200,7 +200,7 @@ async fn slow_server(drain_timeout: &str, delay: Duration) -> (Running, Arc<Sema
     let begun = Arc::new(Semaphore::new(0));
     let handler_begun = Arc::clone(&begun);
     let args = args(&["--drain-timeout", drain_timeout]);
-    let listener = bind(args.listen).await.unwrap();
+    let listener = bind(&Environment::real(), args.listen).await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
     let slow = axum::Router::new().route(

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use common::TransactionId;
+use common_service::Environment;
 use coordinator_core::{
     AnswerAt, BranchOutcome, Event, Fingerprint, NewBranch, Options, ParticipantId, Reply,
     RequestKey, TrailEvent, View,
@@ -36,6 +37,7 @@ pub(crate) struct Handle {
     events: broadcast::Sender<Happened>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) environment: Environment,
 }
 
 impl Handle {
@@ -44,8 +46,9 @@ impl Handle {
         events: broadcast::Sender<Happened>,
         directory: Arc<Directory>,
         journal: Arc<dyn Journal>,
+        environment: Environment,
     ) -> Self {
-        Self { inputs, events, directory, journal }
+        Self { inputs, events, directory, journal, environment }
     }
 
     /// Starts a transaction and waits for its answer.

@@ -1,12 +1,9 @@
 //! The journal in a SQLite file.
 
-use std::{
-    path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{path::Path, time::Duration};
 
 use common::{CoordinatorId, Incarnation, TransactionId, fence::Run};
-use common_service::Exit;
+use common_service::{Environment, Exit};
 use common_store::{OpenError, Options, ReadError, Store, Urgency, WriteError};
 use coordinator_core::Fingerprint;
 use prost::Message;
@@ -39,14 +36,20 @@ const SCHEMA: &str = "
 #[derive(Debug)]
 pub(crate) struct SqliteJournal {
     store: Store,
+    environment: Environment,
 }
 
 impl SqliteJournal {
     /// Opens or makes the file, raises its epoch, and trusts only what is synced.
     /// `min_free` bytes of the disk are kept from new work.
-    pub(crate) fn open(path: &Path, min_free: u64) -> Result<Self, OpenError> {
-        let options = Options { role: ROLE, schema: SCHEMA, min_free, ..Options::default() };
-        Ok(Self { store: Store::open(path, options)? })
+    pub(crate) fn open(
+        path: &Path,
+        min_free: u64,
+        environment: Environment,
+    ) -> Result<Self, OpenError> {
+        let base = environment.storage.clone();
+        let options = Options { role: ROLE, schema: SCHEMA, min_free, ..base };
+        Ok(Self { store: Store::open(path, options)?, environment })
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -211,14 +214,15 @@ impl Journal for SqliteJournal {
     fn append(&self, entries: Vec<Entry>, forced: bool, durable: Durable) {
         let urgency = if forced { Urgency::Forced } else { Urgency::Unforced };
         let weight = entries.len();
+        let exit = self.environment.exit.clone();
         let work = move |transaction: &Transaction<'_>| -> common_store::Completion {
             let written = entries.iter().try_for_each(|entry| write(transaction, entry));
             Box::new(move |committed| match (written, committed) {
                 (Ok(()), Ok(())) => durable(),
                 // Decided, and not written: what follows from it may not happen,
                 // and nothing else can follow either.
-                (Err(error), _) => stop(&error.to_string()),
-                (_, Err(error)) => stop(&error.to_string()),
+                (Err(error), _) => stop(&*exit, &error.to_string()),
+                (_, Err(error)) => stop(&*exit, &error.to_string()),
             })
         };
         self.store.submit(urgency, weight, Box::new(work));
@@ -329,7 +333,7 @@ impl Journal for SqliteJournal {
     }
 
     fn now(&self) -> Duration {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+        (self.environment.wall_clock)()
     }
 
     fn has_room(&self) -> bool {
@@ -342,11 +346,11 @@ impl Journal for SqliteJournal {
 }
 
 /// Fail stop: a record that was asked for cannot be written.
-fn stop(cause: &str) {
+fn stop(exit: &dyn Fn(Exit), cause: &str) {
     tracing::error!(
         cause,
         "the journal cannot take a record; stopping, as what was decided must not be acted on \
          before it is durable. Free disk space or mend the disk, then start again"
     );
-    std::process::exit(Exit::Storage as i32);
+    exit(Exit::Storage);
 }

@@ -74,10 +74,11 @@ pub(super) async fn run(link: &mut Link, opened: Opened) -> Lost {
         let mut taken = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {
+                biased;
+                Some(answer) = answered.recv() => taken.push(answer),
                 count = link.queue.recv_many(&mut taken, BATCH) => if count == 0 {
                     return Lost::Protocol("the participant has another address now".into());
                 },
-                Some(answer) = answered.recv() => taken.push(answer),
             }
             for batch in batches(taken.drain(..)) {
                 if requests.send(batch).await.is_err() {
@@ -88,6 +89,7 @@ pub(super) async fn run(link: &mut Link, opened: Opened) -> Lost {
         }
     };
     tokio::select! {
+        biased;
         lost = receive => lost,
         lost = send => lost,
     }

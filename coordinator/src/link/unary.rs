@@ -82,7 +82,7 @@ impl Caller {
         let event = match answer {
             Ok(event) => event,
             Err(status) => {
-                stop_if_fenced(&self.name, &status, &self.handle);
+                stop_if_fenced(&self.name, &status, &self.handle).await;
                 // What took too long the machine has timed itself, and may have
                 // sent again.
                 if !matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) {

@@ -43,9 +43,10 @@ impl Services {
                 }
             };
             let happened = tokio::select! {
-                happened = happened => happened,
+                biased;
                 () = stopping => return,
                 () = responses.closed() => return,
+                happened = happened => happened,
             };
             event = happened.map(|event| convert::trail_event(&event, &[], None));
         }

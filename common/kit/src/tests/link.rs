@@ -234,7 +234,7 @@ async fn a_link_ends_when_the_service_stops() {
     let bench = Bench::open(&folder).await;
     let address = bench.serve().await;
     let (mut peer, _) = Peer::greet(&address, origin()).await;
-    bench.engine.shutdown.begin();
+    bench.engine.environment.shutdown.begin();
     let end = tokio::time::timeout(Duration::from_secs(10), peer.responses.message()).await;
     assert!(end.unwrap().unwrap().is_none());
     bench.close().await;

@@ -1,0 +1,47 @@
+//! A service's process, from its flags to its exit code.
+
+use std::process::ExitCode;
+
+use crate::{Environment, Exit, ServiceArgs, init_logging, terminated};
+
+/// Why a service ended that nobody told to.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct Fatal {
+    /// What the process ends with; see [`Exit`].
+    pub exit: u8,
+    /// What was wrong, and what would be right.
+    pub reason: String,
+}
+
+/// Runs a service as this process: with logs, a runtime, and a clean stop on
+/// SIGTERM and SIGINT.
+pub fn run_process<F: Future<Output = Result<(), Fatal>>>(
+    args: &ServiceArgs,
+    run: impl FnOnce(Environment) -> F,
+) -> ExitCode {
+    init_logging(args);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the runtime cannot be started: {error}");
+            return Exit::Software.into();
+        }
+    };
+    let ran = runtime.block_on(async {
+        let environment = Environment::real();
+        let shutdown = environment.shutdown.clone();
+        tokio::spawn(async move {
+            terminated().await;
+            shutdown.begin();
+        });
+        run(environment).await
+    });
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            tracing::error!("{fatal}");
+            fatal.exit.into()
+        }
+    }
+}
