@@ -39,7 +39,7 @@ pub use environment::{Environment, Listener, Network, Stream};
 pub use error::ServiceError;
 pub use exit::Exit;
 pub use listener::bind;
-pub use logging::init_logging;
+pub use logging::{LogGuard, init_logging};
 pub use process::{Fatal, run_process};
 pub use server::Server;
 pub use shutdown::{Shutdown, terminated};

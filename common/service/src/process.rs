@@ -20,7 +20,7 @@ pub fn run_process<F: Future<Output = Result<(), Fatal>>>(
     args: &ServiceArgs,
     run: impl FnOnce(Environment) -> F,
 ) -> ExitCode {
-    init_logging(args);
+    let _logs = init_logging(args);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

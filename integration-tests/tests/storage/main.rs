@@ -2,6 +2,7 @@
 
 mod copies;
 mod faults;
+mod logs;
 mod refusals;
 mod retention;
 mod stop;
