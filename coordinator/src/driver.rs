@@ -57,6 +57,7 @@ enum Input {
     UserOf { key: RequestKey, reply: pending::Answer<Option<TransactionId>> },
     Unfinished { participant: ParticipantId, reply: pending::Answer<usize> },
     Events(Vec<Event>),
+    Unreadable { to: Inquirer, id: TransactionId, branch: u32 },
     Link { participant: ParticipantId, queue: mpsc::Sender<Outgoing> },
 }
 
@@ -250,6 +251,10 @@ impl Driver {
                     self.handle(event);
                 }
             }
+            Input::Unreadable { to, id, branch } => {
+                let outcome = BranchOutcome::Pending;
+                self.perform(Action::Answer { to, id, branch, outcome });
+            }
             Input::Link { participant, queue } => {
                 self.links.insert(participant, queue);
                 self.told_at = None;
@@ -400,6 +405,11 @@ impl Driver {
                     let found = Event::Found { to, id, branch, found };
                     let _ = own.send(Input::Events(vec![found])).await;
                 }
+                // One bad row of history stops nobody else: who asks stays in doubt.
+                Err(error @ JournalError::Damaged(_)) => {
+                    tracing::error!(%id, branch, %error, "what became of it cannot be told");
+                    let _ = own.send(Input::Unreadable { to, id, branch }).await;
+                }
                 Err(error) => cannot_look_up(&environment, id, &error),
             }
         });
@@ -426,10 +436,13 @@ impl Driver {
 
 /// Fail stop: whether a key was used, or what was decided, cannot be known.
 fn cannot_look_up(environment: &Environment, id: TransactionId, error: &JournalError) {
-    if let JournalError::Failed(cause) = error {
-        tracing::error!(%id, cause, "the journal cannot be read; stopping. Mend the disk, start again");
-        (environment.exit)(Exit::Storage);
-    }
+    let exit = match error {
+        JournalError::Closed => return,
+        JournalError::Failed(_) => Exit::Storage,
+        JournalError::Damaged(_) => Exit::NotAJournal,
+    };
+    tracing::error!(%id, %error, "the journal cannot be read; stopping. Mend it, start again");
+    (environment.exit)(exit);
 }
 
 /// Why the journal cannot be taken up.

@@ -102,6 +102,7 @@ impl From<Error> for Status {
                 (Code::NotFound, info("UNKNOWN_TRANSACTION"))
             }
             Error::WrongState { .. } => (Code::FailedPrecondition, info("WRONG_STATE")),
+            Error::Journal(JournalError::Damaged(_)) => (Code::DataLoss, info("JOURNAL_DAMAGED")),
             Error::Journal(JournalError::Failed(_)) => (Code::Internal, info("JOURNAL")),
             Error::Stopping | Error::Journal(JournalError::Closed) => {
                 (Code::Unavailable, info("STOPPING"))

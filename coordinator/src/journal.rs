@@ -25,6 +25,9 @@ pub(crate) enum JournalError {
     /// The storage fails.
     #[error("the journal cannot be read or written: {0}")]
     Failed(String),
+    /// The storage holds what was not written there.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 /// A record as it is written, names and all.

@@ -55,7 +55,10 @@ impl From<Error> for Fatal {
         let exit = match &error {
             Error::Open(error) => error.exit_code(),
             Error::Service(error) => error.exit() as u8,
-            Error::Recover(RecoverError::Damaged(_)) => Exit::NotAJournal as u8,
+            Error::Recover(
+                RecoverError::Damaged(_) | RecoverError::Journal(JournalError::Damaged(_)),
+            )
+            | Error::Journal(JournalError::Damaged(_)) => Exit::NotAJournal as u8,
             Error::Recover(RecoverError::Journal(_)) | Error::Journal(_) => Exit::Storage as u8,
             Error::Participant(_) => Exit::Configuration as u8,
             Error::Metrics(_) => Exit::Software as u8,

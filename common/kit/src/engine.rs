@@ -97,6 +97,7 @@ impl<R: ResourceManager> Engine<R> {
         metrics: Metrics,
         environment: Environment,
     ) -> Result<Arc<Self>, common_store::ReadError> {
+        store.read(journal::check).await?;
         let undecided = store.read(journal::count_undecided).await?;
         metrics.undecided.set(undecided);
         Ok(Arc::new(Self {

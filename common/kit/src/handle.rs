@@ -36,13 +36,15 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// INTERNAL with SQLite's reason, UNAVAILABLE while stopping.
+    /// INTERNAL with SQLite's reason, DATA_LOSS where the file is damaged,
+    /// UNAVAILABLE while stopping.
     pub async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Status> {
         self.store.read(work).await.map_err(|error| match error {
             ReadError::Work(error) => Status::internal(error.to_string()),
+            error @ ReadError::Damaged { .. } => Status::data_loss(error.to_string()),
             ReadError::Closed => Status::unavailable(error.to_string()),
         })
     }

@@ -3,11 +3,14 @@
 //! Invariants:
 //! - A branch is in one table at most: `undecided` from its promise to its
 //!   decision, `decided` from then until retention ends.
+//! - A row that is not what was written, by its checksum or its types, is an
+//!   error that names it: it is never acted on.
 //! - Keys begin with the transaction id, a UUIDv7, so that new rows go to the
 //!   right edge of the tree.
 
 use common::{BranchId, CoordinatorId, Incarnation, TransactionId, branch::Branch, fence::Run};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use common_store::{Suspect, check_pages, checksum};
+use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Refusal, wire::Origin};
@@ -23,9 +26,12 @@ pub(crate) const SCHEMA: &str = "
         incarnation BLOB NOT NULL,
         prepared_at INTEGER NOT NULL,
         recovery_address TEXT NOT NULL,
-        -- A decision that is known and could not be applied yet.
+        -- Of the key and all that a decision and a question need.
+        checksum INTEGER NOT NULL,
+        -- A decision that is known and could not be applied yet, and its checksum.
         pending_commit INTEGER,
         pending_number INTEGER,
+        pending_checksum INTEGER,
         PRIMARY KEY (transaction_id, branch, coordinator_id)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS decided (
@@ -40,12 +46,16 @@ pub(crate) const SCHEMA: &str = "
         refusal_code TEXT,
         refusal_message TEXT,
         decided_at INTEGER NOT NULL,
+        -- Of the key and the state.
+        checksum INTEGER NOT NULL,
         PRIMARY KEY (transaction_id, branch, coordinator_id)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS coordinators (
         coordinator_id BLOB PRIMARY KEY NOT NULL,
         epoch INTEGER NOT NULL,
-        incarnation BLOB NOT NULL
+        incarnation BLOB NOT NULL,
+        -- Of all the others.
+        checksum INTEGER NOT NULL
     ) WITHOUT ROWID;
     -- What a coordinator told at a time about the end of its transactions.
     CREATE TABLE IF NOT EXISTS ended (
@@ -53,6 +63,8 @@ pub(crate) const SCHEMA: &str = "
         told_at INTEGER NOT NULL,
         ended_before BLOB NOT NULL,
         ended_except BLOB NOT NULL,
+        -- Of all the others.
+        checksum INTEGER NOT NULL,
         PRIMARY KEY (coordinator_id, told_at)
     ) WITHOUT ROWID;
 ";
@@ -123,33 +135,124 @@ pub(crate) fn find(connection: &Connection, branch: &BranchId) -> rusqlite::Resu
     let key = params![branch.transaction.as_bytes(), branch.number, branch.coordinator.as_bytes()];
     let undecided = connection
         .prepare_cached(
-            "SELECT payload, output, pending_commit, pending_number FROM undecided
+            "SELECT transaction_id, branch, coordinator_id, payload, output, epoch, incarnation,
+                    recovery_address, checksum, pending_commit, pending_number, pending_checksum
+             FROM undecided
              WHERE transaction_id = ?1 AND branch = ?2 AND coordinator_id = ?3",
         )?
-        .query_row(key, |row| {
-            Ok(Undecided { payload: row.get(0)?, output: row.get(1)?, pending: pending(row, 2)? })
-        })
+        .query_row(key, |row| undecided(&Suspect::new("undecided", row, 3)))
         .optional()?;
     if let Some(undecided) = undecided {
         return Ok(Some(Found::Undecided(undecided)));
     }
     connection
         .prepare_cached(
-            "SELECT committed, decision_number, digest, output, refusal_code, refusal_message
+            "SELECT transaction_id, branch, coordinator_id, committed, decision_number, digest,
+                    output, refusal_code, refusal_message, checksum
              FROM decided WHERE transaction_id = ?1 AND branch = ?2 AND coordinator_id = ?3",
         )?
-        .query_row(key, |row| {
-            let decision_number = row.get(1)?;
-            let state = match row.get(0)? {
-                true => Branch::Committed { decision_number },
-                false => Branch::RolledBack { decision_number },
-            };
-            let code: Option<String> = row.get(4)?;
-            let message: Option<String> = row.get(5)?;
-            let (digest, output) = (row.get(2)?, row.get(3)?);
-            Ok(Found::Decided(Decided { state, digest, output, refusal: code.zip(message) }))
-        })
+        .query_row(key, |row| decided(&Suspect::new("decided", row, 3)).map(Found::Decided))
         .optional()
+}
+
+/// A row with the columns that [`find`] selects.
+fn undecided(row: &Suspect<'_>) -> rusqlite::Result<Undecided> {
+    let branch = branch(row)?;
+    let (payload, output): (Vec<u8>, Vec<u8>) = (row.get(3)?, row.get(4)?);
+    let origin = (run(row, 5)?, row.get::<String>(7)?);
+    if row.get::<u32>(8)? != of_promise(&branch, (&origin.0, &origin.1), &payload, &output) {
+        return Err(row.damaged(8, "it is not of what else the row holds"));
+    }
+    Ok(Undecided { payload, output, pending: pending(row, &branch, 9)? })
+}
+
+/// A row with the columns that [`find`] selects.
+fn decided(row: &Suspect<'_>) -> rusqlite::Result<Decided> {
+    let decision_number = row.get(4)?;
+    let state = match row.get(3)? {
+        true => Branch::Committed { decision_number },
+        false => Branch::RolledBack { decision_number },
+    };
+    if row.get::<u32>(9)? != of_decision(&branch(row)?, state) {
+        return Err(row.damaged(9, "it is not of what else the row holds"));
+    }
+    let (code, message): (Option<String>, Option<String>) = (row.get(7)?, row.get(8)?);
+    let (digest, output) = (row.get(5)?, row.get(6)?);
+    Ok(Decided { state, digest, output, refusal: code.zip(message) })
+}
+
+/// The key, in the first three columns.
+fn branch(row: &Suspect<'_>) -> rusqlite::Result<BranchId> {
+    Ok(BranchId {
+        transaction: TransactionId::from_bytes(row.get(0)?),
+        number: row.get(1)?,
+        coordinator: CoordinatorId::from_bytes(row.get(2)?),
+    })
+}
+
+fn of_promise(
+    branch: &BranchId,
+    (run, recovery_address): (&Run, &str),
+    payload: &[u8],
+    output: &[u8],
+) -> u32 {
+    checksum(&[
+        &key_bytes(branch),
+        &run.epoch.to_le_bytes(),
+        run.incarnation.as_bytes(),
+        recovery_address.as_bytes(),
+        payload,
+        output,
+    ])
+}
+
+fn of_decision(branch: &BranchId, state: Branch) -> u32 {
+    let commit = matches!(state, Branch::Committed { .. });
+    checksum(&[&key_bytes(branch), &[commit.into()], &state.decision_number().to_le_bytes()])
+}
+
+fn key_bytes(branch: &BranchId) -> [u8; 36] {
+    let mut bytes = [0; 36];
+    bytes[..16].copy_from_slice(branch.transaction.as_bytes());
+    bytes[16..32].copy_from_slice(branch.coordinator.as_bytes());
+    bytes[32..].copy_from_slice(&branch.number.to_le_bytes());
+    bytes
+}
+
+/// Reads all of [`undecided`], as every promise will be needed again.
+pub(crate) fn check(connection: &Connection) -> rusqlite::Result<()> {
+    for table in ["undecided", "coordinators"] {
+        check_pages(connection, table)?;
+    }
+    let mut statement = connection.prepare(
+        "SELECT transaction_id, branch, coordinator_id, payload, output, epoch, incarnation,
+                recovery_address, checksum, pending_commit, pending_number, pending_checksum
+         FROM undecided",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        undecided(&Suspect::new("undecided", row, 3))?;
+    }
+    let sql = "SELECT coordinator_id, epoch, incarnation, checksum FROM coordinators";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        known_run(&Suspect::new("coordinators", row, 1))?;
+    }
+    Ok(())
+}
+
+/// A row of table coordinators, whole.
+fn known_run(row: &Suspect<'_>) -> rusqlite::Result<Run> {
+    let (id, run) = (row.get::<[u8; 16]>(0)?, run(row, 1)?);
+    match row.get::<u32>(3)? == of_run(&id, &run) {
+        true => Ok(run),
+        false => Err(row.damaged(3, "it is not of what else the row holds")),
+    }
+}
+
+fn of_run(coordinator: &[u8], run: &Run) -> u32 {
+    checksum(&[coordinator, &run.epoch.to_le_bytes(), run.incarnation.as_bytes()])
 }
 
 pub(crate) fn insert_undecided(
@@ -162,7 +265,8 @@ pub(crate) fn insert_undecided(
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO undecided VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL, NULL)",
+            "INSERT INTO undecided VALUES
+                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, NULL, NULL)",
         )?
         .execute(params![
             branch.transaction.as_bytes(),
@@ -174,6 +278,7 @@ pub(crate) fn insert_undecided(
             origin.run.incarnation.as_bytes(),
             now,
             origin.recovery_address,
+            of_promise(branch, (&origin.run, &origin.recovery_address), payload, output),
         ])
         .map(drop)
 }
@@ -186,7 +291,7 @@ pub(crate) fn keep_pending(
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "UPDATE undecided SET pending_commit = ?4, pending_number = ?5
+            "UPDATE undecided SET pending_commit = ?4, pending_number = ?5, pending_checksum = ?6
              WHERE transaction_id = ?1 AND branch = ?2 AND coordinator_id = ?3",
         )?
         .execute(params![
@@ -195,6 +300,7 @@ pub(crate) fn keep_pending(
             branch.coordinator.as_bytes(),
             pending.commit,
             pending.number,
+            of_decision(branch, pending.into()),
         ])
         .map(drop)
 }
@@ -223,7 +329,9 @@ pub(crate) fn insert_decided(
     now: i64,
 ) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT INTO decided VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
+        .prepare_cached(
+            "INSERT INTO decided VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?
         .execute(params![
             branch.transaction.as_bytes(),
             branch.number,
@@ -235,6 +343,7 @@ pub(crate) fn insert_decided(
             refusal.map(|refusal| refusal.code),
             refusal.map(|refusal| &refusal.message),
             now,
+            of_decision(branch, state),
         ])
         .map(drop)
 }
@@ -252,7 +361,7 @@ pub(crate) fn undecided_page(
 ) -> rusqlite::Result<Vec<Doubt>> {
     let mut statement = connection.prepare_cached(
         "SELECT transaction_id, branch, coordinator_id, epoch, incarnation, prepared_at,
-                recovery_address, pending_commit, pending_number
+                recovery_address, pending_commit, pending_number, pending_checksum
          FROM undecided
          WHERE (transaction_id, branch, coordinator_id) > (?1, ?2, ?3)
            AND (?4 IS NULL OR coordinator_id = ?4)
@@ -268,16 +377,14 @@ pub(crate) fn undecided_page(
     let rows = statement.query_map(
         params![transaction, number, coordinator, of, limit.cast_signed()],
         |row| {
+            let row = Suspect::new("undecided", row, 3);
+            let branch = branch(&row)?;
             Ok(Doubt {
-                branch: BranchId {
-                    transaction: TransactionId::from_bytes(row.get(0)?),
-                    number: row.get(1)?,
-                    coordinator: CoordinatorId::from_bytes(row.get(2)?),
-                },
-                run: run(row, 3)?,
+                branch,
+                run: run(&row, 3)?,
                 prepared_at: row.get(5)?,
                 recovery_address: row.get(6)?,
-                pending: pending(row, 7)?,
+                pending: pending(&row, &branch, 7)?,
             })
         },
     )?;
@@ -290,8 +397,11 @@ pub(crate) fn highest_run(
     coordinator: &CoordinatorId,
 ) -> rusqlite::Result<Option<Run>> {
     connection
-        .prepare_cached("SELECT epoch, incarnation FROM coordinators WHERE coordinator_id = ?1")?
-        .query_row([coordinator.as_bytes()], |row| run(row, 0))
+        .prepare_cached(
+            "SELECT coordinator_id, epoch, incarnation, checksum FROM coordinators
+             WHERE coordinator_id = ?1",
+        )?
+        .query_row([coordinator.as_bytes()], |row| known_run(&Suspect::new("coordinators", row, 1)))
         .optional()
 }
 
@@ -301,24 +411,49 @@ pub(crate) fn keep_highest_run(
     run: &Run,
 ) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT OR REPLACE INTO coordinators VALUES (?1, ?2, ?3)")?
+        .prepare_cached("INSERT OR REPLACE INTO coordinators VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![
             coordinator.as_bytes(),
             run.epoch.cast_signed(),
-            run.incarnation.as_bytes()
+            run.incarnation.as_bytes(),
+            of_run(coordinator.as_bytes(), run),
         ])
         .map(drop)
 }
 
-fn run(row: &Row<'_>, first: usize) -> rusqlite::Result<Run> {
+fn run(row: &Suspect<'_>, first: usize) -> rusqlite::Result<Run> {
     Ok(Run {
-        epoch: row.get::<_, i64>(first)?.cast_unsigned(),
+        epoch: row.get::<i64>(first)?.cast_unsigned(),
         incarnation: Incarnation::from_bytes(row.get(first + 1)?),
     })
 }
 
-fn pending(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Pending>> {
-    let commit: Option<bool> = row.get(first)?;
-    let number: Option<u32> = row.get(first + 1)?;
-    Ok(commit.zip(number).map(|(commit, number)| Pending { commit, number }))
+/// Commit, number and checksum, from the column `first` on.
+fn pending(
+    row: &Suspect<'_>,
+    branch: &BranchId,
+    first: usize,
+) -> rusqlite::Result<Option<Pending>> {
+    let known: (Option<bool>, Option<u32>, Option<u32>) =
+        (row.get(first)?, row.get(first + 1)?, row.get(first + 2)?);
+    match known {
+        (None, None, None) => Ok(None),
+        (Some(commit), Some(number), Some(checksum)) => {
+            let pending = Pending { commit, number };
+            match checksum == of_decision(branch, pending.into()) {
+                true => Ok(Some(pending)),
+                false => Err(row.damaged(first + 2, "it is of another decision")),
+            }
+        }
+        _ => Err(row.damaged(first, "a decision is there in part")),
+    }
+}
+
+impl From<Pending> for Branch {
+    fn from(Pending { commit, number: decision_number }: Pending) -> Self {
+        match commit {
+            true => Self::Committed { decision_number },
+            false => Self::RolledBack { decision_number },
+        }
+    }
 }

@@ -11,7 +11,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use common::{BranchId, CoordinatorId, TransactionId};
-use common_store::{ReadError, Urgency, Work, in_savepoint};
+use common_store::{ReadError, Suspect, Urgency, Work, checksum, in_savepoint};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::{sync::oneshot, time::Instant};
 
@@ -97,8 +97,14 @@ fn keep_mark(
         }
     }
     connection
-        .prepare_cached("INSERT OR REPLACE INTO ended VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![id, now, ended.before.as_bytes(), except])?;
+        .prepare_cached("INSERT OR REPLACE INTO ended VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![
+            id,
+            now,
+            ended.before.as_bytes(),
+            except,
+            of_mark(coordinator, now, &ended.before, &except)
+        ])?;
     connection
         .prepare_cached(
             "DELETE FROM ended WHERE coordinator_id = ?1 AND told_at <
@@ -123,16 +129,29 @@ fn mark(
 ) -> rusqlite::Result<Option<Mark>> {
     connection
         .prepare_cached(
-            "SELECT ended_before, ended_except, told_at FROM ended
+            "SELECT coordinator_id, told_at, ended_before, ended_except, checksum FROM ended
              WHERE coordinator_id = ?1 AND told_at <= ?2 ORDER BY told_at DESC LIMIT 1",
         )?
         .query_row(params![coordinator.as_bytes(), told_by], |row| {
-            let except: Vec<u8> = row.get(1)?;
+            let row = Suspect::new("ended", row, 2);
+            let (told_at, except): (i64, Vec<u8>) = (row.get(1)?, row.get(3)?);
+            let before = TransactionId::from_bytes(row.get(2)?);
+            if row.get::<u32>(4)? != of_mark(coordinator, told_at, &before, &except) {
+                return Err(row.damaged(4, "it is not of what else the row holds"));
+            }
             let except = except.chunks_exact(16).filter_map(TransactionId::from_slice).collect();
-            let before = TransactionId::from_bytes(row.get(0)?);
-            Ok(Mark { before, except, told_at: row.get(2)? })
+            Ok(Mark { before, except, told_at })
         })
         .optional()
+}
+
+fn of_mark(
+    coordinator: &CoordinatorId,
+    told_at: i64,
+    before: &TransactionId,
+    except: &[u8],
+) -> u32 {
+    checksum(&[coordinator.as_bytes(), &told_at.to_le_bytes(), before.as_bytes(), except])
 }
 
 fn coordinators(connection: &Connection) -> rusqlite::Result<Vec<CoordinatorId>> {

@@ -100,6 +100,7 @@ impl From<Error> for Fatal {
         let exit = match &error {
             Error::Open(error) => error.exit_code(),
             Error::Service(error) => error.exit() as u8,
+            Error::Read(common_store::ReadError::Damaged { .. }) => Exit::NotAJournal as u8,
             Error::Read(_) => Exit::Storage as u8,
             Error::Metrics(_) => Exit::Software as u8,
         };

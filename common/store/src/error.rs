@@ -1,6 +1,11 @@
 //! What can go wrong, in words for the one who has to set it right.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::Damaged;
 
 /// Why a file could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +48,16 @@ pub enum OpenError {
         /// Who opens it.
         expected: &'static str,
     },
+    /// It is ours, and holds what was not written there.
+    #[error(
+        "{path} is damaged: {damaged}; restore the file from a backup, or give another folder and with it another identity"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What, and where.
+        damaged: Damaged,
+    },
     /// Another version of this software made it.
     #[error("{path} has format {found}, this version reads format {expected} only")]
     WrongFormat {
@@ -80,7 +95,10 @@ impl OpenError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Held { .. } | Self::Busy { .. } => 75,
-            Self::NotAJournal { .. } | Self::WrongRole { .. } | Self::WrongFormat { .. } => 65,
+            Self::NotAJournal { .. }
+            | Self::WrongRole { .. }
+            | Self::WrongFormat { .. }
+            | Self::Damaged { .. } => 65,
             Self::Io { .. } => 2,
             Self::Sqlite { .. } => 74,
         }
@@ -109,10 +127,29 @@ pub enum WriteError {
 pub enum ReadError {
     /// The read itself failed.
     #[error("{0}")]
-    Work(#[from] rusqlite::Error),
+    Work(rusqlite::Error),
+    /// The file holds what was not written there.
+    #[error(
+        "{path} is damaged: {damaged}; restore the file from a backup, or mend what is named, knowing that a branch whose record is gone may stay in doubt or end otherwise than its transaction"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What, and where.
+        damaged: Damaged,
+    },
     /// The store was closed.
     #[error("the storage is closed")]
     Closed,
+}
+
+impl ReadError {
+    pub(crate) fn new(path: &Path, cause: rusqlite::Error) -> Self {
+        match Damaged::of(&cause) {
+            Some(damaged) => Self::Damaged { path: path.into(), damaged },
+            None => Self::Work(cause),
+        }
+    }
 }
 
 /// Why the storage has to stop.

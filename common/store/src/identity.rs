@@ -4,10 +4,13 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use crate::Options;
+use crate::{
+    Options,
+    damage::{Suspect, checksum},
+};
 
 /// Raised by one whenever the format of `meta` or `starts` changes.
-pub(crate) const FORMAT: i64 = 1;
+pub(crate) const FORMAT: i64 = 2;
 
 /// "DTCj": marks a SQLite file as ours.
 pub(crate) const APPLICATION_ID: i32 = 0x4454_436A;
@@ -18,9 +21,13 @@ const SCHEMA: &str = "
         role TEXT NOT NULL,
         store_id BLOB NOT NULL,
         epoch INTEGER NOT NULL,
-        incarnation BLOB NOT NULL
+        incarnation BLOB NOT NULL,
+        -- Of all the others.
+        checksum INTEGER NOT NULL
     );
-    CREATE TABLE starts (epoch INTEGER PRIMARY KEY, incarnation BLOB NOT NULL);
+    CREATE TABLE starts (
+        epoch INTEGER PRIMARY KEY, incarnation BLOB NOT NULL, checksum INTEGER NOT NULL
+    );
 ";
 
 /// The identity of a journal, and the run that it is in.
@@ -41,17 +48,24 @@ pub(crate) fn create(transaction: &Transaction<'_>, options: &Options) -> rusqli
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.execute_batch(SCHEMA)?;
-    transaction
-        .execute(
-            "INSERT INTO meta VALUES (1, ?1, ?2, 0, x'')",
-            params![options.role, draw(options)],
-        )
-        .map(drop)
+    let (role, id) = (options.role, draw(options));
+    let sum = of_meta(role, &id, 0, &[]);
+    let sql = "INSERT INTO meta VALUES (1, ?1, ?2, 0, x'', ?3)";
+    transaction.execute(sql, params![role, id, sum]).map(drop)
+}
+
+fn of_meta(role: &str, id: &[u8], epoch: i64, incarnation: &[u8]) -> u32 {
+    checksum(&[role.as_bytes(), id, &epoch.to_le_bytes(), incarnation])
+}
+
+fn of_start(epoch: i64, incarnation: &[u8]) -> u32 {
+    checksum(&[&epoch.to_le_bytes(), incarnation])
 }
 
 /// The role that the file was made for.
 pub(crate) fn role(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    connection.query_row("SELECT role FROM meta", [], |row| row.get(0)).optional()
+    let sql = "SELECT only, role FROM meta";
+    connection.query_row(sql, [], |row| Suspect::new("meta", row, 1).get(1)).optional()
 }
 
 /// Begins a new run: the epoch is raised, an incarnation drawn.
@@ -60,13 +74,35 @@ pub(crate) fn start(
     options: &Options,
 ) -> rusqlite::Result<Identity> {
     let incarnation = draw(options);
-    let (id, epoch) = transaction.query_row(
-        "UPDATE meta SET epoch = epoch + 1, incarnation = ?1 RETURNING store_id, epoch",
-        [incarnation],
-        |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)),
-    )?;
-    transaction.execute("INSERT INTO starts VALUES (?1, ?2)", params![epoch, incarnation])?;
+    let (id, last) = last(transaction)?;
+    let epoch = last + 1;
+    let sum = of_meta(options.role, &id, epoch, &incarnation);
+    let sql = "UPDATE meta SET epoch = ?1, incarnation = ?2, checksum = ?3";
+    transaction.execute(sql, params![epoch, incarnation, sum])?;
+    let sum = of_start(epoch, &incarnation);
+    transaction
+        .execute("INSERT INTO starts VALUES (?1, ?2, ?3)", params![epoch, incarnation, sum])?;
     Ok(Identity { id, epoch: epoch.cast_unsigned(), incarnation })
+}
+
+/// The identity, and the epoch of the run before. An epoch that went back, or
+/// jumped, would fence the wrong run.
+fn last(transaction: &Transaction<'_>) -> rusqlite::Result<([u8; 16], i64)> {
+    let sql = "SELECT only, role, store_id, epoch, incarnation, checksum,
+                      (SELECT ifnull(max(epoch), 0) FROM starts) AS last_start FROM meta";
+    transaction.query_row(sql, [], |row| {
+        let row = Suspect::new("meta", row, 1);
+        let (role, incarnation): (String, Vec<u8>) = (row.get(1)?, row.get(4)?);
+        let (id, epoch, started): ([u8; 16], i64, i64) = (row.get(2)?, row.get(3)?, row.get(6)?);
+        if row.get::<u32>(5)? != of_meta(&role, &id, epoch, &incarnation) {
+            return Err(row.damaged(5, "it is not of what else the row holds"));
+        }
+        if epoch != started || !(0..i64::MAX).contains(&epoch) {
+            let why = format!("it is {epoch}, and the last row of table starts has {started}");
+            return Err(row.damaged(3, why));
+        }
+        Ok((id, epoch))
+    })
 }
 
 /// A UUIDv4.
@@ -75,9 +111,14 @@ fn draw(options: &Options) -> [u8; 16] {
 }
 
 pub(crate) fn starts(connection: &Connection) -> rusqlite::Result<Starts> {
-    let mut statement = connection.prepare("SELECT epoch, incarnation FROM starts")?;
+    let mut statement = connection.prepare("SELECT epoch, incarnation, checksum FROM starts")?;
     let rows = statement.query_map([], |row| {
-        Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, [u8; 16]>(1)?))
+        let row = Suspect::new("starts", row, 1);
+        let (epoch, incarnation): (i64, [u8; 16]) = (row.get(0)?, row.get(1)?);
+        match row.get::<u32>(2)? == of_start(epoch, &incarnation) {
+            true => Ok((epoch.cast_unsigned(), incarnation)),
+            false => Err(row.damaged(2, "it is not of what else the row holds")),
+        }
     })?;
     rows.collect()
 }

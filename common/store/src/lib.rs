@@ -19,6 +19,7 @@
 mod checkpoint;
 mod collector;
 mod crash;
+mod damage;
 mod error;
 mod identity;
 mod lock;
@@ -37,6 +38,7 @@ mod tests;
 pub use collector::StatisticsCollector;
 #[doc(hidden)]
 pub use crash::reached;
+pub use damage::{Damaged, Suspect, check_pages, checksum};
 pub use error::{Failure, OpenError, ReadError, WriteError};
 pub use identity::Identity;
 pub use options::{FailStop, Options, Pace, Random, Runner};

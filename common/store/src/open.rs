@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::{
-    OpenError, Options,
+    Damaged, OpenError, Options, check_pages,
     identity::{self, APPLICATION_ID, FORMAT, Identity, Starts},
 };
 
@@ -26,10 +26,13 @@ pub(crate) fn open(
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 OpenError::Busy { path: path.into() }
             }
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            Some(ErrorCode::NotADatabase) => {
                 OpenError::NotAJournal { path: path.into(), found: cause.to_string() }
             }
-            _ => OpenError::Sqlite { action, path: path.into(), cause },
+            _ => match Damaged::of(&cause) {
+                Some(damaged) => OpenError::Damaged { path: path.into(), damaged },
+                None => OpenError::Sqlite { action, path: path.into(), cause },
+            },
         }
     };
     check_header(path)?;
@@ -53,6 +56,9 @@ pub(crate) fn open(
     let transaction = begin(starting)?;
     check_role(&transaction, path, options, sqlite)?;
     transaction.execute_batch(options.schema).map_err(sqlite(creating))?;
+    for table in ["meta", "starts"] {
+        check_pages(&transaction, table).map_err(sqlite("cannot read"))?;
+    }
     let identity = identity::start(&transaction, options).map_err(sqlite(starting))?;
     let starts = identity::starts(&transaction).map_err(sqlite(starting))?;
     transaction.commit().map_err(sqlite(starting))?;
@@ -131,10 +137,29 @@ fn check_header(path: &Path) -> Result<(), OpenError> {
     };
     let mut header = Vec::new();
     file.take(16).read_to_end(&mut header).map_err(io)?;
-    if header.is_empty() || header == MAGIC {
+    if header == MAGIC {
         return Ok(());
     }
+    if header.is_empty() {
+        return check_log_of_nothing(path);
+    }
     Err(OpenError::NotAJournal { path: path.into(), found: "it is not a SQLite database".into() })
+}
+
+/// SQLite would throw away the log of an empty file.
+fn check_log_of_nothing(path: &Path) -> Result<(), OpenError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    match fs::metadata(&log) {
+        Ok(log) if log.len() > 0 => {
+            let found = format!(
+                "it is empty, but its write-ahead log has {} bytes: it was cut off",
+                log.len()
+            );
+            Err(OpenError::NotAJournal { path: path.into(), found })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// True for a file in which nothing is yet.

@@ -247,7 +247,8 @@ impl Store {
                 }
             }
         }
-        Ok(answered.await.map_err(|_| ReadError::Closed)??)
+        let result = answered.await.map_err(|_| ReadError::Closed)?;
+        result.map_err(|cause| ReadError::new(&self.shared.path, cause))
     }
 
     /// Whether the disk has [`Options::min_free`] bytes free; up to a second old.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::{JournalId, TransactionId};
 use coordinator_core::{
-    BeginBranch, BeginRecord, DecisionBranch, DecisionRecord, EndRecord, Fingerprint, Opaque,
-    Record, RequestKey, Time, TrailEvent,
+    BeginBranch, BeginRecord, BranchState, DecisionBranch, DecisionRecord, EndRecord, Fingerprint,
+    Opaque, ParticipantId, Record, RequestKey, Time, TrailEvent,
 };
 use prost::Message;
 use proto::journal;
@@ -17,7 +17,7 @@ use crate::{convert, directory::Directory};
 /// Why a row of the journal cannot be taken up.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the journal's row of transaction {id} is damaged: {what}; restore the file from a backup, or remove the row knowing that its branches may stay in doubt"
+    "the journal (coordinator.db) is damaged: table unfinished, row {id}: {what}; restore the file from a backup, or remove the row knowing that its branches may stay in doubt"
 )]
 pub(crate) struct Damaged {
     id: TransactionId,
@@ -144,24 +144,46 @@ pub(crate) fn decode(stored: &Stored, directory: &Directory) -> Result<Record, D
     let id = stored.id;
     match (&stored.decision, &stored.begin) {
         (Some(decision), _) => decode_decision(id, decision, directory).map(Record::Decision),
-        (None, Some(begin)) => Ok(Record::Begin(BeginRecord {
-            id,
-            key: decode_key(id, &begin.request_key, &begin.fingerprint)?,
-            interactive: begin.interactive,
-            one_phase: begin.one_phase,
-            begun_at: Time(begin.begun_at_us),
-            branches: begin
-                .branches
-                .iter()
-                .map(|branch| BeginBranch {
-                    participant: directory.intern(&branch.participant),
-                    payload: Opaque::from(&branch.payload[..]),
-                    asks: branch.asks,
-                })
-                .collect(),
-            trail: decode_trail(id, &begin.trail)?,
-        })),
+        (None, Some(begin)) => decode_begin(id, begin, directory).map(Record::Begin),
         (None, None) => Err(Damaged { id, what: "neither a begin nor a decision".into() }),
+    }
+}
+
+fn decode_begin(
+    id: TransactionId,
+    begin: &journal::Begin,
+    directory: &Directory,
+) -> Result<BeginRecord, Damaged> {
+    let branches = begin.branches.iter().map(|branch| {
+        Ok(BeginBranch {
+            participant: participant(id, &branch.participant, directory)?,
+            payload: Opaque::from(&branch.payload[..]),
+            asks: branch.asks,
+        })
+    });
+    if begin.one_phase && begin.branches.len() != 1 {
+        let what = format!("one phase with {} branches, not 1", begin.branches.len());
+        return Err(Damaged { id, what });
+    }
+    Ok(BeginRecord {
+        id,
+        key: decode_key(id, &begin.request_key, &begin.fingerprint)?,
+        interactive: begin.interactive,
+        one_phase: begin.one_phase,
+        begun_at: Time(begin.begun_at_us),
+        branches: branches.collect::<Result<_, _>>()?,
+        trail: decode_trail(id, &begin.trail)?,
+    })
+}
+
+fn participant(
+    id: TransactionId,
+    name: &str,
+    directory: &Directory,
+) -> Result<ParticipantId, Damaged> {
+    match name {
+        "" => Err(Damaged { id, what: "a branch without a participant's name".into() }),
+        name => Ok(directory.intern(name)),
     }
 }
 
@@ -172,7 +194,11 @@ fn decode_decision(
 ) -> Result<DecisionRecord, Damaged> {
     let branch = |branch: &journal::DecisionBranch| {
         let state = convert::core_branch_state(branch.state())
-            .ok_or_else(|| Damaged { id, what: format!("branch state {}", branch.state) })?;
+            .filter(|state| is_decided(decision.commit, *state))
+            .ok_or_else(|| {
+                let decided = if decision.commit { "commit" } else { "abort" };
+                Damaged { id, what: format!("branch state {} in a {decided}", branch.state) }
+            })?;
         let journal = match &branch.journal_id[..] {
             [] => None,
             bytes => Some(JournalId::from_slice(bytes).ok_or_else(|| Damaged {
@@ -182,7 +208,7 @@ fn decode_decision(
         };
         let refusal = branch.abort_reason.as_ref();
         Ok(DecisionBranch {
-            participant: directory.intern(&branch.participant),
+            participant: participant(id, &branch.participant, directory)?,
             state,
             journal,
             output: output(branch),
@@ -190,6 +216,9 @@ fn decode_decision(
             asks: branch.asks,
         })
     };
+    if decision.decision_number == 0 {
+        return Err(Damaged { id, what: "decision number 0".into() });
+    }
     let reason = decision.abort_reason.as_ref();
     Ok(DecisionRecord {
         id,
@@ -204,6 +233,28 @@ fn decode_decision(
     })
 }
 
+/// Whether a decision's record can hold a branch in this state.
+fn is_decided(commit: bool, state: BranchState) -> bool {
+    use BranchState::{
+        Committed, Committing, Enlisted, Hazard, Heuristic, LeftToAsk, ReadOnly, Refused,
+        RolledBack, RollingBack,
+    };
+    match commit {
+        true => matches!(state, Committing | Committed | ReadOnly | Heuristic | Hazard),
+        false => matches!(
+            state,
+            Enlisted
+                | Refused
+                | ReadOnly
+                | RollingBack
+                | RolledBack
+                | LeftToAsk
+                | Heuristic
+                | Hazard
+        ),
+    }
+}
+
 /// What prepare returned, as the decision has it.
 pub(crate) fn output(branch: &journal::DecisionBranch) -> Option<Opaque> {
     (!branch.output.is_empty()).then(|| Opaque::from(&branch.output[..]))
@@ -212,7 +263,7 @@ pub(crate) fn output(branch: &journal::DecisionBranch) -> Option<Opaque> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coordinator_core::{BranchState, Reason, TrailKind};
+    use coordinator_core::{Reason, TrailKind};
 
     fn decision(directory: &Directory) -> DecisionRecord {
         let inventory = directory.intern("inventory");

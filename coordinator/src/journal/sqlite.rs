@@ -4,19 +4,25 @@ use std::{path::Path, time::Duration};
 
 use common::{CoordinatorId, Incarnation, TransactionId, fence::Run};
 use common_service::{Environment, Exit};
-use common_store::{OpenError, Options, ReadError, Store, Urgency, WriteError};
+use common_store::{
+    OpenError, Options, ReadError, Store, Suspect, Urgency, WriteError, check_pages, checksum,
+};
 use coordinator_core::Fingerprint;
 use prost::Message;
-use proto::journal;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use tonic::async_trait;
+
+use crate::config::{check_name, parse_address};
 
 use super::{Durable, Entry, Journal, JournalError, Registration, Retention, Stored};
 
 const ROLE: &str = "coordinator";
+/// Bytes of a body's checksum.
+const CHECKSUM: usize = 4;
 
 /// Unfinished work has a table of its own, so that a start doesn't read history.
 const SCHEMA: &str = "
+    -- Bodies (begin, decision, end) are protobuf, followed by their checksum.
     CREATE TABLE IF NOT EXISTS unfinished (
         id BLOB PRIMARY KEY, request_key TEXT, begin BLOB, decision BLOB
     ) WITHOUT ROWID;
@@ -57,6 +63,19 @@ impl SqliteJournal {
     }
 }
 
+/// A body with its checksum, so that one that was cut off, changed or put into
+/// another transaction's row is found out.
+fn sealed(id: TransactionId, column: &str, body: &[u8]) -> Vec<u8> {
+    let checksum = checksum(&[id.as_bytes(), column.as_bytes(), body]);
+    [body, &checksum.to_le_bytes()].concat()
+}
+
+fn unsealed<'a>(id: TransactionId, column: &str, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let (body, found) = bytes.split_last_chunk::<CHECKSUM>()?;
+    let expected = checksum(&[id.as_bytes(), column.as_bytes(), body]);
+    (*found == expected.to_le_bytes()).then_some(body)
+}
+
 fn write(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
     match entry {
         Entry::Begin { id, key, body } => {
@@ -66,7 +85,7 @@ fn write(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
                     "INSERT INTO unfinished (id, request_key, begin) VALUES (?1, ?2, ?3)
                      ON CONFLICT (id) DO UPDATE SET begin = excluded.begin",
                 )?
-                .execute(params![id.as_bytes(), name, body])?;
+                .execute(params![id.as_bytes(), name, sealed(*id, "begin", body)])?;
             write_key(transaction, *id, key.as_ref())
         }
         Entry::Decision { id, key, body } => {
@@ -76,7 +95,7 @@ fn write(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
                     "INSERT INTO unfinished (id, request_key, decision) VALUES (?1, ?2, ?3)
                      ON CONFLICT (id) DO UPDATE SET begin = NULL, decision = excluded.decision",
                 )?
-                .execute(params![id.as_bytes(), name, body])?;
+                .execute(params![id.as_bytes(), name, sealed(*id, "decision", body)])?;
             write_key(transaction, *id, key.as_ref())
         }
         Entry::End { id, ended_at, kept, body } => {
@@ -85,7 +104,12 @@ fn write(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
                     "INSERT OR REPLACE INTO finished (id, ended_at, kept, request_key, decision, end)
                      SELECT id, ?2, ?3, request_key, decision, ?4 FROM unfinished WHERE id = ?1",
                 )?
-                .execute(params![id.as_bytes(), ended_at.cast_signed(), kept, body])?;
+                .execute(params![
+                    id.as_bytes(),
+                    ended_at.cast_signed(),
+                    kept,
+                    sealed(*id, "end", body)
+                ])?;
             let mut delete = transaction.prepare_cached("DELETE FROM unfinished WHERE id = ?1")?;
             delete.execute([id.as_bytes()]).map(drop)
         }
@@ -107,35 +131,62 @@ fn write_key(
 }
 
 /// A row of either table, with the columns id, begin, decision, end.
-fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    let id: [u8; 16] = row.get(0)?;
-    Ok(Stored {
-        id: TransactionId::from_bytes(id),
-        begin: decode::<journal::Begin>(row, 1)?,
-        decision: decode::<journal::Decision>(row, 2)?,
-        end: decode::<journal::End>(row, 3)?,
-    })
+fn stored(table: &'static str, row: &Row<'_>) -> rusqlite::Result<Stored> {
+    let row = Suspect::new(table, row, 1);
+    let id = transaction_id(&row)?;
+    let stored = Stored {
+        id,
+        begin: decode(&row, id, 1, "begin")?,
+        decision: decode(&row, id, 2, "decision")?,
+        end: decode(&row, id, 3, "end")?,
+    };
+    match stored {
+        Stored { begin: None, decision: None, end: None, .. } => {
+            Err(row.damaged(0, "the row has neither a begin nor a decision"))
+        }
+        stored => Ok(stored),
+    }
 }
 
-fn decode<M: Message + Default>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<M>> {
-    let Some(bytes) = row.get_ref(column)?.as_blob_or_null()? else {
+fn transaction_id(row: &Suspect<'_>) -> rusqlite::Result<TransactionId> {
+    let bytes: [u8; 16] = row.get(0)?;
+    match uuid::Uuid::from_bytes(bytes).get_version_num() {
+        7 => Ok(TransactionId::from_bytes(bytes)),
+        version => Err(row.damaged(0, format!("it is a UUID of version {version}, not 7"))),
+    }
+}
+
+fn decode<M: Message + Default>(
+    row: &Suspect<'_>,
+    id: TransactionId,
+    index: usize,
+    column: &str,
+) -> rusqlite::Result<Option<M>> {
+    let Some(bytes) = row.get::<Option<Vec<u8>>>(index)? else {
         return Ok(None);
     };
-    M::decode(bytes).map(Some).map_err(|cause| {
-        rusqlite::Error::FromSqlConversionFailure(
-            column,
-            rusqlite::types::Type::Blob,
-            Box::new(cause),
-        )
-    })
+    let body = unsealed(id, column, &bytes)
+        .ok_or_else(|| row.damaged(index, "its checksum is another one than was written"))?;
+    M::decode(body).map(Some).map_err(|cause| row.damaged(index, cause.to_string()))
 }
 
 fn list(
     connection: &Connection,
+    table: &'static str,
     sql: &str,
     params: impl rusqlite::Params,
 ) -> rusqlite::Result<Vec<Stored>> {
-    connection.prepare_cached(sql)?.query_map(params, stored)?.collect()
+    connection.prepare_cached(sql)?.query_map(params, |row| stored(table, row))?.collect()
+}
+
+fn registration(row: &Suspect<'_>) -> rusqlite::Result<Registration> {
+    let (name, address): (String, String) = (row.get(0)?, row.get(1)?);
+    check_name(&name).map_err(|why| row.damaged(0, why))?;
+    match parse_address(&address) {
+        Ok(parsed) if parsed == address => Ok(Registration { name, address, asks: row.get(2)? }),
+        Ok(_) => Err(row.damaged(1, "it is not in its one spelling")),
+        Err(why) => Err(row.damaged(1, why)),
+    }
 }
 
 /// The oldest finished transactions that may go, with their request keys.
@@ -181,6 +232,7 @@ impl From<ReadError> for JournalError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Closed => Self::Closed,
+            error @ ReadError::Damaged { .. } => Self::Damaged(error.to_string()),
             error => Self::Failed(error.to_string()),
         }
     }
@@ -236,21 +288,23 @@ impl Journal for SqliteJournal {
         let find = move |connection: &Connection| {
             connection
                 .prepare_cached("SELECT id, fingerprint FROM request_keys WHERE request_key = ?1")?
-                .query_row([key], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get(1)?)))
+                .query_row([key], |row| {
+                    let row = Suspect::new("request_keys", row, 1);
+                    Ok((transaction_id(&row)?, row.get(1)?))
+                })
                 .optional()
         };
-        let found = self.store.read(find).await?;
-        Ok(found.map(|(id, fingerprint)| (TransactionId::from_bytes(id), fingerprint)))
+        Ok(self.store.read(find).await?)
     }
 
     async fn find(&self, id: TransactionId) -> Result<Option<Stored>, JournalError> {
         let find = move |connection: &Connection| {
-            let mut found = list(
-                connection,
-                "SELECT id, begin, decision, NULL FROM unfinished WHERE id = ?1
-                 UNION ALL SELECT id, NULL, decision, end FROM finished WHERE id = ?1",
-                [id.as_bytes()],
-            )?;
+            let sql = "SELECT id, begin, decision, NULL FROM unfinished WHERE id = ?1";
+            let mut found = list(connection, "unfinished", sql, [id.as_bytes()])?;
+            if found.is_empty() {
+                let sql = "SELECT id, NULL, decision, end FROM finished WHERE id = ?1";
+                found = list(connection, "finished", sql, [id.as_bytes()])?;
+            }
             Ok(found.pop())
         };
         Ok(self.store.read(find).await?)
@@ -265,6 +319,7 @@ impl Journal for SqliteJournal {
         let find = move |connection: &Connection| {
             list(
                 connection,
+                "finished",
                 "SELECT id, NULL, decision, end FROM finished WHERE id < ?1
                  ORDER BY id DESC LIMIT ?2",
                 params![before.as_bytes(), limit as i64],
@@ -275,19 +330,25 @@ impl Journal for SqliteJournal {
 
     async fn unfinished(&self) -> Result<Vec<Stored>, JournalError> {
         let find = |connection: &Connection| {
-            list(connection, "SELECT id, begin, decision, NULL FROM unfinished ORDER BY id", [])
+            check_pages(connection, "unfinished")?;
+            let sql = "SELECT id, begin, decision, NULL FROM unfinished ORDER BY id";
+            list(connection, "unfinished", sql, [])
         };
         Ok(self.store.read(find).await?)
     }
 
     async fn newest(&self) -> Result<Option<TransactionId>, JournalError> {
         let find = |connection: &Connection| {
-            connection.query_row(
-                "SELECT max(ifnull((SELECT max(id) FROM finished), x''),
-                            ifnull((SELECT max(id) FROM unfinished), x''))",
-                [],
-                |row| Ok(TransactionId::from_slice(row.get_ref(0)?.as_blob()?)),
-            )
+            let newest = |table: &'static str| {
+                connection
+                    .query_row(
+                        &format!("SELECT id FROM {table} ORDER BY id DESC LIMIT 1"),
+                        [],
+                        |row| transaction_id(&Suspect::new(table, row, 1)),
+                    )
+                    .optional()
+            };
+            Ok(newest("finished")?.max(newest("unfinished")?))
         };
         Ok(self.store.read(find).await?)
     }
@@ -303,10 +364,10 @@ impl Journal for SqliteJournal {
 
     async fn registered(&self) -> Result<Vec<Registration>, JournalError> {
         let find = |connection: &Connection| {
+            check_pages(connection, "participants")?;
             let mut select = connection.prepare("SELECT name, address, asks FROM participants")?;
-            let rows = select.query_map([], |row| {
-                Ok(Registration { name: row.get(0)?, address: row.get(1)?, asks: row.get(2)? })
-            })?;
+            let rows =
+                select.query_map([], |row| registration(&Suspect::new("participants", row, 1)))?;
             rows.collect()
         };
         Ok(self.store.read(find).await?)

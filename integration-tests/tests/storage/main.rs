@@ -1,6 +1,7 @@
 //! What a disk can do to the real processes, and what a person can do to a disk.
 
 mod copies;
+mod damage;
 mod faults;
 mod logs;
 mod refusals;

@@ -118,3 +118,22 @@ async fn a_decision_that_could_not_be_applied_works_when_it_is_sent_again() {
     assert_eq!(bench.till().await, (100, 0));
     bench.close().await;
 }
+
+#[tokio::test]
+async fn a_promise_whose_row_was_damaged_is_not_acted_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::open(&folder).await;
+    bench.prepare(1, 1).await;
+    let damage = |transaction: &Transaction<'_>| {
+        transaction.execute("UPDATE undecided SET payload = substr(payload, 1, 3)", [])
+    };
+    assert_eq!(bench.engine.store.write(damage).await.unwrap(), 1);
+    for refused in [bench.commit(1).await.unwrap_err(), bench.rollback(1).await.unwrap_err()] {
+        assert_eq!(refused.code(), Code::Internal);
+        assert!(refused.message().contains("table undecided, row "), "{refused}");
+        assert!(refused.message().contains("column checksum"), "{refused}");
+    }
+    let left = bench.engine.store.read(journal::count_undecided).await.unwrap();
+    assert_eq!(left, 1, "the promise stands");
+    bench.close().await;
+}
