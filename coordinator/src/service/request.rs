@@ -65,7 +65,11 @@ fn duration(field: &str, value: Option<&prost_types::Duration>) -> Result<Option
     let Some(value) = value else {
         return Ok(None);
     };
-    let good = Duration::try_from(*value).ok().filter(|duration| *duration <= LONGEST);
+    // Not `try_from`, which negates what cannot be negated.
+    let seconds = u64::try_from(value.seconds).ok();
+    let nanos = u32::try_from(value.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let duration = seconds.zip(nanos).map(|(seconds, nanos)| Duration::new(seconds, nanos));
+    let good = duration.filter(|duration| *duration <= LONGEST);
     let problem =
         || format!("{}s {}ns is out of range; from 0s to 24h", value.seconds, value.nanos);
     good.map(Some).ok_or_else(|| Error::invalid(field, problem()))
@@ -207,8 +211,18 @@ mod tests {
 
     #[test]
     fn durations_out_of_range_are_named() {
-        let negative = prost_types::Duration { seconds: -1, nanos: 0 };
-        assert!(wait(Some(&negative)).unwrap_err().to_string().contains("wait: -1s"));
+        for (seconds, nanos) in [
+            (-1, 0),
+            (i64::MIN, 0),
+            (0, -1),
+            (0, i32::MIN),
+            (i64::MAX, i32::MAX),
+            (1, 1_000_000_000),
+        ] {
+            let bad = prost_types::Duration { seconds, nanos };
+            let error = wait(Some(&bad)).unwrap_err().to_string();
+            assert!(error.contains(&format!("wait: {seconds}s {nanos}ns")), "{error}");
+        }
         assert_eq!(wait(None).unwrap(), WAIT);
     }
 
