@@ -21,6 +21,7 @@ mod scene;
 mod shop;
 
 pub mod demo;
+pub mod fuzz;
 pub mod power;
 pub mod vfs;
 

@@ -265,6 +265,41 @@ impl Process {
         self.child = None;
     }
 
+    /// Whether it runs.
+    ///
+    /// # Errors
+    ///
+    /// When the system doesn't say.
+    pub fn is_running(&mut self) -> anyhow::Result<bool> {
+        Ok(self.child.is_some() && self.try_wait()?.is_none())
+    }
+
+    /// Its resident memory, in KiB.
+    ///
+    /// # Errors
+    ///
+    /// When it doesn't run.
+    pub fn memory_kib(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(self.proc("status")?)?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        Ok(kib.context("no VmRSS")?.parse()?)
+    }
+
+    /// How many files and sockets it has open.
+    ///
+    /// # Errors
+    ///
+    /// When it doesn't run.
+    pub fn open_files(&self) -> anyhow::Result<usize> {
+        Ok(fs::read_dir(self.proc("fd")?)?.count())
+    }
+
+    fn proc(&self, what: &str) -> anyhow::Result<PathBuf> {
+        let id = self.id().with_context(|| format!("{} does not run", self.name))?;
+        Ok(format!("/proc/{id}/{what}").into())
+    }
+
     fn try_wait(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         let child = self.child.as_mut().context("it was not started")?;
         Ok(child.try_wait()?)
