@@ -29,6 +29,9 @@ use crate::{
 };
 use branch::Branch;
 
+/// Calls that may wait for one transaction.
+const MAX_WAITERS: usize = 256;
+
 /// What a transaction may touch beside itself.
 pub(crate) struct Context<'a> {
     pub(crate) now: Time,
@@ -230,8 +233,15 @@ impl Transaction {
         }
     }
 
-    /// Takes a call that waits for something.
+    /// Takes a call that waits for something. Callers that are gone are not known
+    /// here, so that beyond a bound the oldest call is answered as if its wait had
+    /// ended.
     pub(crate) fn wait(&mut self, waiter: Waiter, context: &mut Context) {
+        if self.waiters.len() >= MAX_WAITERS {
+            let oldest = self.waiters.remove(0);
+            let reply = Reply::Transaction(self.view(false).into());
+            context.actions.push(Action::Reply { token: oldest.token, reply });
+        }
         self.waiters.push(waiter);
         self.answer(context);
         self.set_timer(context);

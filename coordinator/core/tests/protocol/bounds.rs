@@ -87,3 +87,20 @@ fn recovered_work_does_not_use_up_the_room_of_new_work() {
     let run = world.execute(&[P0, P1]);
     assert_eq!(refused(&world, run), None);
 }
+
+#[test]
+fn calls_that_wait_for_one_transaction_are_bounded() {
+    let mut world = World::new();
+    let first = world.execute_keyed("a", &[P0, P1]);
+    world.answer_lookups();
+    let mut again = Vec::new();
+    for _ in 0..1000 {
+        again.push(world.execute_keyed("a", &[P0, P1]));
+    }
+    let answered = |world: &World, run: &Run| world.reply(run.token).is_some();
+    assert!(answered(&world, &first), "as if its wait had ended");
+    let waiting = again.iter().filter(|run| !answered(&world, run)).count();
+    assert!((1..=256).contains(&waiting), "{waiting} wait");
+    world.settle();
+    assert!(again.iter().all(|run| answered(&world, run)), "and all are answered");
+}
