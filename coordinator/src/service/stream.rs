@@ -1,6 +1,7 @@
 //! Many transactions over one stream.
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use prost::Message;
 use proto::{
     dtc::{
         ExecuteStreamItem, ExecuteStreamRequest, ExecuteStreamResponse, ExecuteStreamResult,
@@ -17,6 +18,8 @@ use super::Services;
 const IN_FLIGHT: usize = 16_384;
 /// Results in one response.
 const RESULTS: usize = 1024;
+/// Their bytes, but for the last one's; gRPC's own limit is 4 MiB.
+const RESULT_BYTES: usize = 2 << 20;
 
 impl Services {
     /// Runs what comes in, until the client has sent all and has all results.
@@ -26,16 +29,29 @@ impl Services {
         responses: mpsc::Sender<Result<ExecuteStreamResponse, Status>>,
     ) {
         let mut running = FuturesUnordered::new();
+        // Of the newest message, where there is no room to run them yet.
+        let mut waiting = Vec::new().into_iter();
         let mut open = true;
         let mut stopping = std::pin::pin!(self.shutdown.begun());
-        while open || !running.is_empty() {
+        loop {
+            while running.len() < IN_FLIGHT
+                && let Some(item) = waiting.next()
+            {
+                running.push(self.execute_item(item));
+            }
+            if !open && running.is_empty() {
+                return;
+            }
             tokio::select! {
                 biased;
                 Some(result) = running.next(), if !running.is_empty() => {
+                    let mut size = result.encoded_len();
                     let mut results = vec![result];
                     while results.len() < RESULTS
+                        && size < RESULT_BYTES
                         && let Some(Some(more)) = futures::FutureExt::now_or_never(running.next())
                     {
+                        size += more.encoded_len();
                         results.push(more);
                     }
                     if responses.send(Ok(ExecuteStreamResponse { results })).await.is_err() {
@@ -44,11 +60,7 @@ impl Services {
                 }
                 () = &mut stopping, if open => open = false,
                 request = requests.message(), if open && running.len() < IN_FLIGHT => match request {
-                    Ok(Some(request)) => {
-                        for item in request.items {
-                            running.push(self.execute_item(item));
-                        }
-                    }
+                    Ok(Some(request)) => waiting = request.items.into_iter(),
                     // The client has sent all, or is gone.
                     Ok(None) | Err(_) => open = false,
                 },
