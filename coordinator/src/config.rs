@@ -187,6 +187,7 @@ impl Args {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use proptest::prelude::*;
 
     #[test]
     fn every_flag_has_an_environment_variable_and_a_help_text() {
@@ -215,5 +216,49 @@ mod tests {
         }
         let good: NamedAddress = "inventory=http://LOCALHOST:7101/".parse().unwrap();
         assert_eq!(good.address, "http://localhost:7101");
+    }
+
+    /// What people and scripts write, and what nobody would.
+    fn value() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<String>(),
+            "-?[0-9]{1,30}",
+            "[0-9]{1,20}(ns|ms|s|m|h|d|years)?( [0-9]{1,3}s)?",
+            "(http|https|ftp|HTTP)?:?/?/?[a-zA-Z0-9.\\[\\]:@?#/-]{0,30}(:[0-9]{1,6})?/?",
+            "[a-z0-9-]{0,70}=http://[a-z0-9.]{0,10}:[0-9]{1,6}",
+            "[a-z:,=]{0,20}",
+            "x{3000}",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_value_of_any_flag_is_taken_or_refused_by_the_flags_name(value in value()) {
+            for arg in Args::command().get_arguments() {
+                let Some(flag) = arg.get_long().filter(|_| arg.get_action().takes_values()) else {
+                    continue;
+                };
+                let given = format!("--{flag}={value}");
+                let mut flags = vec!["service", &given];
+                if flag != "listen" {
+                    flags.push("--listen=127.0.0.1:0");
+                }
+                if let Err(error) = Args::try_parse_from(flags) {
+                    prop_assert_eq!(error.exit_code(), 2);
+                    let said = error.to_string();
+                    prop_assert!(said.contains(&format!("--{flag}")), "{}: {}", given, said);
+                }
+            }
+        }
+
+        #[test]
+        fn an_address_that_is_taken_can_be_connected_to_and_reads_the_same_again(text in value()) {
+            if let Ok(address) = parse_address(&text) {
+                prop_assert!(crate::link::endpoint(&address).is_ok(), "{}", address);
+                prop_assert_eq!(parse_address(&address), Ok(address));
+            }
+        }
     }
 }

@@ -12,6 +12,9 @@ use crate::dtc::{Payload, payload};
 /// The largest whole number up to which a double holds every whole number: 2^53 - 1.
 const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
 
+/// Characters.
+const SHOWN: usize = 300;
+
 static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(crate::FILE_DESCRIPTOR_SET)
         .expect("the descriptor set that the build made can be decoded")
@@ -68,7 +71,8 @@ pub fn decode_payload<M: Message + Name + Default>(
         Some(payload::Kind::Typed(bytes)) => M::decode(bytes.clone())
             .map_err(|cause| PayloadError::Typed { expected: expected(), cause }),
         Some(payload::Kind::Json(object)) => {
-            let json_error = |cause: String| PayloadError::Json { expected: expected(), cause };
+            let json_error =
+                |cause: String| PayloadError::Json { expected: expected(), cause: cut(&cause) };
             let descriptor = DESCRIPTORS
                 .get_message_by_name(&expected())
                 .ok_or_else(|| json_error("no such message is known here".into()))?;
@@ -76,8 +80,10 @@ pub fn decode_payload<M: Message + Name + Default>(
             let mut track = serde_path_to_error::Track::new();
             let object = serde_path_to_error::Deserializer::new(object, &mut track);
             let message = DynamicMessage::deserialize(descriptor, object);
-            let message =
-                message.map_err(|error| json_error(format!("at '{}': {error}", track.path())))?;
+            let message = message.map_err(|error| {
+                let path = track.path().to_string();
+                json_error(format!("at '{}': {error}", cut(&path)))
+            })?;
             M::decode(message.encode_to_vec().as_slice())
                 .map_err(|error| json_error(error.to_string()))
         }
@@ -112,14 +118,23 @@ fn to_json(value: &Value, path: &str) -> Result<serde_json::Value, PayloadError>
 
 fn to_json_number(value: f64, path: &str) -> Result<serde_json::Value, PayloadError> {
     if value.fract() == 0.0 && value.abs() > MAX_EXACT {
-        return Err(PayloadError::Inexact { field: path.into(), value });
+        return Err(PayloadError::Inexact { field: cut(path), value });
     }
     if value.fract() == 0.0 {
         return Ok(Number::from(value as i64).into());
     }
     Number::from_f64(value)
         .map(Into::into)
-        .ok_or_else(|| PayloadError::Inexact { field: path.into(), value })
+        .ok_or_else(|| PayloadError::Inexact { field: cut(path), value })
+}
+
+/// What is shown of names and values that somebody sent: they may be as long as
+/// a payload, and an error is logged and kept.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.into(),
+    }
 }
 
 #[cfg(test)]
