@@ -66,7 +66,8 @@ impl Fuzz {
         let mut scene = Scene::start().await?;
         let ids = Role::ALL.map(|role| scene.cluster.process(role).id()).to_vec();
         let methods = methods(&mut scene).await?;
-        let words = Words { origin: origin(&scene.cluster.coordinator)?, transactions: vec![] };
+        let coordinator = run_of(&scene.cluster.coordinator)?;
+        let words = Words { coordinator, transactions: vec![] };
         Ok(Self { scene, methods, words, ids, orders: 0 })
     }
 
@@ -122,8 +123,9 @@ impl Fuzz {
     async fn check(&mut self) -> anyhow::Result<()> {
         for (role, id) in Role::ALL.into_iter().zip(self.ids.clone()) {
             let process = self.scene.cluster.process(role);
-            ensure!(process.is_running()? && process.id() == id, "{role:?} has ended");
             let log = process.log();
+            let last = log.lines().rev().take(3).collect::<Vec<_>>().join("\n");
+            ensure!(process.is_running()? && process.id() == id, "{role:?} has ended: {last}");
             let bug = log.lines().find(|line| line.contains("panicked") || line.contains("a bug:"));
             ensure!(bug.is_none(), "{role:?}: {bug:?}");
             let mut health = HealthClient::new(channel(process.address()));
@@ -241,7 +243,7 @@ fn open(process: &Process) -> anyhow::Result<Connection> {
 }
 
 /// The coordinator's identity and run, from its file.
-fn origin(coordinator: &Process) -> anyhow::Result<(String, u64, String)> {
+fn run_of(coordinator: &Process) -> anyhow::Result<(String, u64, String)> {
     let sql = "SELECT store_id, epoch, incarnation FROM meta";
     Ok(open(coordinator)?.query_row(sql, [], |row| {
         let (id, epoch, incarnation): (_, i64, _) = (row.get(0)?, row.get(1)?, row.get(2)?);

@@ -23,9 +23,11 @@
 //! ```
 
 mod args;
+mod counting;
 mod environment;
 mod error;
 mod exit;
+mod intake;
 mod listener;
 mod logging;
 mod metrics;

@@ -6,11 +6,22 @@
 //! - After the shutdown has begun no connection is accepted, and serving ends
 //!   within the drain timeout.
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    future::ready,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
     http::{Request, StatusCode, header::CONTENT_TYPE},
+    middleware,
     response::{IntoResponse, Response},
 };
 use hyper_util::{
@@ -23,13 +34,18 @@ use tokio::task::JoinSet;
 use tonic::{Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{Listener, ServiceArgs, ServiceError, Stream, metrics, reflection};
+use crate::{
+    Listener, ServiceArgs, ServiceError, Stream, counting::Counting, intake::Intake, metrics,
+    reflection,
+};
 
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 const STREAMS: u32 = 10_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes with which HTTP/2 begins; no request of HTTP/1 is much shorter.
+const PREFACE: usize = 24;
 const HEADER_BYTES: u32 = 64 << 10;
 const HEADERS: usize = 100;
 /// Out of file descriptors, say: what frees some is other connections' ending.
@@ -94,10 +110,12 @@ impl Server {
         }
         let routes =
             reflection::add_to(self.routes.add_service(health_service), &self.service_names)?;
+        let intake = Intake::default();
         let router = routes
             .into_axum_router()
             .merge(metrics::router(self.registry)?)
             .fallback(not_found)
+            .layer(middleware::map_request(move |request| ready(intake.count(request))))
             .with_state(());
         announce(&*listener, self.port_file)?;
 
@@ -158,13 +176,29 @@ impl Connections {
         router: Router,
     ) {
         let service = TowerToHyperService::new(router);
+        let (stream, read) = Counting::new(stream);
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = self.graceful.watch(connection);
         self.tasks.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%peer, %error, "a connection ended with an error");
+            tokio::select! {
+                biased;
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%peer, %error, "a connection ended with an error");
+                },
+                () = says_nothing(read) => {
+                    tracing::debug!(%peer, "a connection was closed on which too little came");
+                }
             }
         });
+    }
+}
+
+/// Resolves when it is not clear in time which HTTP is spoken: hyper waits for
+/// that without a limit.
+async fn says_nothing(read: Arc<AtomicUsize>) {
+    tokio::time::sleep(HEADER_TIMEOUT).await;
+    if read.load(Ordering::Relaxed) >= PREFACE {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -51,7 +51,11 @@ pub(super) async fn call(
         match end {
             End::Clean => None,
             End::Reset => Some(Err(Status::cancelled("reset"))),
-            End::Stall => std::future::pending().await,
+            // hyper's client keeps a connection for as long as a body may go on.
+            End::Stall => {
+                tokio::time::sleep(2 * PATIENCE).await;
+                Some(Err(Status::cancelled("enough")))
+            }
         }
     });
     let frames = futures::StreamExt::chain(

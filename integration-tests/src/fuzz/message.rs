@@ -15,8 +15,8 @@ const LONGEST: usize = 1 << 16;
 /// What fields are filled with where chance wants something that fits.
 #[derive(Debug, Clone)]
 pub(super) struct Words {
-    /// Of the real coordinator: id, epoch, incarnation.
-    pub(super) origin: (String, u64, String),
+    /// The real one: id, epoch, incarnation.
+    pub(super) coordinator: (String, u64, String),
     /// Of transactions of the coordinator's clients.
     pub(super) transactions: Vec<String>,
 }
@@ -79,11 +79,13 @@ impl Maker<'_> {
         message
     }
 
+    /// A coordinator that there isn't: the real one would be fenced, as it should
+    /// be, by an epoch that is newer by chance.
     fn fill_origin(&mut self, message: &mut DynamicMessage) {
-        let (id, epoch, incarnation) = self.words.origin.clone();
+        let id = Uuid::from_u128(self.dice.random_range(1..4)).to_string();
+        message.set_field_by_name("incarnation", Value::String(id.clone()));
         message.set_field_by_name("coordinator_id", Value::String(id));
-        message.set_field_by_name("epoch", Value::U64(epoch));
-        message.set_field_by_name("incarnation", Value::String(incarnation));
+        message.set_field_by_name("epoch", Value::U64(7));
     }
 
     fn map(&mut self, field: &FieldDescriptor, depth: usize) -> Value {
@@ -164,6 +166,8 @@ impl Maker<'_> {
             "StockLine.sku" | "SetStockRequest.sku" | "GetStockRequest.sku" => "fuzz".into(),
             "TakePayment.account" | "OpenAccountRequest.account" => "fuzz".into(),
             "TakePayment.currency" | "OpenAccountRequest.currency" => "EUR".into(),
+            "GetOutcomeRequest.coordinator_id" => self.words.coordinator.0.clone(),
+            "GetOutcomeRequest.incarnation" => self.words.coordinator.2.clone(),
             field if field.ends_with("_id") || field.ends_with(".incarnation") => id,
             _ => (*self.pick(&["", "x", "fuzz", "http://", "../..", "'; --", "NaN", "-1"])).into(),
         }

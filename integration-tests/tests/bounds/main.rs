@@ -3,6 +3,7 @@
 
 mod calls;
 mod limits;
+mod memory;
 mod payloads;
 
 use std::collections::HashSet;
