@@ -100,7 +100,7 @@ async fn a_link_that_is_not_read_and_a_watch_that_is_not_read_hold_little() {
 
     let transaction_id = shop.begin(&purchase()).await.unwrap();
     let mut watches = Vec::new();
-    for _ in 0..500 {
+    for _ in 0..100 {
         let request = WatchTransactionRequest { transaction_id: transaction_id.clone() };
         watches.push(shop.transactions.clone().watch(request).await.unwrap());
     }
