@@ -11,6 +11,7 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -26,11 +27,12 @@ use axum::{
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::conn::auto,
     service::TowerToHyperService,
 };
 use prometheus::Registry;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -131,12 +133,15 @@ impl Server {
 /// What is open when accepting ends.
 struct Connections {
     tasks: JoinSet<()>,
-    graceful: GracefulShutdown,
+    /// Cancelled when they are to finish what they serve, and begin nothing.
+    finish: CancellationToken,
 }
 
 impl Connections {
     async fn drain(mut self, limit: Duration) {
-        if tokio::time::timeout(limit, self.graceful.shutdown()).await.is_err() {
+        self.finish.cancel();
+        let finished = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(limit, finished).await.is_err() {
             tracing::warn!(?limit, "some requests took longer than the drain timeout; dropped");
         }
         self.tasks.shutdown().await;
@@ -149,7 +154,7 @@ async fn accept(
     shutdown: impl Future<Output = ()>,
 ) -> Connections {
     let builder = connection_builder();
-    let mut open = Connections { tasks: JoinSet::new(), graceful: GracefulShutdown::new() };
+    let mut open = Connections { tasks: JoinSet::new(), finish: CancellationToken::new() };
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         tokio::select! {
@@ -178,16 +183,23 @@ impl Connections {
         let service = TowerToHyperService::new(router);
         let (stream, read) = Counting::new(stream);
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = self.graceful.watch(connection);
+        let finish = self.finish.clone();
         self.tasks.spawn(async move {
-            tokio::select! {
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
                 biased;
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%peer, %error, "a connection ended with an error");
-                },
+                ended = connection.as_mut() => ended,
+                () = finish.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
                 () = says_nothing(read) => {
                     tracing::debug!(%peer, "a connection was closed on which too little came");
+                    return;
                 }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "a connection ended with an error");
             }
         });
     }

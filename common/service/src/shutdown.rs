@@ -1,49 +1,36 @@
 //! When to stop.
 
-use std::{io, sync::Arc};
+use std::io;
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// Tells everything that runs long that the service is being stopped: streams
 /// that would never end by themselves end when it has [begun](Self::begun).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    begun: Arc<watch::Sender<bool>>,
+    begun: CancellationToken,
 }
 
 impl Shutdown {
     /// Not begun.
     pub fn new() -> Self {
-        Self { begun: Arc::new(watch::Sender::new(false)) }
+        Self::default()
     }
 
     /// Begins it; there is no way back.
     pub fn begin(&self) {
-        self.begun.send_replace(true);
+        self.begun.cancel();
     }
 
     /// Whether it has begun.
     pub fn is_begun(&self) -> bool {
-        *self.begun.borrow()
+        self.begun.is_cancelled()
     }
 
     /// Waits until it has begun. Holds on to nothing of `self`'s lifetime.
     pub fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
-        let sender = Arc::clone(&self.begun);
-        async move {
-            let mut begun = sender.subscribe();
-            // The sender is held here, so waiting ends with `true` only.
-            let _ = begun.wait_for(|begun| *begun).await;
-        }
-    }
-}
-
-impl Default for Shutdown {
-    fn default() -> Self {
-        Self::new()
+        self.begun.clone().cancelled_owned()
     }
 }
 

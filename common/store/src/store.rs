@@ -95,6 +95,8 @@ impl Shared {
     pub(crate) fn fail(&self, failure: &Failure) {
         self.failed.store(true, Ordering::SeqCst);
         self.options.on_failure.call(failure);
+        // What is left of this run writes nothing: the next one may have the file.
+        self.release();
     }
 
     pub(crate) fn has_failed(&self) -> bool {
