@@ -32,6 +32,6 @@ pub use eventually::{DEADLINE, eventually};
 pub use fake_coordinator::{FakeCoordinator, FakeLink};
 pub use fake_participant::{FakeParticipant, Heard, Reply, agree};
 pub use process::{Process, Start};
-pub use proxy::{Direction, Proxy};
+pub use proxy::{Direction, End, Proxy};
 pub use scene::{Loss, Scene};
 pub use shop::{CURRENCY, Purchase, Shop, typed};

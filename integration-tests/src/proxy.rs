@@ -1,16 +1,19 @@
 //! A network that fails on demand: a TCP proxy in this process.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
+        tcp::{ReadHalf, WriteHalf},
     },
     sync::watch,
     task::JoinHandle,
 };
+
+/// Pieces a second of what is throttled.
+const PIECES: u32 = 50;
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,12 +24,25 @@ pub enum Direction {
     ToClient,
 }
 
+/// One end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Who connected.
+    Client,
+    /// Who listens.
+    Server,
+}
+
 #[derive(Debug, Clone, Default)]
 struct Weather {
     held_to_server: bool,
     held_to_client: bool,
     refusing: bool,
     delay: Duration,
+    /// Bytes a second and direction; 0 for no limit.
+    rate: u32,
+    /// Connections are open at this end only.
+    half_open: Option<End>,
     /// Connections of an earlier number are cut.
     generation: u64,
 }
@@ -82,7 +98,21 @@ impl Proxy {
         self.weather.send_modify(|weather| weather.delay = delay);
     }
 
-    /// Cuts all connections; what was held back on them is lost.
+    /// Lets so many bytes a second through, each way of each connection; none for
+    /// as many as there are.
+    pub fn throttle(&self, bytes_per_second: Option<NonZeroU32>) {
+        let rate = bytes_per_second.map_or(0, NonZeroU32::get);
+        self.weather.send_modify(|weather| weather.rate = rate);
+    }
+
+    /// Leaves connections open at one end only, as after a crash of the machine at
+    /// the other: what is sent there vanishes, and nothing comes. New connections
+    /// are accepted and lead nowhere. `None` ends that, and resets all of them.
+    pub fn half_open(&self, end: Option<End>) {
+        self.weather.send_modify(|weather| weather.half_open = end);
+    }
+
+    /// Resets all connections; what was held back on them is lost.
     pub fn cut(&self) {
         self.weather.send_modify(|weather| weather.generation += 1);
     }
@@ -90,6 +120,14 @@ impl Proxy {
     /// Closes new connections at once, or no longer.
     pub fn refuse(&self, refusing: bool) {
         self.weather.send_modify(|weather| weather.refusing = refusing);
+    }
+
+    /// Good weather again. Connections stay as they are.
+    pub fn clear(&self) {
+        self.weather.send_modify(|weather| {
+            let generation = weather.generation;
+            *weather = Weather { generation, ..Weather::default() };
+        });
     }
 
     fn set_held(&self, direction: Direction, held: bool) {
@@ -116,31 +154,80 @@ async fn accept(listener: TcpListener, server: SocketAddr, weather: Arc<watch::S
     }
 }
 
+/// How one connection goes on.
+enum Fate {
+    Ended,
+    Cut,
+    HalfOpen(End),
+}
+
 /// Carries one connection until one end closes it or it is cut.
-async fn carry(client: TcpStream, server: SocketAddr, weather: watch::Receiver<Weather>) {
+async fn carry(
+    mut client: TcpStream,
+    server: SocketAddr,
+    weather: watch::Receiver<Weather>,
+) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    if weather.borrow().half_open.is_some() {
+        return swallow(client, weather).await;
+    }
     let generation = weather.borrow().generation;
-    let mut cut = weather.clone();
-    let carried = async {
-        let server = TcpStream::connect(server).await?;
-        client.set_nodelay(true)?;
-        server.set_nodelay(true)?;
-        let (client_read, client_write) = client.into_split();
-        let (server_read, server_write) = server.into_split();
+    let mut server = TcpStream::connect(server).await?;
+    server.set_nodelay(true)?;
+    // Whichever ends first, both sockets are closed.
+    let fate = {
+        let (client_read, client_write) = client.split();
+        let (server_read, server_write) = server.split();
+        let (to_server, to_client) = (Direction::ToServer, Direction::ToClient);
         tokio::select! {
-            result = pump(client_read, server_write, Direction::ToServer, weather.clone()) => result,
-            result = pump(server_read, client_write, Direction::ToClient, weather) => result,
+            _ = pump(client_read, server_write, to_server, weather.clone()) => Fate::Ended,
+            _ = pump(server_read, client_write, to_client, weather.clone()) => Fate::Ended,
+            fate = disturbance(generation, weather.clone()) => fate,
         }
     };
-    // Whichever ends first, both sockets are closed.
+    match fate {
+        Fate::Ended => Ok(()),
+        Fate::Cut => reset(&client).and(reset(&server)),
+        Fate::HalfOpen(End::Client) => {
+            drop(server);
+            swallow(client, weather).await
+        }
+        Fate::HalfOpen(End::Server) => {
+            drop(client);
+            swallow(server, weather).await
+        }
+    }
+}
+
+/// What the weather does to a connection of this generation.
+async fn disturbance(generation: u64, mut weather: watch::Receiver<Weather>) -> Fate {
+    let hit = |weather: &Weather| weather.generation > generation || weather.half_open.is_some();
+    match weather.wait_for(hit).await {
+        Ok(weather) if weather.generation == generation => {
+            weather.half_open.map_or(Fate::Cut, Fate::HalfOpen)
+        }
+        _ => Fate::Cut,
+    }
+}
+
+/// Closing it will not end the connection in good order.
+fn reset(stream: &TcpStream) -> io::Result<()> {
+    stream.set_zero_linger()
+}
+
+/// Reads and forgets, until connections are whole again.
+async fn swallow(mut stream: TcpStream, mut weather: watch::Receiver<Weather>) -> io::Result<()> {
+    reset(&stream)?;
+    let mut nowhere = tokio::io::sink();
     tokio::select! {
-        _ = carried => {}
-        _ = cut.wait_for(|weather| weather.generation > generation) => {}
+        result = tokio::io::copy(&mut stream, &mut nowhere) => result.map(drop),
+        _ = weather.wait_for(|weather| weather.half_open.is_none()) => Ok(()),
     }
 }
 
 async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
     direction: Direction,
     mut weather: watch::Receiver<Weather>,
 ) -> io::Result<()> {
@@ -154,9 +241,20 @@ async fn pump(
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if weather.wait_for(|weather| !weather.held(direction)).await.is_err() {
-            return Ok(());
+        let mut rest = &buffer[..size];
+        while !rest.is_empty() {
+            if weather.wait_for(|weather| !weather.held(direction)).await.is_err() {
+                return Ok(());
+            }
+            let piece = match weather.borrow().rate {
+                0 => rest.len(),
+                rate => rest.len().min((rate / PIECES).max(1) as usize),
+            };
+            to.write_all(&rest[..piece]).await?;
+            rest = &rest[piece..];
+            if weather.borrow().rate > 0 {
+                tokio::time::sleep(Duration::from_secs(1) / PIECES).await;
+            }
         }
-        to.write_all(&buffer[..size]).await?;
     }
 }
