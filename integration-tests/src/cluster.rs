@@ -57,6 +57,10 @@ pub struct Binaries {
 }
 
 impl Binaries {
+    /// Of this package's thin binaries, by role.
+    pub(crate) const TEST_NAMES: [&'static str; 4] =
+        ["test-coordinator", "test-inventory", "test-payment", "test-order"];
+
     /// This package's thin binaries, built with the test that runs: with crash
     /// points and the test VFS.
     ///
@@ -70,8 +74,12 @@ impl Binaries {
             .skip(1)
             .find(|folder| !folder.ends_with("deps"))
             .context("the test has a folder")?;
-        let names = ["test-coordinator", "test-inventory", "test-payment", "test-order"];
-        Self { folder: folder.into(), names, vfs: true }.existing()
+        Self::test_in(folder)
+    }
+
+    /// As [`test`](Self::test), from this folder.
+    pub(crate) fn test_in(folder: &Path) -> anyhow::Result<Self> {
+        Self { folder: folder.into(), names: Self::TEST_NAMES, vfs: true }.existing()
     }
 
     /// The real ones, from cargo's output folder.

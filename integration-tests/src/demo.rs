@@ -5,17 +5,12 @@ mod keep;
 mod report;
 mod steps;
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::{Command, ExitCode},
-    time::Instant,
-};
+use std::{env, process::ExitCode, time::Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Parser;
 
-use crate::{Addresses, Binaries, Cluster, Role, Shop};
+use crate::{Addresses, Cluster, Shop, build};
 use report::Report;
 
 /// Places orders across four processes while some of them are killed, and checks
@@ -51,7 +46,8 @@ pub fn run() -> ExitCode {
 }
 
 fn tell(args: &Args) -> anyhow::Result<()> {
-    let binaries = build()?;
+    println!("Building the coordinator and the three participants (release) ...");
+    let binaries = build::real()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let cluster = Cluster::prepare(binaries, Addresses::on_localhost())?;
@@ -93,26 +89,4 @@ async fn story(world: &mut World) -> anyhow::Result<()> {
     step!("A hundred orders at once for forty tickets", steps::hundred_orders);
     step!("Is anything lost or half done?", steps::check);
     report.print(&world.shop).await
-}
-
-/// Builds the services as a user would, so that what runs has no crash points.
-fn build() -> anyhow::Result<Binaries> {
-    println!("Building the coordinator and the three participants (release) ...");
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?;
-    let mut command = Command::new(cargo);
-    command.current_dir(workspace).args(["build", "--quiet", "--release"]);
-    for package in Role::ALL.map(Role::package) {
-        command.args(["--package", package]);
-    }
-    let status = command.status().context("cargo cannot be started")?;
-    ensure!(status.success(), "the services cannot be built: cargo ended with {status}");
-    Binaries::real(&release_folder()?)
-}
-
-/// Where cargo puts release builds: beside the folder of this program.
-fn release_folder() -> anyhow::Result<PathBuf> {
-    let program = env::current_exe()?;
-    let target = program.ancestors().nth(2).context("this program is in no target folder")?;
-    Ok(target.join("release"))
 }

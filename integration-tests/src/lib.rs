@@ -10,6 +10,7 @@
 
 mod address;
 mod alone;
+mod build;
 mod check;
 mod cluster;
 mod eventually;
@@ -23,6 +24,7 @@ mod shop;
 pub mod demo;
 pub mod fuzz;
 pub mod power;
+pub mod torture;
 pub mod vfs;
 
 pub use address::{Addresses, channel};

@@ -28,6 +28,12 @@ pub fn lose(database: &Path) -> io::Result<()> {
     remove(&with_suffix(database, "-shm"))
 }
 
+/// Takes a database's files as they are for synced: programs without our VFS have
+/// written them.
+pub(crate) fn trust(database: &Path) -> io::Result<()> {
+    SUFFIXES.iter().try_for_each(|suffix| remove(&shadow_path(&with_suffix(database, suffix))))
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

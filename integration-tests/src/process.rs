@@ -51,6 +51,9 @@ impl Start {
     }
 }
 
+/// Ignored signals stay so in the program that is then run.
+const IGNORE_XFSZ: &str = r#"trap "" XFSZ; exec "$0" "$@""#;
+
 /// One process. Killed when dropped; its log is printed if the test panicked.
 #[derive(Debug)]
 pub struct Process {
@@ -59,6 +62,7 @@ pub struct Process {
     folder: PathBuf,
     address: SocketAddr,
     always: Start,
+    data: PathBuf,
     child: Option<Child>,
 }
 
@@ -72,6 +76,7 @@ impl Process {
             folder: folder.into(),
             address,
             always: Start::new(),
+            data: folder.into(),
             child: None,
         }
     }
@@ -81,6 +86,18 @@ impl Process {
     pub fn always(mut self, always: Start) -> Self {
         self.always = always;
         self
+    }
+
+    /// Its database goes to another folder than its log.
+    #[must_use]
+    pub fn data(mut self, data: &Path) -> Self {
+        self.data = data.into();
+        self
+    }
+
+    /// Another program plays the role in later starts.
+    pub(crate) fn set_program(&mut self, program: &Path) {
+        self.program = program.into();
     }
 
     /// Changes the arguments and variables for every later start.
@@ -95,7 +112,7 @@ impl Process {
 
     /// Its database.
     pub fn database(&self) -> PathBuf {
-        self.folder.join(format!("{}.db", self.name))
+        self.data.join(format!("{}.db", self.name))
     }
 
     /// What it has logged, in all its starts.
@@ -156,11 +173,16 @@ impl Process {
         ensure!(self.child.is_none(), "{} runs already", self.name);
         remove(&self.port_file())?;
         let log = File::options().create(true).append(true).open(self.log_path())?;
-        let child = Command::new(&self.program)
+        // A file that may not grow any more is an error, as a full disk is, and no
+        // signal that ends the process.
+        let child = Command::new("/bin/sh")
+            .arg("-c")
+            .arg(IGNORE_XFSZ)
+            .arg(&self.program)
             .arg("--listen")
             .arg(self.address.to_string())
             .arg("--data")
-            .arg(&self.folder)
+            .arg(&self.data)
             .arg("--port-file")
             .arg(self.port_file())
             .args(self.always.args.iter().chain(&start.args))
@@ -274,16 +296,43 @@ impl Process {
         Ok(self.child.is_some() && self.try_wait()?.is_none())
     }
 
+    /// How it ended, if it did so by itself since it was started; it can be
+    /// started again then.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be found out.
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        let status = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
+        if status.is_some() {
+            self.child = None;
+        }
+        Ok(status)
+    }
+
     /// Its resident memory, in KiB.
     ///
     /// # Errors
     ///
     /// When it doesn't run.
     pub fn memory_kib(&self) -> anyhow::Result<u64> {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most memory that it has had, in KiB.
+    ///
+    /// # Errors
+    ///
+    /// When it doesn't run.
+    pub fn peak_memory_kib(&self) -> anyhow::Result<u64> {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, what: &str) -> anyhow::Result<u64> {
         let status = fs::read_to_string(self.proc("status")?)?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
         let kib = line.and_then(|line| line.split_whitespace().next());
-        Ok(kib.context("no VmRSS")?.parse()?)
+        Ok(kib.with_context(|| format!("no {what}"))?.parse()?)
     }
 
     /// How many files and sockets it has open.
@@ -298,6 +347,17 @@ impl Process {
     fn proc(&self, what: &str) -> anyhow::Result<PathBuf> {
         let id = self.id().with_context(|| format!("{} does not run", self.name))?;
         Ok(format!("/proc/{id}/{what}").into())
+    }
+
+    /// Bounds the size of each file that it writes; none lets them grow again.
+    /// False where the system has no such call.
+    ///
+    /// # Errors
+    ///
+    /// When it doesn't run.
+    pub(crate) fn limit_file_size(&self, bytes: Option<u64>) -> anyhow::Result<bool> {
+        let id = self.id().with_context(|| format!("{} does not run", self.name))?;
+        limit_file_size(id, bytes)
     }
 
     fn try_wait(&mut self) -> anyhow::Result<Option<ExitStatus>> {
@@ -327,6 +387,19 @@ impl Drop for Process {
 /// The variable that makes a test binary use the VFS of [`vfs`].
 pub(crate) fn with_test_vfs(start: Start) -> Start {
     start.env(vfs::VARIABLE, "1")
+}
+
+#[cfg(target_os = "linux")]
+fn limit_file_size(id: u32, bytes: Option<u64>) -> anyhow::Result<bool> {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let limit = Rlimit { current: bytes, maximum: None };
+    prlimit(Pid::from_raw(id.try_into()?), Resource::Fsize, limit)?;
+    Ok(true)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit_file_size(_: u32, _: Option<u64>) -> anyhow::Result<bool> {
+    Ok(false)
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -1,0 +1,176 @@
+//! What the four databases hold.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::Context;
+use prost::Message;
+use proto::{dtc::BranchState, journal, shop::OrderState};
+use rusqlite::{Connection, OpenFlags};
+use uuid::Uuid;
+
+/// A SKU or an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    /// On hand, or the balance.
+    pub(super) amount: i64,
+    /// Reserved, or held.
+    pub(super) promised: i64,
+    pub(super) version: i64,
+    /// Undecided branches that rely on the version.
+    pub(super) checks: i64,
+}
+
+/// What is in the tables of the shop, and what is still open anywhere.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Books {
+    pub(super) stock: BTreeMap<String, Row>,
+    pub(super) accounts: BTreeMap<String, Row>,
+    /// State and version.
+    pub(super) orders: BTreeMap<String, (OrderState, i64)>,
+    /// Branches in doubt, by participant.
+    pub(super) undecided: Vec<(&'static str, i64)>,
+    /// At the coordinator.
+    pub(super) unfinished: i64,
+}
+
+/// Every decision of every journal. Large: read at the end.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Journals {
+    /// At the participants: how many branches of a transaction were committed,
+    /// and how many rolled back.
+    pub(super) branches: BTreeMap<Uuid, (usize, usize)>,
+    /// At the coordinator: whether committed, and by how many branches.
+    pub(super) decisions: BTreeMap<Uuid, (bool, usize)>,
+    /// Files that SQLite's own check finds damaged, with what it says.
+    pub(super) damaged: Vec<String>,
+}
+
+/// The four files, the coordinator's first.
+pub(super) type Files<'a> = [&'a Path; 4];
+
+impl Books {
+    /// All of it.
+    pub(super) fn read(files: Files<'_>) -> anyhow::Result<Self> {
+        Self::read_where(files, ["TRUE"; 3])
+    }
+
+    /// Only what is still open: little, however long the history is.
+    pub(super) fn read_open(files: Files<'_>) -> anyhow::Result<Self> {
+        let pending = format!("state = {}", OrderState::Pending as i32);
+        let held = ["reserved <> 0 OR checks <> 0", "held <> 0 OR checks <> 0", &pending];
+        Self::read_where(files, held)
+    }
+
+    fn read_where(
+        [coordinator, inventory, payment, order]: Files<'_>,
+        [in_stock, in_accounts, placed]: [&str; 3],
+    ) -> anyhow::Result<Self> {
+        let count = |path: &Path, sql: &str| -> anyhow::Result<i64> {
+            Ok(open(path)?.query_row(sql, [], |row| row.get(0))?)
+        };
+        let undecided = "SELECT count(*) FROM undecided";
+        let stock = "SELECT sku, on_hand, reserved, version, checks FROM stock";
+        let accounts = "SELECT account, balance, held, version, checks FROM accounts";
+        Ok(Self {
+            stock: rows(inventory, &format!("{stock} WHERE {in_stock}"))?,
+            accounts: rows(payment, &format!("{accounts} WHERE {in_accounts}"))?,
+            orders: orders(order, placed)?,
+            undecided: vec![
+                ("inventory", count(inventory, undecided)?),
+                ("payment", count(payment, undecided)?),
+                ("order", count(order, undecided)?),
+            ],
+            unfinished: count(coordinator, "SELECT count(*) FROM unfinished")?,
+        })
+    }
+
+    /// What is not over yet; none when everything is.
+    pub(super) fn open(&self) -> Option<String> {
+        let mut open: Vec<_> = self
+            .undecided
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("{count} branches undecided at {name}"))
+            .collect();
+        if self.unfinished > 0 {
+            open.push(format!("{} transactions unfinished at the coordinator", self.unfinished));
+        }
+        for (what, rows) in [("stock", &self.stock), ("accounts", &self.accounts)] {
+            let held = rows.values().filter(|row| row.promised != 0 || row.checks != 0).count();
+            if held > 0 {
+                open.push(format!("{held} rows of {what} are reserved or checked"));
+            }
+        }
+        let pending =
+            self.orders.values().filter(|(state, _)| *state == OrderState::Pending).count();
+        if pending > 0 {
+            open.push(format!("{pending} orders are pending"));
+        }
+        (!open.is_empty()).then(|| open.join(", "))
+    }
+}
+
+impl Journals {
+    pub(super) fn read(files: Files<'_>) -> anyhow::Result<Self> {
+        let mut journals = Self::default();
+        for path in files {
+            let result: String =
+                open(path)?.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+            if result != "ok" {
+                journals.damaged.push(format!("{}: {result}", path.display()));
+            }
+        }
+        let [coordinator, participants @ ..] = files;
+        for path in participants {
+            let connection = open(path)?;
+            let sql = "SELECT transaction_id, committed FROM decided";
+            let mut statement = connection.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let id = Uuid::from_bytes(row.get(0)?);
+                let (committed, rolled_back) = journals.branches.entry(id).or_default();
+                *(if row.get(1)? { committed } else { rolled_back }) += 1;
+            }
+        }
+        let connection = open(coordinator)?;
+        let sql = "SELECT id, decision FROM finished WHERE decision IS NOT NULL
+                   UNION ALL SELECT id, decision FROM unfinished WHERE decision IS NOT NULL";
+        let mut statement = connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let decision = journal::Decision::decode(row.get_ref(1)?.as_blob()?)?;
+            let readers = |it: &&journal::DecisionBranch| it.state() != BranchState::ReadOnly;
+            let branches = decision.branches.iter().filter(readers).count();
+            let id = Uuid::from_bytes(row.get(0)?);
+            journals.decisions.insert(id, (decision.commit, branches));
+        }
+        Ok(journals)
+    }
+}
+
+fn open(path: &Path) -> anyhow::Result<Connection> {
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .with_context(|| format!("{} cannot be opened", path.display()))
+}
+
+fn rows(path: &Path, sql: &str) -> anyhow::Result<BTreeMap<String, Row>> {
+    let connection = open(path)?;
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([], |row| {
+        let (amount, promised) = (row.get(1)?, row.get(2)?);
+        let values = Row { amount, promised, version: row.get(3)?, checks: row.get(4)? };
+        Ok((row.get(0)?, values))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn orders(path: &Path, which: &str) -> anyhow::Result<BTreeMap<String, (OrderState, i64)>> {
+    let connection = open(path)?;
+    let sql = format!("SELECT order_id, state, version FROM orders WHERE {which}");
+    let mut statement = connection.prepare(&sql)?;
+    let rows = statement.query_map([], |row| {
+        let state = OrderState::try_from(row.get::<_, i32>(1)?).unwrap_or_default();
+        Ok((row.get(0)?, (state, row.get(2)?)))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

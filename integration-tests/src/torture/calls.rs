@@ -1,0 +1,308 @@
+//! The other ways in which a client talks to the coordinator: step by step, over
+//! a stream, and about what it knows already.
+
+use std::time::{Duration, Instant};
+
+use proto::dtc::{
+    AnswerAt, BeginRequest, CommitTransactionRequest, EnlistRequest, ExecuteStreamItem,
+    ExecuteStreamRequest, GetTransactionRequest, PrepareTransactionRequest,
+    RollbackTransactionRequest, TransactionOptions, execute_stream_result::Result as Outcome,
+    get_transaction_request::By,
+};
+use rand::RngExt;
+use tokio::time::sleep;
+use tokio_stream::StreamExt;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::{
+    client::{Client, within},
+    history::{Case, Kind, Told},
+    market,
+};
+
+const WAIT: prost_types::Duration = prost_types::Duration { seconds: 5, nanos: 0 };
+
+impl Client {
+    /// Begin, enlist each branch, perhaps prepare, then commit or roll back; or
+    /// vanish somewhere on the way.
+    pub(super) async fn step_by_step(&mut self, case: Case) {
+        let kind = case.kind;
+        let work = case.work.clone();
+        let number = self.begin(case);
+        let idle = self.random.random_range(1..8);
+        let idle_timeout = Some(prost_types::Duration { seconds: idle, nanos: 0 });
+        let options = Some(TransactionOptions { idle_timeout, ..work.options() });
+        let begun =
+            within(self.patience(), self.transactions.begin(BeginRequest { options })).await;
+        let id = match begun {
+            Ok(begun) => begun.into_inner().transaction_id,
+            Err(status) => {
+                self.failed(number, &status);
+                return self.market.tally.count(kind, |count| count.untold += 1);
+            }
+        };
+        self.market.history.change(number, |case| case.id = id.parse().ok());
+        let vanish = kind == Kind::Vanishing;
+        for branch in work.branches() {
+            if vanish && self.random.random_bool(0.2) {
+                return self.market.tally.count(kind, |count| count.untold += 1);
+            }
+            let request = EnlistRequest { transaction_id: id.clone(), branch: Some(branch) };
+            // Not to be repeated: a branch would be there twice.
+            let enlisted = within(self.patience(), self.transactions.enlist(request)).await;
+            if let Err(status) = enlisted {
+                self.stumbled(number, &status);
+                return self.roll_back(number, &id).await;
+            }
+        }
+        if vanish || self.random.random_bool(0.5) {
+            let request =
+                PrepareTransactionRequest { transaction_id: id.clone(), wait: Some(WAIT) };
+            let prepared = within(self.patience(), self.transactions.prepare(request)).await;
+            if let Err(status) = prepared {
+                self.stumbled(number, &status);
+            }
+        }
+        if vanish {
+            return self.market.tally.count(kind, |count| count.untold += 1);
+        }
+        if self.random.random_bool(0.15) {
+            return self.roll_back(number, &id).await;
+        }
+        self.commit(number, &id).await;
+    }
+
+    async fn commit(&mut self, number: usize, id: &str) {
+        self.market.history.change(number, |case| case.commit_asked = true);
+        let answer_at = match self.random.random_bool(0.5) {
+            true => AnswerAt::Decision,
+            false => AnswerAt::Completion,
+        };
+        loop {
+            let request = CommitTransactionRequest {
+                transaction_id: id.into(),
+                answer_at: answer_at.into(),
+                wait: Some(WAIT),
+            };
+            let known = match within(self.patience(), self.transactions.commit(request)).await {
+                Ok(answer) => {
+                    let answer = answer.into_inner();
+                    self.heard(number, answer.transaction.as_ref(), answer.committed)
+                }
+                Err(status) => self.stumbled(number, &status),
+            };
+            if known || self.get(number, id).await {
+                return;
+            }
+            self.before_retry(number).await;
+        }
+    }
+
+    async fn roll_back(&mut self, number: usize, id: &str) {
+        loop {
+            let request = RollbackTransactionRequest {
+                transaction_id: id.into(),
+                wait: Some(WAIT),
+                ..RollbackTransactionRequest::default()
+            };
+            let known = match within(self.patience(), self.transactions.rollback(request)).await {
+                Ok(answer) => self.heard(number, answer.into_inner().transaction.as_ref(), false),
+                Err(status) => self.stumbled(number, &status),
+            };
+            if known || self.get(number, id).await {
+                return;
+            }
+            self.before_retry(number).await;
+        }
+    }
+
+    async fn before_retry(&mut self, number: usize) {
+        let kind = self.market.history.case(number).kind;
+        self.market.tally.count(kind, |count| count.retries += 1);
+        sleep(Duration::from_millis(self.random.random_range(10..400))).await;
+    }
+
+    /// An error of a step: the transaction may have been rolled back meanwhile.
+    fn stumbled(&self, number: usize, status: &Status) -> bool {
+        let kind = self.market.history.case(number).kind;
+        match status.code() {
+            Code::FailedPrecondition => {
+                self.market.tally.unknown(kind, "FailedPrecondition");
+                false
+            }
+            Code::NotFound => {
+                self.market.history.tell(number, Told::Unknown);
+                true
+            }
+            _ => self.failed(number, status),
+        }
+    }
+
+    /// True if it learned the outcome, or that there is none.
+    async fn get(&mut self, number: usize, id: &str) -> bool {
+        let request = GetTransactionRequest { by: Some(By::TransactionId(id.into())) };
+        match within(self.patience(), self.transactions.get(request)).await {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                self.heard(number, answer.transaction.as_ref(), answer.committed)
+            }
+            Err(status) => self.stumbled(number, &status),
+        }
+    }
+
+    /// By its key, which may not be known yet.
+    pub(super) async fn get_by_key(&mut self, number: usize) {
+        let Some(key) = self.market.history.case(number).key else { return };
+        let request = GetTransactionRequest { by: Some(By::RequestKey(key)) };
+        match within(self.patience(), self.transactions.get(request)).await {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                self.heard(number, answer.transaction.as_ref(), answer.committed);
+            }
+            Err(status) if status.code() == Code::NotFound => {}
+            Err(status) => {
+                self.failed(number, &status);
+            }
+        }
+    }
+
+    /// Several with keys over one stream; those that it left open one by one.
+    pub(super) async fn stream(&mut self, name: &str, first: Case, progress: market::Progress) {
+        let mut numbers = vec![self.begin(first)];
+        for part in 1..self.random.random_range(2..20) {
+            let name = format!("{name}-{part}");
+            let case = market::case(Kind::Streamed, &name, progress, &mut self.random);
+            numbers.push(self.begin(case));
+        }
+        let wait = Duration::from_millis(self.random.random_range(50..6_000));
+        let items = numbers.iter().map(|number| {
+            let case = self.market.history.case(*number);
+            let request = Some(case.work.request(case.key.as_deref(), wait));
+            ExecuteStreamItem { tag: *number as u64, request }
+        });
+        let request = ExecuteStreamRequest { items: items.collect() };
+        let patience = self.patience();
+        self.results(request, patience).await;
+        for number in numbers {
+            self.until_known(number, 1).await;
+        }
+    }
+
+    /// Sends a request over a stream and takes down what comes in time; how many
+    /// outcomes did.
+    pub(super) async fn results(
+        &mut self,
+        request: ExecuteStreamRequest,
+        patience: Duration,
+    ) -> usize {
+        let end = Instant::now() + patience;
+        let mut known = 0;
+        let call = self.transactions.execute_stream(tokio_stream::once(request));
+        let Ok(answer) = within(patience, call).await else { return known };
+        let mut answers = answer.into_inner();
+        while let Ok(Some(Ok(response))) = tokio::time::timeout_at(end.into(), answers.next()).await
+        {
+            for result in response.results {
+                let number = result.tag as usize;
+                known += usize::from(match result.result {
+                    Some(Outcome::Response(answer)) => {
+                        self.heard(number, answer.transaction.as_ref(), answer.committed)
+                    }
+                    Some(Outcome::Error(error)) => {
+                        let code = Code::from_i32(error.code);
+                        self.failed(number, &Status::new(code, error.message))
+                    }
+                    None => self.failed(number, &Status::internal("a result without one")),
+                });
+            }
+        }
+        known
+    }
+
+    /// The key of a known outcome with another body has to be refused.
+    pub(super) async fn with_another_body(&mut self, number: usize) {
+        let case = self.market.history.case(number);
+        let (Some(key), Some(_)) = (&case.key, case.outcome()) else { return };
+        let mut other = case.work.clone();
+        other.prepare_timeout += Duration::from_millis(1);
+        if let Some(order) = &mut other.order
+            && self.random.random_bool(0.5)
+        {
+            order.total += 1;
+            other.prepare_timeout = case.work.prepare_timeout;
+        }
+        let request = other.request(Some(key), Duration::from_secs(1));
+        match within(self.patience(), self.transactions.execute(request)).await {
+            Ok(_) => self.market.history.tell(number, Told::OtherBodyAccepted),
+            Err(status) if status.code() == Code::AlreadyExists => {
+                self.market.tally.change(|numbers| numbers.other_bodies += 1);
+            }
+            Err(status) => {
+                self.failed(number, &status);
+            }
+        }
+    }
+
+    /// Some outcome that anybody learned at any time must be the same now.
+    pub(super) async fn ask_again(&mut self) {
+        let number = {
+            let cases = self.market.history.lock();
+            self.random.random_range(0..cases.len())
+        };
+        let case = self.market.history.case(number);
+        let Some((_, id)) = case.outcome() else { return };
+        self.market.tally.change(|numbers| numbers.asked_again += 1);
+        match &case.key {
+            Some(key) if self.random.random_bool(0.5) => {
+                let request = case.work.request(Some(key), Duration::from_secs(1));
+                match within(self.patience(), self.transactions.execute(request)).await {
+                    Ok(answer) => {
+                        let answer = answer.into_inner();
+                        if !self.heard(number, answer.transaction.as_ref(), answer.committed) {
+                            let text = format!("a known outcome is open again: {answer:?}");
+                            self.market.history.tell(number, Told::Nonsense(text));
+                        }
+                    }
+                    Err(status) => {
+                        self.failed(number, &status);
+                    }
+                }
+            }
+            _ => {
+                self.get(number, &id.to_string()).await;
+            }
+        }
+    }
+
+    /// At the end: all known outcomes with a key once more, and those that were
+    /// told otherwise by their ids. How many were answered.
+    pub(super) async fn ask_all_again(&mut self) -> anyhow::Result<usize> {
+        const AT_ONCE: usize = 500;
+        let cases = self.market.history.lock().clone();
+        let known = |it: &(usize, &Case)| it.1.outcome().is_some();
+        let (keyed, others): (Vec<_>, Vec<_>) =
+            cases.iter().enumerate().filter(known).partition(|(_, case)| case.key.is_some());
+        let mut answered = 0;
+        for chunk in keyed.chunks(AT_ONCE) {
+            let items = chunk.iter().map(|(number, case)| {
+                let request = case.work.request(case.key.as_deref(), Duration::from_secs(20));
+                ExecuteStreamItem { tag: *number as u64, request: Some(request) }
+            });
+            let request = ExecuteStreamRequest { items: items.collect() };
+            let known = self.results(request, Duration::from_secs(30)).await;
+            anyhow::ensure!(
+                known == chunk.len(),
+                "of {} known outcomes that were asked for again, {known} were answered",
+                chunk.len()
+            );
+            answered += known;
+        }
+        for (number, case) in others {
+            let id: Option<Uuid> = case.outcome().map(|(_, id)| id);
+            answered += usize::from(self.get(number, &id.unwrap_or_default().to_string()).await);
+        }
+        self.market.tally.change(|numbers| numbers.asked_again += answered);
+        Ok(answered)
+    }
+}

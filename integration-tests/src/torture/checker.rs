@@ -1,0 +1,280 @@
+//! What must be true of what was told and of what the databases hold.
+//!
+//! - Told 'committed' or 'aborted' is true for ever: no answer contradicts it, and
+//!   the journals agree with it.
+//! - A transaction is committed by all of its branches or by none.
+//! - What was there at the beginning is what is there now and what was taken by
+//!   committed transactions; each took it once (versions count).
+//! - The confirmed orders are those of the committed transactions.
+//! - Nothing is reserved, held, pending, undecided or unfinished.
+//! - No outcome is heuristic, and what has to be refused is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use proto::shop::OrderState;
+use uuid::Uuid;
+
+use super::{
+    books::{Books, Journals, Row},
+    history::{Case, Kind, Told},
+};
+
+/// What there was at the beginning.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Opening {
+    pub(super) stock: BTreeMap<String, i64>,
+    pub(super) accounts: BTreeMap<String, i64>,
+}
+
+/// Something that must not be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Violation {
+    /// One answer says this, another that.
+    Contradiction(String),
+    /// Known once, and known no more.
+    Forgotten(String),
+    /// A broken promise.
+    Heuristic(String),
+    /// Committed, though nobody asked for it or it had to be refused.
+    Uncalled(String),
+    /// A key stood for two requests.
+    KeyReused(String),
+    /// An answer that no client should see.
+    Nonsense(String),
+    /// A client never learned the outcome.
+    NeverKnown(String),
+    /// What was told is not what was done.
+    Untrue(String),
+    /// Some branches were committed and others were not.
+    Torn(String),
+    /// Stock, money or orders do not add up.
+    NotConserved(String),
+    /// Something is reserved or undecided, though all is healed.
+    Open(String),
+    /// A database is damaged.
+    Damaged(String),
+    /// A process ended in a way that it must not.
+    Crashed(String),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (title, text) = match self {
+            Self::Contradiction(text) => ("answers contradict each other", text),
+            Self::Forgotten(text) => ("an outcome was forgotten", text),
+            Self::Heuristic(text) => ("a promise was broken", text),
+            Self::Uncalled(text) => ("committed uncalled for", text),
+            Self::KeyReused(text) => ("a key stood for two requests", text),
+            Self::Nonsense(text) => ("an answer that should never be", text),
+            Self::NeverKnown(text) => ("an outcome never became known", text),
+            Self::Untrue(text) => ("told what is not so", text),
+            Self::Torn(text) => ("half done", text),
+            Self::NotConserved(text) => ("not conserved", text),
+            Self::Open(text) => ("not over", text),
+            Self::Damaged(text) => ("damaged", text),
+            Self::Crashed(text) => ("crashed", text),
+        };
+        write!(f, "{title}: {text}")
+    }
+}
+
+/// What a case's own answers say; may be asked at any time.
+pub(super) fn check_case(case: &Case) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut first: Option<(bool, Uuid)> = None;
+    for told in &case.told {
+        let name = || case.name();
+        match told {
+            Told::Outcome { committed, id } => match first {
+                None => first = Some((*committed, *id)),
+                Some(first) if first == (*committed, *id) => {}
+                Some(first) => found.push(Violation::Contradiction(format!(
+                    "{}: {} first, then {}",
+                    name(),
+                    words(first),
+                    words((*committed, *id))
+                ))),
+            },
+            Told::Heuristic(text) => {
+                found.push(Violation::Heuristic(format!("{}: {text}", name())));
+            }
+            // What aborted without a record of it may be unknown: presumed abort.
+            Told::Unknown
+                if first.is_some_and(|(committed, _)| committed || case.key.is_some()) =>
+            {
+                found.push(Violation::Forgotten(format!("{}, {:?}", name(), case.told)));
+            }
+            Told::Unknown => {}
+            Told::OtherBodyAccepted => found.push(Violation::KeyReused(name())),
+            Told::Nonsense(text) => found.push(Violation::Nonsense(format!("{}: {text}", name()))),
+        }
+    }
+    if first.is_some_and(|(committed, _)| committed) {
+        if case.kind == Kind::OverAsking {
+            found.push(Violation::Uncalled(format!("{} had to be refused", case.name())));
+        } else if !case.commit_asked {
+            found.push(Violation::Uncalled(format!("{}: nobody said commit", case.name())));
+        }
+    }
+    found
+}
+
+/// What came of a case: as it was told, or where nobody could be told, as the
+/// order says. None if somebody should have been told, and was not.
+fn outcome(case: &Case, books: &Books) -> Option<bool> {
+    if let Some((committed, _)) = case.outcome() {
+        return Some(committed);
+    }
+    if case.kind == Kind::WithoutKey {
+        let order = case.work.order.as_ref().and_then(|order| books.orders.get(&order.id));
+        return Some(order.is_some_and(|(state, _)| *state == OrderState::Confirmed));
+    }
+    // Never begun, as far as its client knows: without the id nobody can commit it.
+    let never_begun = matches!(case.kind, Kind::Interactive | Kind::Vanishing) && case.id.is_none();
+    (never_begun || !case.commit_asked || case.told.contains(&Told::Unknown)).then_some(false)
+}
+
+/// Everything but the journals; when nothing is going on any more.
+pub(super) fn check_books(cases: &[Case], opening: &Opening, books: &Books) -> Vec<Violation> {
+    let mut found: Vec<_> = books.open().map(Violation::Open).into_iter().collect();
+    let mut stock = Expected::of(&opening.stock);
+    let mut accounts = Expected::of(&opening.accounts);
+    let mut orders = BTreeMap::<&str, usize>::new();
+    for case in cases {
+        match outcome(case, books) {
+            None => found.push(Violation::NeverKnown(case.name())),
+            Some(false) => {}
+            Some(true) => {
+                if let Some(part) = case.work.stock.as_ref().filter(|part| !part.check_only) {
+                    stock.take(&part.sku, part.quantity);
+                }
+                if let Some(part) = &case.work.money {
+                    accounts.take(&part.account, part.amount);
+                }
+                if let Some(part) = &case.work.order {
+                    *orders.entry(&part.id).or_default() += 1;
+                }
+            }
+        }
+    }
+    stock.compare("stock", &books.stock, &mut found);
+    accounts.compare("account", &books.accounts, &mut found);
+    compare_orders(&orders, books, &mut found);
+    found
+}
+
+fn compare_orders(orders: &BTreeMap<&str, usize>, books: &Books, found: &mut Vec<Violation>) {
+    for (id, count) in orders {
+        if *count > 1 {
+            let text = format!("order {id} was committed by {count} transactions");
+            found.push(Violation::NotConserved(text));
+        }
+        let row = books.orders.get(*id);
+        if row != Some(&(OrderState::Confirmed, 1)) {
+            let text = format!("order {id} was committed, but it is {row:?}");
+            found.push(Violation::NotConserved(text));
+        }
+    }
+    for (id, (state, _)) in &books.orders {
+        if *state == OrderState::Confirmed && !orders.contains_key(id.as_str()) {
+            let text = format!("order {id} is confirmed, and no transaction for it committed");
+            found.push(Violation::NotConserved(text));
+        }
+    }
+}
+
+/// The journals: what was told is what was done, by all branches.
+pub(super) fn check_journals(cases: &[Case], journals: &Journals) -> Vec<Violation> {
+    let mut found: Vec<_> = journals.damaged.iter().cloned().map(Violation::Damaged).collect();
+    for (id, (committed, rolled_back)) in &journals.branches {
+        if *committed > 0 && *rolled_back > 0 {
+            found.push(Violation::Torn(format!(
+                "transaction {id}: {committed} branches committed, {rolled_back} rolled back"
+            )));
+        }
+    }
+    for (id, (commit, branches)) in &journals.decisions {
+        let (committed, _) = journals.branches.get(id).copied().unwrap_or_default();
+        let expected = if *commit { *branches } else { 0 };
+        if committed != expected {
+            let decision = if *commit { "commit" } else { "abort" };
+            found.push(Violation::Torn(format!(
+                "transaction {id}: the decision is {decision}, of {branches} branches {committed} are committed"
+            )));
+        }
+    }
+    let mut explained = BTreeSet::new();
+    for case in cases {
+        let Some((told, id)) = case.outcome() else { continue };
+        explained.insert(id);
+        let (committed, _) = journals.branches.get(&id).copied().unwrap_or_default();
+        let expected = if told { case.work.writes() } else { 0 };
+        if committed != expected {
+            found.push(Violation::Untrue(format!(
+                "{} was told {}, of {} branches {committed} are committed",
+                case.name(),
+                words((told, id)),
+                case.work.writes()
+            )));
+        }
+    }
+    // What nobody was told about: only those without a key may have committed.
+    let untold = journals
+        .branches
+        .iter()
+        .filter(|(id, (committed, _))| *committed > 0 && !explained.contains(id));
+    let untold: Vec<_> = untold.map(|(id, _)| id).collect();
+    let possible = cases
+        .iter()
+        .filter(|case| case.kind == Kind::WithoutKey && case.outcome().is_none())
+        .count();
+    if untold.len() > possible {
+        found.push(Violation::Untrue(format!(
+            "{} transactions are committed that nobody was told about, at most {possible} can be: {:?}",
+            untold.len(),
+            &untold[..untold.len().min(5)]
+        )));
+    }
+    found
+}
+
+fn words((committed, id): (bool, Uuid)) -> String {
+    format!("{} as {id}", if committed { "committed" } else { "aborted" })
+}
+
+/// What should be left, and how often it was changed.
+struct Expected<'a>(BTreeMap<&'a str, (i64, i64)>);
+
+impl<'a> Expected<'a> {
+    fn of(opening: &'a BTreeMap<String, i64>) -> Self {
+        // Putting it in was version 1.
+        Self(opening.iter().map(|(name, amount)| (name.as_str(), (*amount, 1))).collect())
+    }
+
+    fn take(&mut self, name: &'a str, quantity: i64) {
+        let (amount, version) = self.0.entry(name).or_default();
+        *amount -= quantity;
+        *version += 1;
+    }
+
+    fn compare(&self, what: &str, rows: &BTreeMap<String, Row>, found: &mut Vec<Violation>) {
+        let names: BTreeSet<&str> =
+            self.0.keys().copied().chain(rows.keys().map(String::as_str)).collect();
+        for name in names {
+            let expected = self.0.get(name).copied();
+            let row = rows.get(name);
+            let actual = row.map(|row| (row.amount, row.version));
+            if actual != expected || row.is_some_and(|row| row.amount < 0) {
+                found.push(Violation::NotConserved(format!(
+                    "{what} '{name}' (amount, version): {actual:?}, and by what was committed it is {expected:?}"
+                )));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! A true history is found good, and each false one bad, for the right reason.
+
+use super::*;
+use crate::torture::work::{MoneyPart, OrderPart, StockPart, Work};
+
+const FIRST: Uuid = Uuid::from_u128(1);
+const SECOND: Uuid = Uuid::from_u128(2);
+
+/// Two purchases of three teapots for 300: the first committed, the second aborted.
+struct World {
+    cases: Vec<Case>,
+    opening: Opening,
+    books: Books,
+    journals: Journals,
+}
+
+fn purchase(kind: Kind, name: &str) -> Case {
+    let order =
+        OrderPart { id: format!("order-{name}"), customer: "ada".into(), quantity: 3, total: 300 };
+    let work = Work {
+        stock: Some(StockPart::of("teapot", 3)),
+        money: Some(MoneyPart::of("ada", 300)),
+        order: Some(order),
+        ..Work::default()
+    };
+    let with_key = kind == Kind::Order || kind == Kind::OverAsking;
+    Case::new(kind, with_key.then(|| name.into()), work)
+}
+
+fn told(committed: bool, id: Uuid) -> Told {
+    Told::Outcome { committed, id }
+}
+
+fn row(amount: i64, version: i64) -> Row {
+    Row { amount, promised: 0, version, checks: 0 }
+}
+
+fn good() -> World {
+    let mut cases = vec![purchase(Kind::Order, "a"), purchase(Kind::Order, "b")];
+    cases[0].told.push(told(true, FIRST));
+    cases[1].told.push(told(false, SECOND));
+    let books = Books {
+        stock: [("teapot".into(), row(7, 2))].into(),
+        accounts: [("ada".into(), row(700, 2))].into(),
+        orders: [
+            ("order-a".into(), (OrderState::Confirmed, 1)),
+            ("order-b".into(), (OrderState::Cancelled, 0)),
+        ]
+        .into(),
+        undecided: vec![("inventory", 0), ("payment", 0), ("order", 0)],
+        unfinished: 0,
+    };
+    let journals = Journals {
+        branches: [(FIRST, (3, 0)), (SECOND, (0, 2))].into(),
+        decisions: [(FIRST, (true, 3)), (SECOND, (false, 3))].into(),
+        damaged: vec![],
+    };
+    let opening =
+        Opening { stock: [("teapot".into(), 10)].into(), accounts: [("ada".into(), 1000)].into() };
+    World { cases, opening, books, journals }
+}
+
+/// What the checker finds once `change` has made it false.
+fn found(change: impl FnOnce(&mut World)) -> Vec<Violation> {
+    let mut world = good();
+    change(&mut world);
+    let mut found: Vec<_> = world.cases.iter().flat_map(check_case).collect();
+    found.extend(check_books(&world.cases, &world.opening, &world.books));
+    found.extend(check_journals(&world.cases, &world.journals));
+    found
+}
+
+/// One violation at least, and all of this kind.
+macro_rules! assert_only {
+    ($found:expr, $kind:ident) => {{
+        let found = $found;
+        assert!(!found.is_empty(), "nothing was found");
+        for violation in &found {
+            assert!(matches!(violation, Violation::$kind(_)), "{found:#?}");
+        }
+    }};
+}
+
+#[test]
+fn a_true_history_is_good() {
+    assert_eq!(found(|_| {}), []);
+    // What was told twice, and what nobody was told about.
+    assert_eq!(found(|world| world.cases[0].told.push(told(true, FIRST))), []);
+    let without_key = |world: &mut World| {
+        world.cases[0] = purchase(Kind::WithoutKey, "a");
+        world.cases[1] = purchase(Kind::WithoutKey, "b");
+    };
+    assert_eq!(found(without_key), []);
+    // Aborted and unknown later: presumed abort, for want of a key.
+    let forgotten = |world: &mut World| {
+        world.cases[1] = purchase(Kind::WithoutKey, "b");
+        world.cases[1].told = vec![told(false, SECOND), Told::Unknown];
+    };
+    assert_eq!(found(forgotten), []);
+}
+
+#[test]
+fn one_answer_against_another() {
+    assert_only!(found(|it| it.cases[0].told.push(told(false, FIRST))), Contradiction);
+    assert_only!(found(|it| it.cases[1].told.push(told(true, SECOND))), Contradiction);
+    // Another run of the same key.
+    assert_only!(found(|it| it.cases[0].told.push(told(true, SECOND))), Contradiction);
+}
+
+#[test]
+fn an_outcome_that_is_known_no_more() {
+    assert_only!(found(|it| it.cases[0].told.push(Told::Unknown)), Forgotten);
+    assert_only!(found(|it| it.cases[1].told.push(Told::Unknown)), Forgotten);
+}
+
+#[test]
+fn broken_promises_reused_keys_and_nonsense() {
+    assert_only!(found(|it| it.cases[0].told.push(Told::Heuristic("mixed".into()))), Heuristic);
+    assert_only!(found(|it| it.cases[0].told.push(Told::OtherBodyAccepted)), KeyReused);
+    assert_only!(found(|it| it.cases[0].told.push(Told::Nonsense("?".into()))), Nonsense);
+}
+
+#[test]
+fn committed_though_it_had_to_be_refused_or_nobody_asked() {
+    assert_only!(found(|it| it.cases[0].kind = Kind::OverAsking), Uncalled);
+    let vanished = |it: &mut World| {
+        it.cases[0].kind = Kind::Vanishing;
+        it.cases[0].commit_asked = false;
+    };
+    assert_only!(found(vanished), Uncalled);
+}
+
+#[test]
+fn an_outcome_that_never_became_known() {
+    assert_only!(found(|it| it.cases[1].told.clear()), NeverKnown);
+}
+
+#[test]
+fn told_committed_and_not_done() {
+    let lost = |it: &mut World| {
+        it.journals.branches.remove(&FIRST);
+        it.journals.decisions.remove(&FIRST);
+    };
+    assert_only!(found(lost), Untrue);
+    let partly = |it: &mut World| {
+        it.journals.decisions.remove(&FIRST);
+        it.journals.branches.insert(FIRST, (2, 0));
+    };
+    assert_only!(found(partly), Untrue);
+}
+
+#[test]
+fn told_aborted_and_done() {
+    let done = |it: &mut World| {
+        it.journals.decisions.remove(&SECOND);
+        it.journals.branches.insert(SECOND, (3, 0));
+    };
+    assert_only!(found(done), Untrue);
+}
+
+#[test]
+fn committed_and_nobody_was_told_who_had_to_be() {
+    let untold = |it: &mut World| {
+        it.journals.branches.insert(Uuid::from_u128(3), (3, 0));
+    };
+    assert_only!(found(untold), Untrue);
+}
+
+#[test]
+fn some_branches_committed_and_others_not() {
+    let torn = |it: &mut World| {
+        it.journals.branches.insert(Uuid::from_u128(3), (0, 3));
+        it.journals.decisions.insert(Uuid::from_u128(3), (true, 3));
+    };
+    assert_only!(found(torn), Torn);
+    let mixed = found(|it| {
+        it.journals.branches.insert(FIRST, (2, 1));
+    });
+    assert!(mixed.iter().any(|it| matches!(it, Violation::Torn(_))), "{mixed:#?}");
+}
+
+#[test]
+fn stock_or_money_that_does_not_add_up() {
+    for amount in [6, 8, 10, -1] {
+        assert_only!(
+            found(|it| it.books.stock.get_mut("teapot").unwrap().amount = amount),
+            NotConserved
+        );
+    }
+    for amount in [699, 701] {
+        assert_only!(
+            found(|it| it.books.accounts.get_mut("ada").unwrap().amount = amount),
+            NotConserved
+        );
+    }
+    // Twice, the second time with nothing.
+    assert_only!(found(|it| it.books.stock.get_mut("teapot").unwrap().version = 3), NotConserved);
+    assert_only!(found(|it| it.books.stock.clear()), NotConserved);
+    let from_nowhere = |it: &mut World| {
+        it.books.accounts.insert("bob".into(), row(1, 1));
+    };
+    assert_only!(found(from_nowhere), NotConserved);
+}
+
+#[test]
+fn orders_that_are_not_those_of_the_committed() {
+    let cancelled = (OrderState::Cancelled, 0);
+    let confirmed = (OrderState::Confirmed, 1);
+    let set = |it: &mut World, id: &str, state| {
+        it.books.orders.insert(id.into(), state);
+    };
+    assert_only!(found(|it| set(it, "order-a", cancelled)), NotConserved);
+    assert_only!(found(|it| set(it, "order-b", confirmed)), NotConserved);
+    assert_only!(found(|it| set(it, "order-a", (OrderState::Confirmed, 2))), NotConserved);
+    assert_only!(
+        found(|it| {
+            it.books.orders.remove("order-a");
+        }),
+        NotConserved
+    );
+    let twice = found(|it| {
+        it.cases.push(purchase(Kind::Order, "a"));
+        it.cases[2].told.push(told(true, Uuid::from_u128(3)));
+        it.journals.branches.insert(Uuid::from_u128(3), (3, 0));
+    });
+    assert_only!(twice, NotConserved);
+}
+
+#[test]
+fn something_that_is_not_over() {
+    assert_only!(found(|it| it.books.undecided[1].1 = 1), Open);
+    assert_only!(found(|it| it.books.unfinished = 1), Open);
+    assert_only!(found(|it| it.books.stock.get_mut("teapot").unwrap().promised = 3), Open);
+    assert_only!(found(|it| it.books.accounts.get_mut("ada").unwrap().checks = 1), Open);
+    let pending = (OrderState::Pending, 0);
+    assert_only!(
+        found(|it| {
+            it.books.orders.insert("order-b".into(), pending);
+        }),
+        Open
+    );
+}
+
+#[test]
+fn a_damaged_database() {
+    assert_only!(found(|it| it.journals.damaged.push("wrong # of entries".into())), Damaged);
+}

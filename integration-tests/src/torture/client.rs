@@ -1,0 +1,289 @@
+//! A client: sends transactions of all kinds, and asks again after every answer
+//! that leaves it in doubt, until it knows.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use proto::{
+    dtc::{
+        ExecuteRequest, ListTransactionsRequest,
+        transaction_service_client::TransactionServiceClient,
+    },
+    shop::{
+        GetAccountRequest, GetStockRequest, inventory_service_client::InventoryServiceClient,
+        payment_service_client::PaymentServiceClient,
+    },
+};
+use rand::{RngExt, rngs::StdRng};
+use tokio::{sync::watch, time::sleep};
+use tonic::{Code, Status, transport::Channel};
+
+use super::{
+    history::{Case, History, Kind, Told},
+    market,
+    tally::Tally,
+};
+
+/// What clients share.
+#[derive(Debug)]
+pub(super) struct Market {
+    pub(super) history: History,
+    pub(super) tally: Tally,
+    pub(super) begun: Instant,
+    pub(super) length: Duration,
+    /// Clients with a transaction whose outcome they want and don't know.
+    pub(super) busy: AtomicUsize,
+    /// The longest wait between two transactions of a client.
+    pub(super) rest: Duration,
+}
+
+/// One client.
+pub(super) struct Client {
+    pub(super) number: usize,
+    pub(super) random: StdRng,
+    pub(super) market: Arc<Market>,
+    pub(super) transactions: TransactionServiceClient<Channel>,
+    /// Another way to the coordinator, for duplicates.
+    pub(super) other_way: TransactionServiceClient<Channel>,
+    pub(super) inventory: InventoryServiceClient<Channel>,
+    pub(super) payment: PaymentServiceClient<Channel>,
+    /// Whether new transactions may be begun.
+    pub(super) open: watch::Receiver<bool>,
+}
+
+const KINDS: [(Kind, u32); 11] = [
+    (Kind::Order, 24),
+    (Kind::Streamed, 6),
+    (Kind::WithoutKey, 10),
+    (Kind::Interactive, 12),
+    (Kind::Vanishing, 4),
+    (Kind::OneBranch, 12),
+    (Kind::Versioned, 8),
+    (Kind::Reading, 6),
+    (Kind::Duplicated, 6),
+    (Kind::OverAsking, 6),
+    (Kind::SameOrder, 6),
+];
+
+impl Client {
+    /// Goes on for ever; while `open` is false it begins nothing.
+    pub(super) async fn run(mut self) {
+        for serial in 0_u64.. {
+            if self.open.wait_for(|open| *open).await.is_err() {
+                return;
+            }
+            let market = Arc::clone(&self.market);
+            market.busy.fetch_add(1, Relaxed);
+            // The gate may have closed between the two.
+            if *self.open.borrow() {
+                self.one(serial).await;
+            }
+            market.busy.fetch_sub(1, Relaxed);
+            let rest = self.market.rest.mul_f64(self.random.random::<f64>());
+            sleep(rest).await;
+        }
+    }
+
+    /// Whether the coordinator answers at all.
+    pub(super) async fn serves(&mut self) -> bool {
+        let request = ListTransactionsRequest { page_size: 1, ..Default::default() };
+        within(Duration::from_secs(2), self.transactions.list(request)).await.is_ok()
+    }
+
+    async fn one(&mut self, serial: u64) {
+        let kind = self.kind();
+        let name = format!("{}-{serial}", self.number);
+        let progress = self.market.begun.elapsed().as_secs_f64() / self.market.length.as_secs_f64();
+        let mut case = market::case(kind, &name, progress.min(1.0), &mut self.random);
+        match kind {
+            Kind::Streamed => return self.stream(&name, case, progress.min(1.0)).await,
+            Kind::Interactive | Kind::Vanishing => return self.step_by_step(case).await,
+            Kind::Versioned => self.look_at_versions(&mut case).await,
+            _ => {}
+        }
+        let number = self.begin(case);
+        match kind {
+            Kind::WithoutKey => self.once(number).await,
+            Kind::Duplicated => self.at_once(number).await,
+            _ => self.until_known(number, 0).await,
+        }
+        if self.random.random_bool(0.1) {
+            self.with_another_body(number).await;
+        }
+        if self.random.random_bool(0.2) {
+            self.ask_again().await;
+        }
+    }
+
+    fn kind(&mut self) -> Kind {
+        let total = KINDS.iter().map(|(_, weight)| weight).sum();
+        let mut left = self.random.random_range(0..total);
+        for (kind, weight) in KINDS {
+            if left < weight {
+                return kind;
+            }
+            left -= weight;
+        }
+        Kind::Order
+    }
+
+    pub(super) fn begin(&self, case: Case) -> usize {
+        self.market.tally.count(case.kind, |count| count.tried += 1);
+        self.market.history.begin(case)
+    }
+
+    /// The versions that it read go with the request, where it could read them.
+    async fn look_at_versions(&mut self, case: &mut Case) {
+        if let Some(stock) = &mut case.work.stock {
+            let request = GetStockRequest { sku: stock.sku.clone() };
+            let read = within(Duration::from_secs(1), self.inventory.get_stock(request)).await;
+            stock.version =
+                read.ok().and_then(|answer| answer.into_inner().stock).map(|it| it.version);
+            stock.check_only = stock.version.is_some() && self.random.random_bool(0.5);
+        }
+        if let Some(money) = &mut case.work.money
+            && self.random.random_bool(0.3)
+        {
+            let request = GetAccountRequest { account: money.account.clone() };
+            let read = within(Duration::from_secs(1), self.payment.get_account(request)).await;
+            money.version =
+                read.ok().and_then(|answer| answer.into_inner().account).map(|it| it.version);
+        }
+    }
+
+    /// Without a key it must not be sent again.
+    async fn once(&mut self, number: usize) {
+        let request = self.request(number);
+        let answer = within(self.patience(), self.transactions.execute(request)).await;
+        let answer = answer.map(|answer| answer.into_inner());
+        let known = match answer {
+            Ok(answer) => self.heard(number, answer.transaction.as_ref(), answer.committed),
+            Err(status) => self.failed(number, &status),
+        };
+        if !known {
+            self.market.tally.count(Kind::WithoutKey, |count| count.untold += 1);
+        }
+    }
+
+    /// The same request three times, over two connections.
+    async fn at_once(&mut self, number: usize) {
+        let (mut first, mut second) = (self.transactions.clone(), self.transactions.clone());
+        let mut third = self.other_way.clone();
+        let patience = self.patience();
+        let request = self.request(number);
+        let answers = tokio::join!(
+            within(patience, first.execute(request.clone())),
+            within(patience, second.execute(request.clone())),
+            within(patience, third.execute(request)),
+        );
+        for answer in [answers.0, answers.1, answers.2] {
+            match answer.map(|answer| answer.into_inner()) {
+                Ok(answer) => self.heard(number, answer.transaction.as_ref(), answer.committed),
+                Err(status) => self.failed(number, &status),
+            };
+        }
+        self.until_known(number, 3).await;
+    }
+
+    /// Sends it again with its key, or asks about it, until its outcome is known.
+    pub(super) async fn until_known(&mut self, number: usize, calls_before: usize) {
+        let kind = self.market.history.case(number).kind;
+        for call in calls_before.. {
+            if self.market.history.case(number).told.iter().any(|told| *told != Told::Unknown) {
+                return;
+            }
+            if call > 0 {
+                self.market.tally.count(kind, |count| count.retries += 1);
+                sleep(Duration::from_millis(self.random.random_range(10..400))).await;
+            }
+            if call > 0 && self.random.random_bool(0.2) {
+                self.get_by_key(number).await;
+                continue;
+            }
+            let request = self.request(number);
+            match within(self.patience(), self.transactions.execute(request)).await {
+                Ok(answer) => {
+                    let answer = answer.into_inner();
+                    self.heard(number, answer.transaction.as_ref(), answer.committed);
+                }
+                Err(status) => {
+                    self.failed(number, &status);
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, number: usize) -> ExecuteRequest {
+        let case = self.market.history.case(number);
+        let wait = Duration::from_millis(self.random.random_range(50..6_000));
+        case.work.request(case.key.as_deref(), wait)
+    }
+
+    /// How long an answer is waited for; the call is dropped then.
+    pub(super) fn patience(&mut self) -> Duration {
+        Duration::from_millis(self.random.random_range(200..8_000))
+    }
+
+    /// Takes down an answer; true if it says an outcome.
+    pub(super) fn heard(
+        &self,
+        number: usize,
+        transaction: Option<&proto::dtc::Transaction>,
+        committed: bool,
+    ) -> bool {
+        let kind = self.market.history.case(number).kind;
+        let Some(told) = Told::by(transaction, committed) else {
+            let state = transaction.map(|it| it.state().as_str_name()).unwrap_or_default();
+            self.market.tally.unknown(kind, state.trim_start_matches("TRANSACTION_"));
+            return false;
+        };
+        let first = self.market.history.case(number).outcome().is_none();
+        if first && let Told::Outcome { committed, .. } = told {
+            self.market.tally.count(kind, |count| match committed {
+                true => count.committed += 1,
+                false => count.aborted += 1,
+            });
+            let reason = transaction.and_then(|it| it.abort_reason.as_ref());
+            if let Some(reason) = reason {
+                self.market.tally.change(|numbers| {
+                    *numbers.abort_reasons.entry(reason.code.clone()).or_default() += 1;
+                });
+            }
+        }
+        self.market.history.tell(number, told);
+        true
+    }
+
+    /// Takes down an error; true if it is one that settles something.
+    pub(super) fn failed(&self, number: usize, status: &Status) -> bool {
+        let unknown = [
+            Code::Unavailable,
+            Code::Cancelled,
+            Code::Unknown,
+            Code::DeadlineExceeded,
+            Code::ResourceExhausted,
+            Code::Internal,
+        ];
+        if unknown.contains(&status.code()) {
+            let kind = self.market.history.case(number).kind;
+            self.market.tally.unknown(kind, &format!("{:?}", status.code()));
+            return false;
+        }
+        self.market.history.tell(number, Told::Nonsense(format!("{status:?}")));
+        true
+    }
+}
+
+/// A call's answer, or that it was given up.
+pub(super) async fn within<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let given_up = || Status::deadline_exceeded("the client waited no longer");
+    tokio::time::timeout(patience, call).await.unwrap_or_else(|_| Err(given_up()))
+}

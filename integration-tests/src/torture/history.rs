@@ -1,0 +1,155 @@
+//! What was asked for, and what the clients were told: the whole of it, in order.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use proto::dtc::{Outcome, Transaction};
+use uuid::Uuid;
+
+use super::work::Work;
+
+/// How a transaction is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Order,
+    Streamed,
+    WithoutKey,
+    Interactive,
+    Vanishing,
+    OneBranch,
+    Versioned,
+    Reading,
+    Duplicated,
+    OverAsking,
+    SameOrder,
+}
+
+impl Kind {
+    /// For the report.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Order => "an order (Execute)",
+            Self::Streamed => "an order on a stream",
+            Self::WithoutKey => "without a key",
+            Self::Interactive => "begin, enlist, commit",
+            Self::Vanishing => "begun, client gone",
+            Self::OneBranch => "one branch, one phase",
+            Self::Versioned => "with a version checked",
+            Self::Reading => "with a reader",
+            Self::Duplicated => "sent three times at once",
+            Self::OverAsking => "must be refused",
+            Self::SameOrder => "for one order's id",
+        }
+    }
+}
+
+/// A definite statement about a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Committed, or aborted, and the coordinator's id of it.
+    Outcome { committed: bool, id: Uuid },
+    /// `HEURISTIC_MIXED` or `HEURISTIC_HAZARD`.
+    Heuristic(String),
+    /// That there is no such transaction.
+    Unknown,
+    /// Its key was used with another body, and that was accepted.
+    OtherBodyAccepted,
+    /// An answer that no client should ever see.
+    Nonsense(String),
+}
+
+impl Told {
+    /// What an answer says for certain; none while the outcome is open.
+    pub(super) fn by(transaction: Option<&Transaction>, committed: bool) -> Option<Self> {
+        let Some(transaction) = transaction else {
+            return Some(Self::Nonsense("an answer without a transaction".into()));
+        };
+        let Ok(id) = transaction.id.parse() else {
+            return Some(Self::Nonsense(format!("an id that is none: {transaction:?}")));
+        };
+        let outcome = transaction.outcome();
+        match outcome {
+            Outcome::HeuristicMixed | Outcome::HeuristicHazard => {
+                Some(Self::Heuristic(format!("{transaction:?}")))
+            }
+            Outcome::Aborted if committed || transaction.committed => {
+                Some(Self::Nonsense(format!("aborted and committed: {transaction:?}")))
+            }
+            Outcome::Committed if !transaction.committed => {
+                Some(Self::Nonsense(format!("committed, and not: {transaction:?}")))
+            }
+            Outcome::Aborted => Some(Self::Outcome { committed: false, id }),
+            _ if committed || transaction.committed => Some(Self::Outcome { committed: true, id }),
+            _ => None,
+        }
+    }
+}
+
+/// One transaction of one client.
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    pub(super) kind: Kind,
+    pub(super) key: Option<String>,
+    /// Of an interactive one, once begun.
+    pub(super) id: Option<Uuid>,
+    pub(super) work: Work,
+    /// Whether anybody asked for its commit.
+    pub(super) commit_asked: bool,
+    pub(super) told: Vec<Told>,
+}
+
+impl Case {
+    pub(super) fn new(kind: Kind, key: Option<String>, work: Work) -> Self {
+        let commit_asked = !matches!(kind, Kind::Interactive | Kind::Vanishing);
+        Self { kind, key, id: None, work, commit_asked, told: Vec::new() }
+    }
+
+    /// The first outcome that was told, with the transaction's id.
+    pub(super) fn outcome(&self) -> Option<(bool, Uuid)> {
+        self.told.iter().find_map(|told| match told {
+            Told::Outcome { committed, id } => Some((*committed, *id)),
+            _ => None,
+        })
+    }
+
+    /// What to call it in a message.
+    pub(super) fn name(&self) -> String {
+        let order = self.work.order.as_ref().map(|order| order.id.as_str());
+        let key = self.key.as_deref().or(order).unwrap_or("?");
+        let id = self.id.or(self.outcome().map(|(_, id)| id)).unwrap_or_default();
+        format!("{key} ({}, transaction {id})", self.kind.name())
+    }
+}
+
+/// All cases. A case's number is its place.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    cases: Mutex<Vec<Case>>,
+}
+
+impl History {
+    pub(super) fn begin(&self, case: Case) -> usize {
+        let mut cases = self.lock();
+        cases.push(case);
+        cases.len() - 1
+    }
+
+    pub(super) fn tell(&self, number: usize, told: Told) {
+        let known = &mut self.lock()[number].told;
+        // The first of a kind, and whatever differs from the latest.
+        if known.last() != Some(&told) {
+            known.push(told);
+        }
+    }
+
+    pub(super) fn change(&self, number: usize, change: impl FnOnce(&mut Case)) {
+        change(&mut self.lock()[number]);
+    }
+
+    pub(super) fn case(&self, number: usize) -> Case {
+        self.lock()[number].clone()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Case>> {
+        self.cases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,109 @@
+//! What there is to be had, and what a client wants of it.
+
+use std::time::Duration;
+
+use rand::{Rng, RngExt};
+
+use super::{
+    checker::Opening,
+    history::{Case, Kind},
+    work::{MoneyPart, OrderPart, StockPart, Work},
+};
+
+/// Plenty, wanted by everybody.
+const HOT: i64 = 4;
+/// A few of each: they run out.
+const SCARCE: i64 = 60;
+const SCARCE_STOCK: i64 = 40;
+const PLENTY: i64 = 1_000_000_000;
+/// More than a quantity may be, and than any account has.
+const TOO_MUCH: i64 = 1_000_000_000;
+const POOR_BALANCE: i64 = 20_000;
+
+/// How far the run has come, from 0 to 1: other scarce things at other times.
+pub(super) type Progress = f64;
+
+/// Stock and accounts before the first transaction.
+pub(super) fn opening() -> Opening {
+    let mut opening = Opening::default();
+    for number in 0..HOT {
+        opening.stock.insert(format!("hot-{number}"), PLENTY - 1);
+        opening.accounts.insert(format!("rich-{number}"), PLENTY * 1_000);
+    }
+    for number in 0..SCARCE {
+        opening.stock.insert(format!("scarce-{number}"), SCARCE_STOCK);
+        opening.accounts.insert(format!("poor-{number}"), POOR_BALANCE);
+    }
+    opening
+}
+
+/// A transaction of a kind; `name` is nobody else's.
+pub(super) fn case(kind: Kind, name: &str, progress: Progress, random: &mut impl Rng) -> Case {
+    let mut work = purchase(name, progress, random);
+    match kind {
+        Kind::OneBranch => match random.random_range(0..3) {
+            0 => (work.money, work.order) = (None, None),
+            1 => (work.stock, work.order) = (None, None),
+            _ => (work.stock, work.money) = (None, None),
+        },
+        Kind::WithoutKey if random.random_bool(0.3) => (work.stock, work.money) = (None, None),
+        Kind::Reading => {
+            if let Some(stock) = &mut work.stock {
+                stock.check_only = true;
+            }
+            if random.random_bool(0.3) {
+                (work.money, work.order) = (None, None);
+            }
+        }
+        Kind::SameOrder => {
+            if let Some(order) = &mut work.order {
+                order.id = format!("same-{}", (progress * 300.0) as u64);
+            }
+        }
+        Kind::OverAsking => over_ask(&mut work, random),
+        _ => {}
+    }
+    let with_key = !matches!(kind, Kind::WithoutKey | Kind::Interactive | Kind::Vanishing);
+    Case::new(kind, with_key.then(|| name.into()), work)
+}
+
+fn purchase(name: &str, progress: Progress, random: &mut impl Rng) -> Work {
+    let current = |count: i64| ((progress * count as f64) as i64).clamp(0, count - 1);
+    let sku = match random.random_bool(0.7) {
+        true => format!("hot-{}", random.random_range(0..HOT)),
+        false => format!("scarce-{}", current(SCARCE)),
+    };
+    let account = match random.random_bool(0.7) {
+        true => format!("rich-{}", random.random_range(0..HOT)),
+        false => format!("poor-{}", current(SCARCE)),
+    };
+    let quantity = random.random_range(1..4);
+    let total = quantity * random.random_range(100..400);
+    let order =
+        OrderPart { id: format!("order-{name}"), customer: account.clone(), quantity, total };
+    Work {
+        stock: Some(StockPart::of(&sku, quantity)),
+        money: Some(MoneyPart::of(&account, total)),
+        order: Some(order),
+        prepare_timeout: Duration::from_millis(random.random_range(300..6_000)),
+    }
+}
+
+fn over_ask(work: &mut Work, random: &mut impl Rng) {
+    match random.random_range(0..6) {
+        0 => work.stock = Some(StockPart::of("hot-0", TOO_MUCH)),
+        1 => work.stock = Some(StockPart::of("nothing-like-it", 1)),
+        2 => work.money = Some(MoneyPart::of("rich-0", TOO_MUCH * 2_000)),
+        3 => work.money = Some(MoneyPart::of("nobody", 1)),
+        4 => {
+            if let Some(money) = &mut work.money {
+                money.currency = "USD";
+            }
+        }
+        _ => {
+            if let Some(stock) = &mut work.stock {
+                stock.quantity = 0;
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! A run, from the first process to the last check.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use proto::{
+    dtc::transaction_service_client::TransactionServiceClient,
+    shop::{
+        inventory_service_client::InventoryServiceClient,
+        payment_service_client::PaymentServiceClient,
+    },
+};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tonic::transport::{Channel, Endpoint};
+
+use super::{
+    Args,
+    books::{Books, Journals},
+    checker::{self, Violation},
+    client::{Client, Market},
+    market,
+    plan::{self, Plan, Round, Wire},
+    report::{self, Resolved},
+    stage::{self, Counts},
+    world::World,
+};
+use crate::{Binaries, Role, Shop, build, channel, eventually};
+
+/// Violations that are printed; the first are the ones to look at.
+const SHOWN: usize = 40;
+const PROGRESS: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+struct Run {
+    world: Arc<World>,
+    market: Arc<Market>,
+    gate: watch::Sender<bool>,
+    counts: Counts,
+    resolved: Vec<Resolved>,
+    violations: BTreeSet<Violation>,
+    resolve_within: Duration,
+}
+
+/// True if nothing was wrong.
+pub(super) fn run(args: &Args) -> anyhow::Result<bool> {
+    println!("Building the services, and those that can lose power (release) ...");
+    let (release, with_vfs) = (build::real()?, build::with_vfs()?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            ran = torture(args, &release, &with_vfs) => ran,
+            // What it started ends with it.
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    })
+}
+
+async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow::Result<bool> {
+    let seed = args.seed.unwrap_or_else(|| rand::random_range(0..100_000));
+    let length = Duration::from_secs_f64(args.minutes * 60.0);
+    let world = World::new((!args.no_small_disk).then(|| plan::small_disk(seed))).await?;
+    let small = world.small_disk();
+    println!(
+        "Seed {seed}: {} clients for {}; small file system: {}",
+        args.clients,
+        humantime::format_duration(length),
+        small.map_or("left out", Role::name)
+    );
+    let mut plan = Plan::new(seed, args.power, small.is_some());
+    let mut run = Run {
+        world: Arc::new(world),
+        market: Arc::new(Market {
+            history: Default::default(),
+            tally: Default::default(),
+            begun: Instant::now(),
+            length,
+            busy: Default::default(),
+            rest: args.rest,
+        }),
+        gate: watch::Sender::new(false),
+        counts: Counts::default(),
+        resolved: Vec::new(),
+        violations: BTreeSet::new(),
+        resolve_within: args.resolve_within,
+    };
+    let world = Arc::clone(&run.world);
+    let mut tasks = JoinSet::new();
+    let mut round = plan.next(length);
+    let first = if round.power { with_vfs } else { release };
+    run.world.change_binaries(first, round.power)?;
+    tasks.spawn(async move { world.supervise().await });
+    stock_up(&run.world).await?;
+    for number in 0..args.clients as usize {
+        tasks.spawn(run.client(number, seed)?.run());
+    }
+    let end = run.market.begun + length;
+    let finished = loop {
+        run.round(&round).await?;
+        if !run.violations.is_empty() || Instant::now() >= end {
+            break run.violations.is_empty();
+        }
+        let before = round.power;
+        round = plan.next(end.saturating_duration_since(Instant::now()));
+        if round.power != before {
+            let binaries = if round.power { with_vfs } else { release };
+            run.world.change_binaries(binaries, round.power)?;
+        }
+    };
+    if finished {
+        run.last_look(seed).await?;
+    }
+    tasks.shutdown().await;
+    if finished && let Err(error) = run.world.stop().await {
+        run.violations.insert(Violation::Crashed(format!("{error:#}")));
+    }
+    run.check_journals();
+    run.finish(args, seed)
+}
+
+impl Run {
+    /// A round's faults, then healing, then a look at everything but the journals.
+    async fn round(&mut self, round: &Round) -> anyhow::Result<()> {
+        self.gate.send_replace(true);
+        {
+            let mut playing = std::pin::pin!(stage::play(&self.world, round, &self.counts));
+            loop {
+                tokio::select! {
+                    played = &mut playing => break played?,
+                    () = sleep(PROGRESS) => self.market_line(),
+                }
+            }
+        }
+        self.gate.send_replace(false);
+        self.world.heal()?;
+        let healed = Instant::now();
+        let open = self.resolve(healed).await;
+        self.resolved.push(Resolved { power: round.power, took: healed.elapsed() });
+        let resolved = self.resolved.last().map_or(Duration::ZERO, |it| it.took);
+        println!(
+            "  healed; resolved {:.1} s later{}",
+            resolved.as_secs_f64(),
+            open.as_ref().map_or(String::new(), |open| format!(", but not all: {open}"))
+        );
+        if let Some(open) = open {
+            let text = format!("{open}, {:?} after healing", self.resolve_within);
+            self.violations.insert(Violation::Open(text));
+        }
+        self.check_books()
+    }
+
+    /// Waits until no client is in doubt and nothing is open anywhere. What still is
+    /// at the deadline, if anything.
+    async fn resolve(&self, healed: Instant) -> Option<String> {
+        loop {
+            let busy = self.market.busy.load(Relaxed);
+            let files = self.files();
+            let open = match Books::read_open(files.each_ref().map(PathBuf::as_path)) {
+                _ if busy > 0 => format!("{busy} clients don't know an outcome"),
+                Err(error) => format!("{error:#}"),
+                Ok(books) => books.open()?,
+            };
+            if healed.elapsed() > self.resolve_within {
+                return Some(open);
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn check_books(&mut self) -> anyhow::Result<()> {
+        let books = self.books()?;
+        let cases = self.market.history.lock();
+        // All answers again: an old case may have been asked about.
+        self.violations.extend(cases.iter().flat_map(checker::check_case));
+        self.violations.extend(checker::check_books(&cases, &market::opening(), &books));
+        let crashes = self.world.seen().crashes;
+        self.violations.extend(crashes.into_iter().map(Violation::Crashed));
+        Ok(())
+    }
+
+    /// Every known outcome is asked for again, of coordinators that have just been
+    /// started.
+    async fn last_look(&mut self, seed: u64) -> anyhow::Result<()> {
+        for role in Role::ALL {
+            self.world.hold_down(role);
+            self.world.let_up(role);
+        }
+        let mut client = self.client(usize::MAX, seed)?;
+        client.transactions =
+            TransactionServiceClient::new(channel(self.world.addresses().coordinator));
+        eventually("the coordinator serves", async || {
+            ensure!(client.serves().await, "not yet");
+            Ok(())
+        })
+        .await?;
+        if let Err(error) = client.ask_all_again().await {
+            self.violations.insert(Violation::NeverKnown(format!("{error:#}")));
+        }
+        if let Some(open) = self.resolve(Instant::now()).await {
+            self.violations.insert(Violation::Open(open));
+        }
+        self.check_books()
+    }
+
+    fn check_journals(&mut self) {
+        let files = self.files();
+        let found = match Journals::read(files.each_ref().map(PathBuf::as_path)) {
+            Ok(journals) => checker::check_journals(&self.market.history.lock(), &journals),
+            Err(error) => vec![Violation::Damaged(format!("{error:#}"))],
+        };
+        self.violations.extend(found);
+    }
+
+    fn finish(mut self, args: &Args, seed: u64) -> anyhow::Result<bool> {
+        let seen = self.world.seen();
+        let numbers = self.market.tally.numbers();
+        report::print(&self.counts.by_name(), &numbers, &self.resolved, &seen, self.resolve_within);
+        let good = self.violations.is_empty();
+        for violation in self.violations.iter().take(SHOWN) {
+            println!("VIOLATION {violation}");
+        }
+        if self.violations.len() > SHOWN {
+            println!("... and {} more", self.violations.len() - SHOWN);
+        }
+        if !good || args.keep {
+            let world = Arc::get_mut(&mut self.world).context("nothing else uses the world")?;
+            println!("\nDatabases and logs are kept in {}", world.keep().display());
+        }
+        match good {
+            true => println!("\nSeed {seed}: nothing was lost, done twice or left half done."),
+            false => println!("\nSeed {seed}: FAILED with {} violations.", self.violations.len()),
+        }
+        Ok(good)
+    }
+
+    fn files(&self) -> [PathBuf; 4] {
+        Role::ALL.map(|role| self.world.database(role))
+    }
+
+    fn books(&self) -> anyhow::Result<Books> {
+        let files = self.files();
+        Books::read(files.each_ref().map(PathBuf::as_path))
+    }
+
+    fn market_line(&self) {
+        let (begun, total) = (self.market.begun.elapsed(), self.market.tally.numbers().total());
+        println!(
+            "{:>5.0} s: {} tried, {} committed, {} aborted, {} answers unknown, {} faults",
+            begun.as_secs_f64(),
+            total.tried,
+            total.committed,
+            total.aborted,
+            total.unknown,
+            self.counts.total()
+        );
+    }
+
+    fn client(&self, number: usize, seed: u64) -> anyhow::Result<Client> {
+        let addresses = self.world.addresses();
+        let through = |wire| wire_channel(&self.world, wire).map(TransactionServiceClient::new);
+        Ok(Client {
+            number,
+            random: StdRng::seed_from_u64(seed ^ (number as u64) << 32),
+            market: Arc::clone(&self.market),
+            transactions: through(Wire::Clients(number % 2))?,
+            other_way: through(Wire::Clients((number + 1) % 2))?,
+            inventory: InventoryServiceClient::new(channel(addresses.inventory)),
+            payment: PaymentServiceClient::new(channel(addresses.payment)),
+            open: self.gate.subscribe(),
+        })
+    }
+}
+
+/// As a careful client connects: it finds out when nobody is at the other end.
+fn wire_channel(world: &World, wire: Wire) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", world.wire(wire).address()))?;
+    Ok(endpoint
+        .connect_timeout(KEEP_ALIVE)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .tcp_nodelay(true)
+        .connect_lazy())
+}
+
+async fn stock_up(world: &World) -> anyhow::Result<()> {
+    let shop = Shop::new(world.addresses());
+    let opening = market::opening();
+    eventually("the participants serve", async || {
+        shop.all_stock().await?;
+        shop.all_accounts().await?;
+        shop.all_orders().await?;
+        Ok(())
+    })
+    .await?;
+    for (sku, on_hand) in &opening.stock {
+        shop.stock_up(sku, *on_hand).await?;
+    }
+    for (account, balance) in &opening.accounts {
+        shop.open_account(account, *balance).await?;
+    }
+    Ok(())
+}

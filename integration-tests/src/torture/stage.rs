@@ -1,0 +1,126 @@
+//! Where a round's faults are begun and ended, each at its time.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    plan::{Fault, Round, Trouble, Wire},
+    world::World,
+};
+
+/// How often each fault was injected.
+#[derive(Debug, Default)]
+pub(super) struct Counts(Mutex<BTreeMap<&'static str, usize>>);
+
+impl Counts {
+    pub(super) fn by_name(&self) -> BTreeMap<&'static str, usize> {
+        self.lock().clone()
+    }
+
+    pub(super) fn total(&self) -> usize {
+        self.lock().values().sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Turn<'a> {
+    Begin(usize, &'a Fault),
+    End(usize, &'a Fault),
+}
+
+/// Plays a round to its end; what still lasts then is left to [`World::heal`].
+pub(super) async fn play(world: &World, round: &Round, counts: &Counts) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let mut turns = Vec::new();
+    for (number, planned) in round.faults.iter().enumerate() {
+        let end = planned.at + planned.lasting.max(Duration::from_millis(1));
+        turns.push((planned.at, Turn::Begin(number, &planned.fault)));
+        if end < round.length {
+            turns.push((end, Turn::End(number, &planned.fault)));
+        }
+    }
+    turns.sort_by_key(|(at, _)| *at);
+    let mut paused = BTreeMap::new();
+    for (at, turn) in turns {
+        sleep_until(begun + at).await;
+        match turn {
+            Turn::Begin(number, fault) => {
+                *counts.lock().entry(fault.name()).or_default() += 1;
+                if let Some(id) = begin(world, fault)? {
+                    paused.insert(number, id);
+                }
+            }
+            Turn::End(number, fault) => end(world, fault, paused.remove(&number))?,
+        }
+    }
+    sleep_until(begun + round.length).await;
+    Ok(())
+}
+
+/// Returns the id of the process that was paused, if one was.
+fn begin(world: &World, fault: &Fault) -> anyhow::Result<Option<u32>> {
+    match fault {
+        Fault::Kill(roles) => roles.iter().for_each(|role| world.hold_down(*role)),
+        Fault::LosePower(roles) => {
+            // All of them first: power goes everywhere at once.
+            roles.iter().for_each(|role| world.hold_down(*role));
+            roles.iter().try_for_each(|role| world.lose_power(*role))?;
+        }
+        Fault::Pause(role) => return Ok(world.pause(*role)),
+        Fault::Network(wire, trouble) => disturb(world, *wire, *trouble),
+        Fault::FileLimit(role, bytes) => world.limit_files(*role, Some(*bytes)),
+        Fault::Storage(role, name) => world.fail_storage(*role, Some(name))?,
+        Fault::SmallDisk(bytes) => world.shrink_disk(Some(*bytes)),
+    }
+    Ok(None)
+}
+
+fn end(world: &World, fault: &Fault, paused: Option<u32>) -> anyhow::Result<()> {
+    match fault {
+        Fault::Kill(roles) | Fault::LosePower(roles) => {
+            roles.iter().for_each(|role| world.let_up(*role));
+        }
+        Fault::Pause(role) => world.resume(*role, paused),
+        Fault::Network(wire, trouble) => calm(world, *wire, *trouble),
+        Fault::FileLimit(role, _) => world.limit_files(*role, None),
+        Fault::Storage(role, _) => world.fail_storage(*role, None)?,
+        Fault::SmallDisk(_) => world.shrink_disk(None),
+    }
+    Ok(())
+}
+
+fn disturb(world: &World, wire: Wire, trouble: Trouble) {
+    let proxy = world.wire(wire);
+    match trouble {
+        Trouble::Delay(delay) => proxy.delay(delay),
+        Trouble::Cut => proxy.cut(),
+        Trouble::Refuse => {
+            proxy.refuse(true);
+            proxy.cut();
+        }
+        Trouble::HalfOpen(end) => proxy.half_open(Some(end)),
+        Trouble::Hold(direction) => proxy.hold(direction),
+        Trouble::Throttle(rate) => proxy.throttle(NonZeroU32::new(rate)),
+    }
+}
+
+fn calm(world: &World, wire: Wire, trouble: Trouble) {
+    let proxy = world.wire(wire);
+    match trouble {
+        Trouble::Delay(_) => proxy.delay(Duration::ZERO),
+        Trouble::Cut => {}
+        Trouble::Refuse => proxy.refuse(false),
+        Trouble::HalfOpen(_) => proxy.half_open(None),
+        Trouble::Hold(direction) => proxy.release(direction),
+        Trouble::Throttle(_) => proxy.throttle(None),
+    }
+}

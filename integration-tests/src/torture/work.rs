@@ -1,0 +1,123 @@
+//! What a transaction is to do: stock, money, an order, or some of them.
+
+use std::time::Duration;
+
+use proto::{
+    dtc::{Branch, ExecuteRequest, TransactionOptions},
+    shop::{OrderLine, PlaceOrder, ReserveStock, StockLine, TakePayment},
+};
+
+use crate::{CURRENCY, typed};
+
+/// One transaction's branches, in few bytes: there are many of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Work {
+    pub(super) stock: Option<StockPart>,
+    pub(super) money: Option<MoneyPart>,
+    pub(super) order: Option<OrderPart>,
+    pub(super) prepare_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StockPart {
+    pub(super) sku: String,
+    pub(super) quantity: i64,
+    pub(super) version: Option<u64>,
+    pub(super) check_only: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MoneyPart {
+    pub(super) account: String,
+    pub(super) amount: i64,
+    pub(super) currency: &'static str,
+    pub(super) version: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OrderPart {
+    pub(super) id: String,
+    pub(super) customer: String,
+    pub(super) quantity: i64,
+    pub(super) total: i64,
+}
+
+impl StockPart {
+    pub(super) fn of(sku: &str, quantity: i64) -> Self {
+        Self { sku: sku.into(), quantity, version: None, check_only: false }
+    }
+
+    /// Whether its participant votes commit, and so has a journal entry.
+    fn is_write(&self) -> bool {
+        !self.check_only || self.version.is_some()
+    }
+}
+
+impl MoneyPart {
+    pub(super) fn of(account: &str, amount: i64) -> Self {
+        Self { account: account.into(), amount, currency: CURRENCY, version: None }
+    }
+}
+
+impl Work {
+    /// How many branches are committed or rolled back, all of them together.
+    pub(super) fn writes(&self) -> usize {
+        usize::from(self.stock.as_ref().is_some_and(StockPart::is_write))
+            + usize::from(self.money.is_some())
+            + usize::from(self.order.is_some())
+    }
+
+    /// The branches, of each participant one at most.
+    pub(super) fn branches(&self) -> Vec<Branch> {
+        let stock = self.stock.as_ref().map(|part| {
+            let line = StockLine {
+                sku: part.sku.clone(),
+                quantity: part.quantity,
+                expected_version: part.version,
+                check_only: part.check_only,
+            };
+            ("inventory", typed(&ReserveStock { lines: vec![line] }))
+        });
+        let money = self.money.as_ref().map(|part| {
+            let payment = TakePayment {
+                account: part.account.clone(),
+                amount_minor: part.amount,
+                currency: part.currency.into(),
+                expected_version: part.version,
+            };
+            ("payment", typed(&payment))
+        });
+        let order = self.order.as_ref().map(|part| {
+            let sku = self.stock.as_ref().map_or_else(|| "nothing".into(), |it| it.sku.clone());
+            let order = PlaceOrder {
+                order_id: part.id.clone(),
+                customer: part.customer.clone(),
+                lines: vec![OrderLine { sku, quantity: part.quantity }],
+                total_minor: part.total,
+                currency: CURRENCY.into(),
+                expected_version: None,
+            };
+            ("order", typed(&order))
+        });
+        let parts = [stock, money, order].into_iter().flatten();
+        parts
+            .map(|(name, payload)| Branch { participant: name.into(), payload: Some(payload) })
+            .collect()
+    }
+
+    pub(super) fn options(&self) -> TransactionOptions {
+        let prepare_timeout = prost_types::Duration::try_from(self.prepare_timeout).ok();
+        TransactionOptions { prepare_timeout, ..TransactionOptions::default() }
+    }
+
+    /// The whole transaction; the same for the same key at every time.
+    pub(super) fn request(&self, key: Option<&str>, wait: Duration) -> ExecuteRequest {
+        ExecuteRequest {
+            request_key: key.unwrap_or_default().into(),
+            branches: self.branches(),
+            options: Some(self.options()),
+            wait: prost_types::Duration::try_from(wait).ok(),
+            ..ExecuteRequest::default()
+        }
+    }
+}

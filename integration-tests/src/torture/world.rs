@@ -1,0 +1,416 @@
+//! The processes, the wires between them, and who starts again what has ended.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use super::plan::Wire;
+use crate::{Addresses, Binaries, Process, Proxy, Role, Start, power, process::with_test_vfs, vfs};
+
+/// How long the supervisor lets pass before it starts again what has ended.
+const RESTART_AFTER: Duration = Duration::from_millis(300);
+const TICK: Duration = Duration::from_millis(50);
+/// Bytes of disk that are kept free on the small file system.
+const SMALL_MIN_FREE: u64 = 1 << 20;
+const SMALL_SIZE: &str = "75%";
+
+/// What a process may end with while its disk fails: 74, and 2 where its lock
+/// file could not be written.
+const DISK_CODES: [i32; 2] = [74, 2];
+
+/// One process, as its supervisor sees it.
+#[derive(Debug)]
+struct Host {
+    process: Process,
+    args: Start,
+    /// Faults that keep it down.
+    held_down: usize,
+    ended_at: Option<Instant>,
+    file_limit: Option<u64>,
+    storage_fails: bool,
+    disk_failed_at: Option<Instant>,
+}
+
+impl Host {
+    fn note_failing(&mut self, fails: bool) {
+        if fails || self.storage_fails {
+            self.disk_failed_at = Some(Instant::now());
+        }
+        self.storage_fails = fails;
+    }
+}
+
+/// What the supervisor saw.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    pub(super) starts: usize,
+    /// Ends that no SIGKILL of ours made, by how.
+    pub(super) ends: BTreeMap<String, usize>,
+    /// Those that must not be.
+    pub(super) crashes: Vec<String>,
+    /// In bytes, by role.
+    pub(super) peak_memory: BTreeMap<&'static str, u64>,
+}
+
+/// Everything that faults can be done to.
+#[derive(Debug)]
+pub(super) struct World {
+    hosts: [Mutex<Host>; 4],
+    wires: Vec<(Wire, Proxy)>,
+    seen: Mutex<Seen>,
+    addresses: Addresses,
+    small: Option<SmallDisk>,
+    // Last: the small disk has to go first.
+    folder: TempDir,
+}
+
+/// A file system in memory with little room, on one process's data folder.
+#[derive(Debug)]
+struct SmallDisk {
+    role: Role,
+    folder: PathBuf,
+}
+
+impl World {
+    /// Nothing runs yet. With `small`, that process's data is on a small file
+    /// system, where the system lets us make one.
+    pub(super) async fn new(small: Option<Role>) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("dtc-torture-").tempdir()?;
+        let small = small.and_then(|role| SmallDisk::mount(role, folder.path()));
+        let addresses = Addresses::pick();
+        let mut wires = Vec::new();
+        for wire in Wire::ALL {
+            let server = match wire {
+                Wire::Down(role) => address(&addresses, role),
+                Wire::Up(_) | Wire::Clients(_) => addresses.coordinator,
+            };
+            wires.push((wire, Proxy::start(server).await?));
+        }
+        let at = |wire| {
+            let found = wires.iter().find(|(it, _)| *it == wire);
+            found.map(|(_, proxy)| format!("http://{}", proxy.address())).unwrap_or_default()
+        };
+        let hosts = Role::ALL.map(|role| {
+            let mut args = match role {
+                Role::Coordinator => {
+                    let known = [Role::Inventory, Role::Payment, Role::Order];
+                    known.into_iter().fold(Start::new(), |start, participant| {
+                        let address = at(Wire::Down(participant));
+                        start.arg("--participant").arg(format!("{}={address}", participant.name()))
+                    })
+                }
+                _ => Start::new().arg("--coordinator").arg(at(Wire::Up(role))),
+            };
+            let mut data = folder.path();
+            if let Some(small) = small.as_ref().filter(|small| small.role == role) {
+                args = args.arg("--min-free").arg(SMALL_MIN_FREE.to_string());
+                data = &small.folder;
+            }
+            let address = address(&addresses, role);
+            let process =
+                Process::new(role.name(), Path::new(""), folder.path(), address).data(data);
+            Mutex::new(Host {
+                process,
+                args,
+                held_down: 0,
+                ended_at: None,
+                file_limit: None,
+                storage_fails: false,
+                disk_failed_at: None,
+            })
+        });
+        Ok(Self { hosts, wires, seen: Mutex::default(), addresses, small, folder })
+    }
+
+    /// Whose disk is small, if one is.
+    pub(super) fn small_disk(&self) -> Option<Role> {
+        self.small.as_ref().map(|small| small.role)
+    }
+
+    pub(super) fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    pub(super) fn wire(&self, wire: Wire) -> &Proxy {
+        &self.wires.iter().find(|(it, _)| *it == wire).expect("every wire has a proxy").1
+    }
+
+    pub(super) fn database(&self, role: Role) -> PathBuf {
+        self.host(role).process.database()
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        lock(&self.seen).clone()
+    }
+
+    /// Ends all processes and has these programs from now on.
+    pub(super) fn change_binaries(&self, binaries: &Binaries, with_vfs: bool) -> io::Result<()> {
+        for role in Role::ALL {
+            let mut host = self.host(role);
+            host.process.kill();
+            host.process.set_program(&binaries.path(role));
+            let args = host.args.clone();
+            host.process.set_always(if with_vfs { with_test_vfs(args) } else { args });
+            if with_vfs {
+                // What the other programs wrote is not in the shadows.
+                power::trust(&host.process.database())?;
+            }
+            host.ended_at = None;
+        }
+        Ok(())
+    }
+
+    /// SIGKILL; it stays down until [`Self::let_up`].
+    pub(super) fn hold_down(&self, role: Role) {
+        let mut host = self.host(role);
+        host.held_down += 1;
+        host.process.kill();
+    }
+
+    /// What was not synced is lost. It has to be held down.
+    pub(super) fn lose_power(&self, role: Role) -> io::Result<()> {
+        let host = self.host(role);
+        // Before the first sync of a file there is nothing to come back to.
+        if !vfs::shadow_path(&host.process.database()).exists() {
+            return Ok(());
+        }
+        power::lose(&host.process.database())
+    }
+
+    /// The supervisor may start it again.
+    pub(super) fn let_up(&self, role: Role) {
+        let mut host = self.host(role);
+        host.held_down = host.held_down.saturating_sub(1);
+    }
+
+    /// SIGSTOP; returns the process's id, if it runs.
+    pub(super) fn pause(&self, role: Role) -> Option<u32> {
+        let host = self.host(role);
+        let id = host.process.id()?;
+        host.process.pause().ok().map(|()| id)
+    }
+
+    /// SIGCONT, if it is still that process.
+    pub(super) fn resume(&self, role: Role, id: Option<u32>) {
+        let host = self.host(role);
+        if id.is_some() && host.process.id() == id {
+            let _ = host.process.resume();
+        }
+    }
+
+    /// No file may grow beyond `bytes` more than the write-ahead log has, nor be
+    /// written there; or all may again. The log for people is bounded with them.
+    pub(super) fn limit_files(&self, role: Role, bytes: Option<u64>) {
+        let mut host = self.host(role);
+        let wal = host.process.database().with_extension("db-wal");
+        let length = wal.metadata().map_or(0, |metadata| metadata.len());
+        if bytes.is_some() || host.file_limit.is_some() {
+            host.disk_failed_at = Some(Instant::now());
+        }
+        host.file_limit = bytes.map(|bytes| length + bytes);
+        // It may have ended just now.
+        let _ = host.process.limit_file_size(host.file_limit);
+    }
+
+    /// The VFS fails as asked, or works again.
+    pub(super) fn fail_storage(&self, role: Role, fault: Option<&str>) -> anyhow::Result<()> {
+        let mut host = self.host(role);
+        host.note_failing(fault.is_some());
+        host.process.set_fault(fault)
+    }
+
+    /// The small file system has `bytes` left, or plenty again.
+    pub(super) fn shrink_disk(&self, bytes: Option<u64>) {
+        if let Some(small) = &self.small {
+            self.host(small.role).note_failing(bytes.is_some());
+            small.leave(bytes);
+        }
+    }
+
+    /// Ends what keeps processes from working.
+    pub(super) fn heal(&self) -> anyhow::Result<()> {
+        for role in Role::ALL {
+            self.limit_files(role, None);
+            self.fail_storage(role, None)?;
+            let mut host = self.host(role);
+            host.held_down = 0;
+            // Not all are paused.
+            let _ = host.process.resume();
+        }
+        self.shrink_disk(None);
+        for (_, proxy) in &self.wires {
+            proxy.clear();
+        }
+        Ok(())
+    }
+
+    /// Starts again what has ended, as a service manager does, and looks at how it
+    /// ended. Never returns.
+    pub(super) async fn supervise(&self) {
+        let mut last_look = Instant::now();
+        loop {
+            for role in Role::ALL {
+                self.tend(role);
+            }
+            if last_look.elapsed() > Duration::from_secs(1) {
+                last_look = Instant::now();
+                self.look_at_memory();
+            }
+            sleep(TICK).await;
+        }
+    }
+
+    fn tend(&self, role: Role) {
+        let mut host = self.host(role);
+        match host.process.ended() {
+            Ok(Some(status)) => {
+                self.ended(role, &host, status);
+                host.ended_at = Some(Instant::now());
+            }
+            Ok(None) => {}
+            Err(error) => lock(&self.seen).crashes.push(format!("{}: {error}", role.name())),
+        }
+        let rested = host.ended_at.is_none_or(|at| at.elapsed() > RESTART_AFTER);
+        if host.process.id().is_none() && host.held_down == 0 && rested {
+            host.ended_at = Some(Instant::now());
+            if let Err(error) = host.process.spawn(Start::new()) {
+                lock(&self.seen).crashes.push(format!("{}: {error:#}", role.name()));
+                return;
+            }
+            lock(&self.seen).starts += 1;
+            if host.file_limit.is_some() {
+                let _ = host.process.limit_file_size(host.file_limit);
+            }
+        }
+    }
+
+    fn ended(&self, role: Role, host: &Host, status: ExitStatus) {
+        // Long enough for a fault to be found out by the next write.
+        let failed_lately =
+            host.disk_failed_at.is_some_and(|at| at.elapsed() < Duration::from_secs(30));
+        let allowed = match status.code() {
+            Some(code) => failed_lately && DISK_CODES.contains(&code),
+            // Our own SIGKILLs are not seen here.
+            None => false,
+        };
+        let mut seen = lock(&self.seen);
+        let what = format!("{} ended with {status}", role.name());
+        *seen.ends.entry(status.to_string()).or_default() += 1;
+        if !allowed {
+            let log = host.process.log();
+            let last: Vec<_> = log.lines().rev().take(4).collect();
+            let last: Vec<_> = last.into_iter().rev().collect();
+            seen.crashes.push(format!("{what}; the end of its log:\n    {}", last.join("\n    ")));
+        }
+    }
+
+    fn look_at_memory(&self) {
+        for role in Role::ALL {
+            if let Ok(kib) = self.host(role).process.peak_memory_kib() {
+                let mut seen = lock(&self.seen);
+                let peak = seen.peak_memory.entry(role.name()).or_default();
+                *peak = (kib << 10).max(*peak);
+            }
+        }
+    }
+
+    /// SIGTERM to all; how each ended.
+    pub(super) async fn stop(&self) -> anyhow::Result<()> {
+        for role in Role::ALL {
+            let mut process = {
+                let mut host = self.host(role);
+                let unused = Process::new("", Path::new(""), Path::new(""), self.addresses.order);
+                std::mem::replace(&mut host.process, unused)
+            };
+            let stopped = process.stop().await;
+            self.host(role).process = process;
+            let status = stopped.with_context(|| role.name())?;
+            anyhow::ensure!(status.success(), "{} ended with {status} on SIGTERM", role.name());
+        }
+        Ok(())
+    }
+
+    /// Keeps databases and logs, and says where they are.
+    pub(super) fn keep(&mut self) -> PathBuf {
+        self.folder.disable_cleanup(true);
+        if let Some(small) = self.small.take() {
+            // Its files would go with the file system.
+            for role in Role::ALL {
+                self.host(role).process.kill();
+            }
+            let kept = self.folder.path().join("small-disk-copy");
+            let copied = Command::new("cp").arg("-r").arg(&small.folder).arg(kept).status();
+            if let Err(error) = copied {
+                eprintln!("{} cannot be copied: {error}", small.folder.display());
+            }
+        }
+        self.folder.path().into()
+    }
+
+    fn host(&self, role: Role) -> MutexGuard<'_, Host> {
+        lock(&self.hosts[role as usize])
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for role in Role::ALL {
+            self.host(role).process.kill();
+        }
+    }
+}
+
+impl SmallDisk {
+    fn mount(role: Role, parent: &Path) -> Option<Self> {
+        let folder = parent.join("small-disk");
+        std::fs::create_dir(&folder).ok()?;
+        let size = format!("size={SMALL_SIZE}");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&folder).output();
+        mounted.ok()?.status.success().then_some(Self { role, folder })
+    }
+
+    /// Sets its size to what is used and `bytes` more, or to plenty.
+    fn leave(&self, bytes: Option<u64>) {
+        let used: u64 = std::fs::read_dir(&self.folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| Some(entry.metadata().ok()?.len().next_multiple_of(4096)))
+            .sum();
+        let size = bytes.map_or(SMALL_SIZE.into(), |bytes| (used + bytes.max(4096)).to_string());
+        // Fails where more is used by now: then there is no room either way.
+        let _ = Command::new("mount")
+            .args(["-o", &format!("remount,size={size}")])
+            .arg(&self.folder)
+            .output();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.folder).output();
+    }
+}
+
+fn address(addresses: &Addresses, role: Role) -> std::net::SocketAddr {
+    match role {
+        Role::Coordinator => addresses.coordinator,
+        Role::Inventory => addresses.inventory,
+        Role::Payment => addresses.payment,
+        Role::Order => addresses.order,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
