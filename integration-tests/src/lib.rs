@@ -13,6 +13,7 @@ mod alone;
 mod build;
 mod check;
 mod cluster;
+mod customers;
 mod eventually;
 mod fake_coordinator;
 mod fake_participant;

@@ -6,18 +6,10 @@
 //! everything has to be resolved within a stated time. The books are checked then,
 //! and at the end of the run the journals too.
 
-mod books;
-mod calls;
-mod checker;
-mod client;
-mod history;
-mod market;
 mod plan;
 mod report;
 mod run;
 mod stage;
-mod tally;
-mod work;
 mod world;
 
 use std::{process::ExitCode, time::Duration};

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
-use super::{tally::Numbers, world::Seen};
+use super::world::Seen;
+use crate::customers::tally::Numbers;
 
 /// How long after a round's healing everything was resolved.
 #[derive(Debug, Clone, Copy)]

@@ -21,16 +21,21 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{
     Args,
-    books::{Books, Journals},
-    checker::{self, Violation},
-    client::{Client, Market},
-    market,
     plan::{self, Plan, Round, Wire},
     report::{self, Resolved},
     stage::{self, Counts},
     world::World,
 };
-use crate::{Binaries, Role, Shop, build, channel, eventually};
+use crate::{
+    Binaries, Role, Shop, build, channel,
+    customers::{
+        books::{Books, Journals},
+        checker::{self, Violation},
+        client::{Client, Market},
+        market,
+    },
+    eventually,
+};
 
 /// Violations that are printed; the first are the ones to look at.
 const SHOWN: usize = 40;
@@ -38,6 +43,7 @@ const PROGRESS: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 struct Run {
+    begun: Instant,
     world: Arc<World>,
     market: Arc<Market>,
     gate: watch::Sender<bool>,
@@ -73,13 +79,16 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
         small.map_or("left out", Role::name)
     );
     let mut plan = Plan::new(seed, args.power, small.is_some());
+    let begun = Instant::now();
     let mut run = Run {
+        begun,
         world: Arc::new(world),
         market: Arc::new(Market {
             history: Default::default(),
             tally: Default::default(),
-            begun: Instant::now(),
-            length,
+            progress: Box::new(move || {
+                (begun.elapsed().as_secs_f64() / length.as_secs_f64()).min(1.0)
+            }),
             busy: Default::default(),
             rest: args.rest,
         }),
@@ -99,7 +108,7 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
     for number in 0..args.clients as usize {
         tasks.spawn(run.client(number, seed)?.run());
     }
-    let end = run.market.begun + length;
+    let end = run.begun + length;
     let finished = loop {
         run.round(&round).await?;
         if !run.violations.is_empty() || Instant::now() >= end {
@@ -248,7 +257,7 @@ impl Run {
     }
 
     fn market_line(&self) {
-        let (begun, total) = (self.market.begun.elapsed(), self.market.tally.numbers().total());
+        let (begun, total) = (self.begun.elapsed(), self.market.tally.numbers().total());
         println!(
             "{:>5.0} s: {} tried, {} committed, {} aborted, {} answers unknown, {} faults",
             begun.as_secs_f64(),

@@ -10,52 +10,52 @@ use uuid::Uuid;
 
 /// A SKU or an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// On hand, or the balance.
-    pub(super) amount: i64,
+    pub(crate) amount: i64,
     /// Reserved, or held.
-    pub(super) promised: i64,
-    pub(super) version: i64,
+    pub(crate) promised: i64,
+    pub(crate) version: i64,
     /// Undecided branches that rely on the version.
-    pub(super) checks: i64,
+    pub(crate) checks: i64,
 }
 
 /// What is in the tables of the shop, and what is still open anywhere.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Books {
-    pub(super) stock: BTreeMap<String, Row>,
-    pub(super) accounts: BTreeMap<String, Row>,
+pub(crate) struct Books {
+    pub(crate) stock: BTreeMap<String, Row>,
+    pub(crate) accounts: BTreeMap<String, Row>,
     /// State and version.
-    pub(super) orders: BTreeMap<String, (OrderState, i64)>,
+    pub(crate) orders: BTreeMap<String, (OrderState, i64)>,
     /// Branches in doubt, by participant.
-    pub(super) undecided: Vec<(&'static str, i64)>,
+    pub(crate) undecided: Vec<(&'static str, i64)>,
     /// At the coordinator.
-    pub(super) unfinished: i64,
+    pub(crate) unfinished: i64,
 }
 
 /// Every decision of every journal. Large: read at the end.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Journals {
+pub(crate) struct Journals {
     /// At the participants: how many branches of a transaction were committed,
     /// and how many rolled back.
-    pub(super) branches: BTreeMap<Uuid, (usize, usize)>,
+    pub(crate) branches: BTreeMap<Uuid, (usize, usize)>,
     /// At the coordinator: whether committed, and by how many branches.
-    pub(super) decisions: BTreeMap<Uuid, (bool, usize)>,
+    pub(crate) decisions: BTreeMap<Uuid, (bool, usize)>,
     /// Files that SQLite's own check finds damaged, with what it says.
-    pub(super) damaged: Vec<String>,
+    pub(crate) damaged: Vec<String>,
 }
 
 /// The four files, the coordinator's first.
-pub(super) type Files<'a> = [&'a Path; 4];
+pub(crate) type Files<'a> = [&'a Path; 4];
 
 impl Books {
     /// All of it.
-    pub(super) fn read(files: Files<'_>) -> anyhow::Result<Self> {
+    pub(crate) fn read(files: Files<'_>) -> anyhow::Result<Self> {
         Self::read_where(files, ["TRUE"; 3])
     }
 
     /// Only what is still open: little, however long the history is.
-    pub(super) fn read_open(files: Files<'_>) -> anyhow::Result<Self> {
+    pub(crate) fn read_open(files: Files<'_>) -> anyhow::Result<Self> {
         let pending = format!("state = {}", OrderState::Pending as i32);
         let held = ["reserved <> 0 OR checks <> 0", "held <> 0 OR checks <> 0", &pending];
         Self::read_where(files, held)
@@ -85,7 +85,7 @@ impl Books {
     }
 
     /// What is not over yet; none when everything is.
-    pub(super) fn open(&self) -> Option<String> {
+    pub(crate) fn open(&self) -> Option<String> {
         let mut open: Vec<_> = self
             .undecided
             .iter()
@@ -111,7 +111,7 @@ impl Books {
 }
 
 impl Journals {
-    pub(super) fn read(files: Files<'_>) -> anyhow::Result<Self> {
+    pub(crate) fn read(files: Files<'_>) -> anyhow::Result<Self> {
         let mut journals = Self::default();
         for path in files {
             let result: String =

@@ -9,7 +9,7 @@ use super::work::Work;
 
 /// How a transaction is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Order,
     Streamed,
     WithoutKey,
@@ -25,7 +25,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// For the report.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Order => "an order (Execute)",
             Self::Streamed => "an order on a stream",
@@ -44,7 +44,7 @@ impl Kind {
 
 /// A definite statement about a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     /// Committed, or aborted, and the coordinator's id of it.
     Outcome { committed: bool, id: Uuid },
     /// `HEURISTIC_MIXED` or `HEURISTIC_HAZARD`.
@@ -59,7 +59,7 @@ pub(super) enum Told {
 
 impl Told {
     /// What an answer says for certain; none while the outcome is open.
-    pub(super) fn by(transaction: Option<&Transaction>, committed: bool) -> Option<Self> {
+    pub(crate) fn by(transaction: Option<&Transaction>, committed: bool) -> Option<Self> {
         let Some(transaction) = transaction else {
             return Some(Self::Nonsense("an answer without a transaction".into()));
         };
@@ -86,25 +86,25 @@ impl Told {
 
 /// One transaction of one client.
 #[derive(Debug, Clone)]
-pub(super) struct Case {
-    pub(super) kind: Kind,
-    pub(super) key: Option<String>,
+pub(crate) struct Case {
+    pub(crate) kind: Kind,
+    pub(crate) key: Option<String>,
     /// Of an interactive one, once begun.
-    pub(super) id: Option<Uuid>,
-    pub(super) work: Work,
+    pub(crate) id: Option<Uuid>,
+    pub(crate) work: Work,
     /// Whether anybody asked for its commit.
-    pub(super) commit_asked: bool,
-    pub(super) told: Vec<Told>,
+    pub(crate) commit_asked: bool,
+    pub(crate) told: Vec<Told>,
 }
 
 impl Case {
-    pub(super) fn new(kind: Kind, key: Option<String>, work: Work) -> Self {
+    pub(crate) fn new(kind: Kind, key: Option<String>, work: Work) -> Self {
         let commit_asked = !matches!(kind, Kind::Interactive | Kind::Vanishing);
         Self { kind, key, id: None, work, commit_asked, told: Vec::new() }
     }
 
     /// The first outcome that was told, with the transaction's id.
-    pub(super) fn outcome(&self) -> Option<(bool, Uuid)> {
+    pub(crate) fn outcome(&self) -> Option<(bool, Uuid)> {
         self.told.iter().find_map(|told| match told {
             Told::Outcome { committed, id } => Some((*committed, *id)),
             _ => None,
@@ -112,7 +112,7 @@ impl Case {
     }
 
     /// What to call it in a message.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let order = self.work.order.as_ref().map(|order| order.id.as_str());
         let key = self.key.as_deref().or(order).unwrap_or("?");
         let id = self.id.or(self.outcome().map(|(_, id)| id)).unwrap_or_default();
@@ -122,18 +122,18 @@ impl Case {
 
 /// All cases. A case's number is its place.
 #[derive(Debug, Default)]
-pub(super) struct History {
+pub(crate) struct History {
     cases: Mutex<Vec<Case>>,
 }
 
 impl History {
-    pub(super) fn begin(&self, case: Case) -> usize {
+    pub(crate) fn begin(&self, case: Case) -> usize {
         let mut cases = self.lock();
         cases.push(case);
         cases.len() - 1
     }
 
-    pub(super) fn tell(&self, number: usize, told: Told) {
+    pub(crate) fn tell(&self, number: usize, told: Told) {
         let known = &mut self.lock()[number].told;
         // The first of a kind, and whatever differs from the latest.
         if known.last() != Some(&told) {
@@ -141,15 +141,15 @@ impl History {
         }
     }
 
-    pub(super) fn change(&self, number: usize, change: impl FnOnce(&mut Case)) {
+    pub(crate) fn change(&self, number: usize, change: impl FnOnce(&mut Case)) {
         change(&mut self.lock()[number]);
     }
 
-    pub(super) fn case(&self, number: usize) -> Case {
+    pub(crate) fn case(&self, number: usize) -> Case {
         self.lock()[number].clone()
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Case>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<Case>> {
         self.cases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,10 +21,10 @@ const TOO_MUCH: i64 = 1_000_000_000;
 const POOR_BALANCE: i64 = 20_000;
 
 /// How far the run has come, from 0 to 1: other scarce things at other times.
-pub(super) type Progress = f64;
+pub(crate) type Progress = f64;
 
 /// Stock and accounts before the first transaction.
-pub(super) fn opening() -> Opening {
+pub(crate) fn opening() -> Opening {
     let mut opening = Opening::default();
     for number in 0..HOT {
         opening.stock.insert(format!("hot-{number}"), PLENTY - 1);
@@ -38,7 +38,7 @@ pub(super) fn opening() -> Opening {
 }
 
 /// A transaction of a kind; `name` is nobody else's.
-pub(super) fn case(kind: Kind, name: &str, progress: Progress, random: &mut impl Rng) -> Case {
+pub(crate) fn case(kind: Kind, name: &str, progress: Progress, random: &mut impl Rng) -> Case {
     let mut work = purchase(name, progress, random);
     match kind {
         Kind::OneBranch => match random.random_range(0..3) {

@@ -24,14 +24,14 @@ use super::{
 
 /// What there was at the beginning.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Opening {
-    pub(super) stock: BTreeMap<String, i64>,
-    pub(super) accounts: BTreeMap<String, i64>,
+pub(crate) struct Opening {
+    pub(crate) stock: BTreeMap<String, i64>,
+    pub(crate) accounts: BTreeMap<String, i64>,
 }
 
 /// Something that must not be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Violation {
+pub(crate) enum Violation {
     /// One answer says this, another that.
     Contradiction(String),
     /// Known once, and known no more.
@@ -82,7 +82,7 @@ impl fmt::Display for Violation {
 }
 
 /// What a case's own answers say; may be asked at any time.
-pub(super) fn check_case(case: &Case) -> Vec<Violation> {
+pub(crate) fn check_case(case: &Case) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut first: Option<(bool, Uuid)> = None;
     for told in &case.told {
@@ -138,7 +138,7 @@ fn outcome(case: &Case, books: &Books) -> Option<bool> {
 }
 
 /// Everything but the journals; when nothing is going on any more.
-pub(super) fn check_books(cases: &[Case], opening: &Opening, books: &Books) -> Vec<Violation> {
+pub(crate) fn check_books(cases: &[Case], opening: &Opening, books: &Books) -> Vec<Violation> {
     let mut found: Vec<_> = books.open().map(Violation::Open).into_iter().collect();
     let mut stock = Expected::of(&opening.stock);
     let mut accounts = Expected::of(&opening.accounts);
@@ -187,7 +187,7 @@ fn compare_orders(orders: &BTreeMap<&str, usize>, books: &Books, found: &mut Vec
 }
 
 /// The journals: what was told is what was done, by all branches.
-pub(super) fn check_journals(cases: &[Case], journals: &Journals) -> Vec<Violation> {
+pub(crate) fn check_journals(cases: &[Case], journals: &Journals) -> Vec<Violation> {
     let mut found: Vec<_> = journals.damaged.iter().cloned().map(Violation::Damaged).collect();
     for (id, (committed, rolled_back)) in &journals.branches {
         if *committed > 0 && *rolled_back > 0 {

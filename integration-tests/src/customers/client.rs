@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use proto::{
@@ -25,35 +25,34 @@ use tonic::{Code, Status, transport::Channel};
 
 use super::{
     history::{Case, History, Kind, Told},
-    market,
+    market::{self, Progress},
     tally::Tally,
 };
 
 /// What clients share.
-#[derive(Debug)]
-pub(super) struct Market {
-    pub(super) history: History,
-    pub(super) tally: Tally,
-    pub(super) begun: Instant,
-    pub(super) length: Duration,
+pub(crate) struct Market {
+    pub(crate) history: History,
+    pub(crate) tally: Tally,
+    /// How far the run has come.
+    pub(crate) progress: Box<dyn Fn() -> Progress + Send + Sync>,
     /// Clients with a transaction whose outcome they want and don't know.
-    pub(super) busy: AtomicUsize,
+    pub(crate) busy: AtomicUsize,
     /// The longest wait between two transactions of a client.
-    pub(super) rest: Duration,
+    pub(crate) rest: Duration,
 }
 
 /// One client.
-pub(super) struct Client {
-    pub(super) number: usize,
-    pub(super) random: StdRng,
-    pub(super) market: Arc<Market>,
-    pub(super) transactions: TransactionServiceClient<Channel>,
+pub(crate) struct Client {
+    pub(crate) number: usize,
+    pub(crate) random: StdRng,
+    pub(crate) market: Arc<Market>,
+    pub(crate) transactions: TransactionServiceClient<Channel>,
     /// Another way to the coordinator, for duplicates.
-    pub(super) other_way: TransactionServiceClient<Channel>,
-    pub(super) inventory: InventoryServiceClient<Channel>,
-    pub(super) payment: PaymentServiceClient<Channel>,
+    pub(crate) other_way: TransactionServiceClient<Channel>,
+    pub(crate) inventory: InventoryServiceClient<Channel>,
+    pub(crate) payment: PaymentServiceClient<Channel>,
     /// Whether new transactions may be begun.
-    pub(super) open: watch::Receiver<bool>,
+    pub(crate) open: watch::Receiver<bool>,
 }
 
 const KINDS: [(Kind, u32); 11] = [
@@ -72,7 +71,7 @@ const KINDS: [(Kind, u32); 11] = [
 
 impl Client {
     /// Goes on for ever; while `open` is false it begins nothing.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         for serial in 0_u64.. {
             if self.open.wait_for(|open| *open).await.is_err() {
                 return;
@@ -90,7 +89,7 @@ impl Client {
     }
 
     /// Whether the coordinator answers at all.
-    pub(super) async fn serves(&mut self) -> bool {
+    pub(crate) async fn serves(&mut self) -> bool {
         let request = ListTransactionsRequest { page_size: 1, ..Default::default() };
         within(Duration::from_secs(2), self.transactions.list(request)).await.is_ok()
     }
@@ -98,10 +97,10 @@ impl Client {
     async fn one(&mut self, serial: u64) {
         let kind = self.kind();
         let name = format!("{}-{serial}", self.number);
-        let progress = self.market.begun.elapsed().as_secs_f64() / self.market.length.as_secs_f64();
-        let mut case = market::case(kind, &name, progress.min(1.0), &mut self.random);
+        let progress = (self.market.progress)();
+        let mut case = market::case(kind, &name, progress, &mut self.random);
         match kind {
-            Kind::Streamed => return self.stream(&name, case, progress.min(1.0)).await,
+            Kind::Streamed => return self.stream(&name, case, progress).await,
             Kind::Interactive | Kind::Vanishing => return self.step_by_step(case).await,
             Kind::Versioned => self.look_at_versions(&mut case).await,
             _ => {}
@@ -132,7 +131,7 @@ impl Client {
         Kind::Order
     }
 
-    pub(super) fn begin(&self, case: Case) -> usize {
+    pub(crate) fn begin(&self, case: Case) -> usize {
         self.market.tally.count(case.kind, |count| count.tried += 1);
         self.market.history.begin(case)
     }
@@ -191,7 +190,7 @@ impl Client {
     }
 
     /// Sends it again with its key, or asks about it, until its outcome is known.
-    pub(super) async fn until_known(&mut self, number: usize, calls_before: usize) {
+    pub(crate) async fn until_known(&mut self, number: usize, calls_before: usize) {
         let kind = self.market.history.case(number).kind;
         for call in calls_before.. {
             if self.market.history.case(number).told.iter().any(|told| *told != Told::Unknown) {
@@ -225,12 +224,12 @@ impl Client {
     }
 
     /// How long an answer is waited for; the call is dropped then.
-    pub(super) fn patience(&mut self) -> Duration {
+    pub(crate) fn patience(&mut self) -> Duration {
         Duration::from_millis(self.random.random_range(200..8_000))
     }
 
     /// Takes down an answer; true if it says an outcome.
-    pub(super) fn heard(
+    pub(crate) fn heard(
         &self,
         number: usize,
         transaction: Option<&proto::dtc::Transaction>,
@@ -260,7 +259,7 @@ impl Client {
     }
 
     /// Takes down an error; true if it is one that settles something.
-    pub(super) fn failed(&self, number: usize, status: &Status) -> bool {
+    pub(crate) fn failed(&self, number: usize, status: &Status) -> bool {
         let unknown = [
             Code::Unavailable,
             Code::Cancelled,
@@ -280,7 +279,7 @@ impl Client {
 }
 
 /// A call's answer, or that it was given up.
-pub(super) async fn within<T>(
+pub(crate) async fn within<T>(
     patience: Duration,
     call: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {

@@ -11,39 +11,39 @@ use crate::{CURRENCY, typed};
 
 /// One transaction's branches, in few bytes: there are many of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Work {
-    pub(super) stock: Option<StockPart>,
-    pub(super) money: Option<MoneyPart>,
-    pub(super) order: Option<OrderPart>,
-    pub(super) prepare_timeout: Duration,
+pub(crate) struct Work {
+    pub(crate) stock: Option<StockPart>,
+    pub(crate) money: Option<MoneyPart>,
+    pub(crate) order: Option<OrderPart>,
+    pub(crate) prepare_timeout: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct StockPart {
-    pub(super) sku: String,
-    pub(super) quantity: i64,
-    pub(super) version: Option<u64>,
-    pub(super) check_only: bool,
+pub(crate) struct StockPart {
+    pub(crate) sku: String,
+    pub(crate) quantity: i64,
+    pub(crate) version: Option<u64>,
+    pub(crate) check_only: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MoneyPart {
-    pub(super) account: String,
-    pub(super) amount: i64,
-    pub(super) currency: &'static str,
-    pub(super) version: Option<u64>,
+pub(crate) struct MoneyPart {
+    pub(crate) account: String,
+    pub(crate) amount: i64,
+    pub(crate) currency: &'static str,
+    pub(crate) version: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct OrderPart {
-    pub(super) id: String,
-    pub(super) customer: String,
-    pub(super) quantity: i64,
-    pub(super) total: i64,
+pub(crate) struct OrderPart {
+    pub(crate) id: String,
+    pub(crate) customer: String,
+    pub(crate) quantity: i64,
+    pub(crate) total: i64,
 }
 
 impl StockPart {
-    pub(super) fn of(sku: &str, quantity: i64) -> Self {
+    pub(crate) fn of(sku: &str, quantity: i64) -> Self {
         Self { sku: sku.into(), quantity, version: None, check_only: false }
     }
 
@@ -54,21 +54,21 @@ impl StockPart {
 }
 
 impl MoneyPart {
-    pub(super) fn of(account: &str, amount: i64) -> Self {
+    pub(crate) fn of(account: &str, amount: i64) -> Self {
         Self { account: account.into(), amount, currency: CURRENCY, version: None }
     }
 }
 
 impl Work {
     /// How many branches are committed or rolled back, all of them together.
-    pub(super) fn writes(&self) -> usize {
+    pub(crate) fn writes(&self) -> usize {
         usize::from(self.stock.as_ref().is_some_and(StockPart::is_write))
             + usize::from(self.money.is_some())
             + usize::from(self.order.is_some())
     }
 
     /// The branches, of each participant one at most.
-    pub(super) fn branches(&self) -> Vec<Branch> {
+    pub(crate) fn branches(&self) -> Vec<Branch> {
         let stock = self.stock.as_ref().map(|part| {
             let line = StockLine {
                 sku: part.sku.clone(),
@@ -105,13 +105,13 @@ impl Work {
             .collect()
     }
 
-    pub(super) fn options(&self) -> TransactionOptions {
+    pub(crate) fn options(&self) -> TransactionOptions {
         let prepare_timeout = prost_types::Duration::try_from(self.prepare_timeout).ok();
         TransactionOptions { prepare_timeout, ..TransactionOptions::default() }
     }
 
     /// The whole transaction; the same for the same key at every time.
-    pub(super) fn request(&self, key: Option<&str>, wait: Duration) -> ExecuteRequest {
+    pub(crate) fn request(&self, key: Option<&str>, wait: Duration) -> ExecuteRequest {
         ExecuteRequest {
             request_key: key.unwrap_or_default().into(),
             branches: self.branches(),

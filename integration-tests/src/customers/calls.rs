@@ -1,7 +1,7 @@
 //! The other ways in which a client talks to the coordinator: step by step, over
 //! a stream, and about what it knows already.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proto::dtc::{
     AnswerAt, BeginRequest, CommitTransactionRequest, EnlistRequest, ExecuteStreamItem,
@@ -10,7 +10,7 @@ use proto::dtc::{
     get_transaction_request::By,
 };
 use rand::RngExt;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -26,7 +26,7 @@ const WAIT: prost_types::Duration = prost_types::Duration { seconds: 5, nanos: 0
 impl Client {
     /// Begin, enlist each branch, perhaps prepare, then commit or roll back; or
     /// vanish somewhere on the way.
-    pub(super) async fn step_by_step(&mut self, case: Case) {
+    pub(crate) async fn step_by_step(&mut self, case: Case) {
         let kind = case.kind;
         let work = case.work.clone();
         let number = self.begin(case);
@@ -152,7 +152,7 @@ impl Client {
     }
 
     /// By its key, which may not be known yet.
-    pub(super) async fn get_by_key(&mut self, number: usize) {
+    pub(crate) async fn get_by_key(&mut self, number: usize) {
         let Some(key) = self.market.history.case(number).key else { return };
         let request = GetTransactionRequest { by: Some(By::RequestKey(key)) };
         match within(self.patience(), self.transactions.get(request)).await {
@@ -168,7 +168,7 @@ impl Client {
     }
 
     /// Several with keys over one stream; those that it left open one by one.
-    pub(super) async fn stream(&mut self, name: &str, first: Case, progress: market::Progress) {
+    pub(crate) async fn stream(&mut self, name: &str, first: Case, progress: market::Progress) {
         let mut numbers = vec![self.begin(first)];
         for part in 1..self.random.random_range(2..20) {
             let name = format!("{name}-{part}");
@@ -191,7 +191,7 @@ impl Client {
 
     /// Sends a request over a stream and takes down what comes in time; how many
     /// outcomes did.
-    pub(super) async fn results(
+    pub(crate) async fn results(
         &mut self,
         request: ExecuteStreamRequest,
         patience: Duration,
@@ -201,8 +201,7 @@ impl Client {
         let call = self.transactions.execute_stream(tokio_stream::once(request));
         let Ok(answer) = within(patience, call).await else { return known };
         let mut answers = answer.into_inner();
-        while let Ok(Some(Ok(response))) = tokio::time::timeout_at(end.into(), answers.next()).await
-        {
+        while let Ok(Some(Ok(response))) = timeout_at(end, answers.next()).await {
             for result in response.results {
                 let number = result.tag as usize;
                 known += usize::from(match result.result {
@@ -221,7 +220,7 @@ impl Client {
     }
 
     /// The key of a known outcome with another body has to be refused.
-    pub(super) async fn with_another_body(&mut self, number: usize) {
+    pub(crate) async fn with_another_body(&mut self, number: usize) {
         let case = self.market.history.case(number);
         let (Some(key), Some(_)) = (&case.key, case.outcome()) else { return };
         let mut other = case.work.clone();
@@ -245,7 +244,7 @@ impl Client {
     }
 
     /// Some outcome that anybody learned at any time must be the same now.
-    pub(super) async fn ask_again(&mut self) {
+    pub(crate) async fn ask_again(&mut self) {
         let number = {
             let cases = self.market.history.lock();
             self.random.random_range(0..cases.len())
@@ -277,8 +276,8 @@ impl Client {
 
     /// At the end: all known outcomes with a key once more, and those that were
     /// told otherwise by their ids. How many were answered.
-    pub(super) async fn ask_all_again(&mut self) -> anyhow::Result<usize> {
-        const AT_ONCE: usize = 500;
+    pub(crate) async fn ask_all_again(&mut self) -> anyhow::Result<usize> {
+        const AT_ONCE: usize = 25;
         let cases = self.market.history.lock().clone();
         let known = |it: &(usize, &Case)| it.1.outcome().is_some();
         let (keyed, others): (Vec<_>, Vec<_>) =
