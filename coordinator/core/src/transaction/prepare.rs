@@ -83,10 +83,11 @@ impl Transaction {
             }
             return;
         }
-        let settles = matches!(vote, Vote::ReadOnly | Vote::Commit { committed: true, .. });
+        let settles = matches!(vote, Vote::Commit { committed: true, .. });
         if self.state == State::Settling && !settles {
             // The rollback that asks is on its way, and its answer counts: a
-            // promise came too late, a refusal may be of one attempt among several.
+            // promise or a reader's vote came too late, a refusal may be of one
+            // attempt among several.
             return;
         }
         branch.journal = Some(journal);

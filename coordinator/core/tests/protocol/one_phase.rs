@@ -49,6 +49,22 @@ fn a_refusal_or_a_reader_ends_it() {
 }
 
 #[test]
+fn a_readers_vote_that_comes_after_the_question_decides_nothing() {
+    let mut world = World::new();
+    let run = world.execute_with(&[(P0, READ_ONLY)], |_| {});
+    world.deliver_all();
+    let vote = world.answers.pop_front().expect("a vote");
+    world.advance(seconds(6));
+    // The question leaves a tombstone, and its answer is 'rolled back'.
+    world.deliver_all();
+    world.event(vote);
+    world.settle();
+    assert!(world.is_rolled_back_at(P0, run.id));
+    assert_eq!(world.outcome(run), Outcome::Aborted);
+    assert_eq!(world.journal.commits(run.id), Some(false));
+}
+
+#[test]
 fn a_lost_answer_is_settled_as_committed_if_it_was() {
     let mut world = World::new();
     let run = world.execute(&[P0]);
