@@ -7,6 +7,8 @@
 //! - 'Aborted' is answered to a participant about an unknown transaction only
 //!   after the journal was asked.
 
+mod projection;
+
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use common::TransactionId;

@@ -47,6 +47,16 @@ impl Keys {
         self.parked.remove(&id)
     }
 
+    /// The runs that wait, with how many clients joined each.
+    pub(crate) fn all_parked(&self) -> impl Iterator<Item = (TransactionId, usize)> {
+        self.parked.iter().map(|(id, parked)| (*id, parked.others.len()))
+    }
+
+    /// The runs that hold a key.
+    pub(crate) fn users(&self) -> impl Iterator<Item = TransactionId> {
+        self.in_use.values().map(|(id, _)| *id)
+    }
+
     pub(crate) fn parked_count(&self) -> usize {
         self.parked.len()
     }

@@ -21,6 +21,7 @@ mod coordinator;
 mod event;
 mod keys;
 mod participants;
+mod projection;
 mod record;
 mod time;
 mod timers;
@@ -33,6 +34,10 @@ pub use action::{Action, BranchOutcome, Message, Refused, Reply};
 pub use config::{Config, Options};
 pub use coordinator::Coordinator;
 pub use event::{Acknowledgement, Begin, Client, Event, FoundBranch, Inquirer, NewBranch, Vote};
+pub use projection::{
+    BranchProjection, Milestone, Pace, ParticipantProjection, Phase, Projection,
+    TransactionProjection,
+};
 pub use record::{
     BeginBranch, BeginRecord, DecisionBranch, DecisionRecord, EndRecord, Record, Sequence,
 };

@@ -35,6 +35,10 @@ impl Participants {
         self.0.entry(id).or_default()
     }
 
+    pub(crate) fn all(&self) -> impl Iterator<Item = (ParticipantId, &Participant)> {
+        self.0.iter().map(|(id, participant)| (*id, participant))
+    }
+
     pub(crate) fn unfinished(&self, id: ParticipantId) -> usize {
         self.0.get(&id).map_or(0, |participant| participant.unfinished.len())
     }

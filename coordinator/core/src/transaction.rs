@@ -14,6 +14,7 @@ mod branch;
 mod decide;
 mod finish;
 mod prepare;
+mod projection;
 mod show;
 mod timing;
 
@@ -24,7 +25,9 @@ use common::TransactionId;
 
 use crate::{
     Action, AnswerAt, Begin, Config, Fingerprint, NewBranch, Options, Reason, Record, Reply,
-    RequestKey, Sequence, Time, TrailEvent, TrailKind, Waiter, participants::Participants,
+    RequestKey, Sequence, Time, TrailEvent, TrailKind, Waiter,
+    participants::Participants,
+    projection::{Milestone, Phase as State},
     timers::Timers,
 };
 use branch::Branch;
@@ -49,21 +52,6 @@ pub(crate) struct Log {
     pub(crate) pending: VecDeque<(Sequence, TransactionId, Milestone)>,
 }
 
-/// What a record means to its transaction once it is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Milestone {
-    /// Interactive: the client may have the id.
-    Opened,
-    /// Prepare may be sent.
-    Logged,
-    /// It is committed.
-    Committed,
-    /// Its client may be told that it is aborted.
-    Aborted,
-    /// It may be forgotten.
-    Ended,
-}
-
 impl Context<'_> {
     fn append(&mut self, record: Record, forced: bool, milestone: Milestone) {
         self.log.last += 1;
@@ -71,30 +59,6 @@ impl Context<'_> {
         self.log.pending.push_back((sequence, record.id(), milestone));
         self.actions.push(Action::Append { sequence, record, forced });
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum State {
-    /// Interactive, not durable yet.
-    Opening,
-    /// Interactive, may be enlisted to.
-    Active,
-    /// The begin record is being written; prepare comes next.
-    Logging,
-    /// Votes are being collected.
-    Preparing,
-    /// One phase, and the answer is lost: the participant is being asked.
-    Settling,
-    /// Interactive: all votes are in.
-    Prepared,
-    /// The commit record is being written.
-    Deciding,
-    /// Committed; branches are being told.
-    Committing,
-    /// Aborted; branches are being told.
-    Aborting,
-    /// Nothing is owed; to be forgotten once that is durable.
-    Ended,
 }
 
 /// The machine.

@@ -1,0 +1,25 @@
+//! The whole machine as a checker compares it.
+
+use super::Coordinator;
+use crate::projection::{ParticipantProjection, Projection};
+
+impl Coordinator {
+    /// What the protocol's next steps depend on, for checkers: two machines with
+    /// equal projections differ in times and in what is shown to people only.
+    pub fn projection(&self) -> Projection {
+        let transactions = self.transactions.values();
+        let participants = self.participants.all().map(|(id, known)| ParticipantProjection {
+            id,
+            connected: known.connected,
+            asks: known.asks,
+            journal: known.journal,
+        });
+        Projection {
+            transactions: transactions.map(|it| it.projection(&self.config)).collect(),
+            parked: self.keys.all_parked().collect(),
+            keyed: self.keys.users().collect(),
+            participants: participants.collect(),
+            pending: self.log.pending.iter().map(|(_, id, milestone)| (*id, *milestone)).collect(),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The machine as a checker compares it: everything that the protocol's next
+//! steps depend on, without what only people or clocks care for.
+//!
+//! Left out are times, sequence numbers, reasons, the trail, payloads and
+//! outputs; attempts are counted no further than anything asks. The checker has
+//! to see to it that every timeout may come at every moment, because two states
+//! that differ only in when something is due are one here.
+
+use alloc::vec::Vec;
+
+use common::{JournalId, TransactionId};
+
+use crate::{AnswerAt, BranchState, ParticipantId};
+
+/// See [`Coordinator::projection`](crate::Coordinator::projection).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Projection {
+    /// In the order of their ids.
+    pub transactions: Vec<TransactionProjection>,
+    /// Runs that wait for their key to be looked up, and how many clients join each.
+    pub parked: Vec<(TransactionId, usize)>,
+    /// Runs that hold a request key.
+    pub keyed: Vec<TransactionId>,
+    /// Every participant that was heard of.
+    pub participants: Vec<ParticipantProjection>,
+    /// Records that are not reported durable, oldest first.
+    pub pending: Vec<(TransactionId, Milestone)>,
+}
+
+/// A participant, as the coordinator knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ParticipantProjection {
+    /// Who.
+    pub id: ParticipantId,
+    /// Whether messages can be handed over.
+    pub connected: bool,
+    /// Whether it asks when in doubt.
+    pub asks: bool,
+    /// Its journal, as its last link told.
+    pub journal: Option<JournalId>,
+}
+
+/// A transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TransactionProjection {
+    /// Its id.
+    pub id: TransactionId,
+    /// Where it is.
+    pub phase: Phase,
+    /// Its branches, by number.
+    pub branches: Vec<BranchProjection>,
+    /// What each waiting call waits for, in order.
+    pub waiters: Vec<AnswerAt>,
+    /// Whether it has a request key.
+    pub keyed: bool,
+    /// Driven by its client.
+    pub interactive: bool,
+    /// The decision, once there is one.
+    pub commit: bool,
+    /// Its number.
+    pub number: u32,
+    /// One phase was asked of the only branch.
+    pub one_phase: bool,
+    /// Votes lead to the decision.
+    pub commit_requested: bool,
+    /// Its abort may be told.
+    pub tellable: bool,
+    /// Whether prepare's deadline or the client's idle limit is set.
+    pub deadline: bool,
+    /// Read from the journal at start.
+    pub recovered: bool,
+}
+
+/// A branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BranchProjection {
+    /// Where it is.
+    pub participant: ParticipantId,
+    /// How far it is.
+    pub state: BranchState,
+    /// The journal that voted.
+    pub journal: Option<JournalId>,
+    /// Whether its participant asks.
+    pub asks: bool,
+    /// Undecided: whether a prepare may have reached it.
+    pub sent: bool,
+    /// Attempts, where and as far as anything asks for them.
+    pub attempts: u32,
+    /// Where it is between two attempts.
+    pub pace: Pace,
+}
+
+/// Between two attempts of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pace {
+    /// Nothing is owed.
+    Still,
+    /// Sent, or to be sent again; attempts are without limit, so that it makes no
+    /// difference: whatever comes in between, the next thing is another attempt.
+    Owed,
+    /// Sent; the attempt may fail.
+    Running,
+    /// To be sent again.
+    Waiting,
+}
+
+/// What a record means to its transaction once it is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Milestone {
+    /// Interactive: the client may have the id.
+    Opened,
+    /// Prepare may be sent.
+    Logged,
+    /// It is committed.
+    Committed,
+    /// Its client may be told that it is aborted.
+    Aborted,
+    /// It may be forgotten.
+    Ended,
+}
+
+/// Where a transaction is, to itself; [`TransactionState`](crate::TransactionState)
+/// is what is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Interactive, not durable yet.
+    Opening,
+    /// Interactive, may be enlisted to.
+    Active,
+    /// The begin record is being written; prepare comes next.
+    Logging,
+    /// Votes are being collected.
+    Preparing,
+    /// One phase, and the answer is lost: the participant is being asked.
+    Settling,
+    /// Interactive: all votes are in.
+    Prepared,
+    /// The commit record is being written.
+    Deciding,
+    /// Committed; branches are being told.
+    Committing,
+    /// Aborted; branches are being told.
+    Aborting,
+    /// Nothing is owed; to be forgotten once that is durable.
+    Ended,
+}

@@ -1,0 +1,65 @@
+//! A transaction as a checker compares it.
+
+use super::{
+    Transaction,
+    branch::{Attempt, Branch},
+};
+use crate::{
+    BranchState, Config,
+    projection::{BranchProjection, Pace, Phase, TransactionProjection},
+};
+
+impl Transaction {
+    pub(crate) fn projection(&self, config: &Config) -> TransactionProjection {
+        TransactionProjection {
+            id: self.id,
+            phase: self.state,
+            branches: self.branches.iter().map(|it| self.project(it, config)).collect(),
+            waiters: self.waiters.iter().map(|waiter| waiter.at).collect(),
+            keyed: self.key.is_some(),
+            interactive: self.interactive,
+            commit: self.commit,
+            number: self.number,
+            one_phase: self.one_phase,
+            commit_requested: self.commit_requested,
+            tellable: self.tellable,
+            deadline: self.deadline.is_some(),
+            recovered: self.recovered,
+        }
+    }
+
+    fn project(&self, branch: &Branch, config: &Config) -> BranchProjection {
+        // Who asks how often the message was sent, and how often at most.
+        let limit = match (self.state, branch.state) {
+            (Phase::Settling, _) => None,
+            (_, BranchState::Preparing) if self.options.prepare_attempts > 0 => {
+                Some(self.options.prepare_attempts)
+            }
+            (_, BranchState::RollingBack) if branch.asks => Some(config.rollback_attempts),
+            _ => None,
+        };
+        let counted = match branch.state {
+            // A refusal of the only attempt is the end of it.
+            BranchState::Preparing if self.state != Phase::Settling => limit.unwrap_or(0).max(2),
+            _ => limit.unwrap_or(0),
+        };
+        let undecided = !matches!(
+            self.state,
+            Phase::Deciding | Phase::Committing | Phase::Aborting | Phase::Ended
+        );
+        BranchProjection {
+            participant: branch.participant,
+            state: branch.state,
+            journal: branch.journal,
+            asks: branch.asks,
+            sent: branch.sent && undecided,
+            attempts: branch.attempts.min(counted),
+            pace: match branch.attempt {
+                Attempt::None => Pace::Still,
+                _ if limit.is_none() => Pace::Owed,
+                Attempt::Running(_) => Pace::Running,
+                Attempt::Waiting(_) => Pace::Waiting,
+            },
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The network: whatever was ever sent may arrive now, once more, or never.
+//! Loss, duplication and reordering are without bound.
+
+use std::fmt;
+
+/// A transaction, by the number of its run at the coordinator.
+pub type Id = u8;
+
+/// A message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Message {
+    /// Its participant, whichever way it goes.
+    pub participant: u8,
+    /// Its transaction.
+    pub id: Id,
+    /// What it says.
+    pub content: Content,
+}
+
+/// What a message says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Content {
+    /// To the participant.
+    Request {
+        /// The coordinator's run.
+        epoch: u8,
+        /// What it asks for.
+        request: Request,
+    },
+    /// To the coordinator.
+    Answer {
+        /// The journal that says it.
+        journal: u8,
+        /// What it says.
+        answer: Answer,
+    },
+}
+
+/// From the coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Request {
+    /// Promise, or in one phase: commit.
+    Prepare {
+        /// Commit at once.
+        one_phase: bool,
+        /// What it is to do.
+        payload: u8,
+    },
+    /// Commit.
+    Commit {
+        /// The decision's number.
+        number: u8,
+    },
+    /// Roll back.
+    Rollback {
+        /// The decision's number.
+        number: u8,
+    },
+    /// To a question: it was committed.
+    ToldCommitted {
+        /// The decision's number.
+        number: u8,
+    },
+    /// To a question: it was aborted.
+    ToldAborted {
+        /// The decision's number.
+        number: u8,
+    },
+}
+
+/// From a participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Answer {
+    /// A durable promise.
+    Yes {
+        /// What was promised.
+        payload: u8,
+        /// In one phase: done.
+        committed: bool,
+    },
+    /// A vote to abort.
+    No,
+    /// Nothing changed.
+    ReadOnly,
+    /// The branch is committed.
+    Committed {
+        /// Of the decision that is answered.
+        number: u8,
+    },
+    /// The branch is rolled back.
+    RolledBack {
+        /// Of the decision that is answered.
+        number: u8,
+    },
+    /// The branch is unknown.
+    Unknown {
+        /// Of the decision that is answered.
+        number: u8,
+    },
+}
+
+/// All messages that were ever sent, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Network(Vec<Message>);
+
+impl Network {
+    /// Sends a message.
+    pub(crate) fn send(&mut self, message: Message) {
+        if let Err(place) = self.0.binary_search(&message) {
+            self.0.insert(place, message);
+        }
+    }
+
+    /// The coordinator's run is over, and with it the connections on which its
+    /// answers were to come.
+    pub(crate) fn cut_answers(&mut self) {
+        self.0.retain(|message| matches!(message.content, Content::Request { .. }));
+    }
+
+    /// Drops what a participant would refuse from now on, because it comes from
+    /// a run before `epoch`.
+    pub(crate) fn drop_stale(&mut self, participant: usize, seen: u8) {
+        self.0.retain(|message| {
+            usize::from(message.participant) != participant
+                || !matches!(message.content, Content::Request { epoch, .. } if epoch < seen)
+        });
+    }
+
+    /// All that was sent.
+    pub fn iter(&self) -> impl Iterator<Item = &Message> {
+        self.0.iter()
+    }
+}
+
+impl Request {
+    /// Whether it tells of the decision to commit.
+    pub fn tells_commit(self) -> bool {
+        matches!(self, Self::Commit { .. } | Self::ToldCommitted { .. })
+    }
+
+    /// Whether it tells of the decision to abort.
+    pub fn tells_abort(self) -> bool {
+        matches!(self, Self::Rollback { .. } | Self::ToldAborted { .. })
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prepare { one_phase: false, payload: 0 } => write!(f, "prepare"),
+            Self::Prepare { one_phase: true, .. } => write!(f, "prepare, in one phase"),
+            Self::Prepare { payload, .. } => write!(f, "prepare of payload {payload}"),
+            Self::Commit { number } => write!(f, "commit #{number}"),
+            Self::Rollback { number } => write!(f, "rollback #{number}"),
+            Self::ToldCommitted { number } => write!(f, "the answer 'committed' #{number}"),
+            Self::ToldAborted { number } => write!(f, "the answer 'aborted' #{number}"),
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Yes { committed: true, .. } => write!(f, "the vote 'commit', committed"),
+            Self::Yes { .. } => write!(f, "the vote 'commit'"),
+            Self::No => write!(f, "the vote 'abort'"),
+            Self::ReadOnly => write!(f, "the vote 'read-only'"),
+            Self::Committed { number } => write!(f, "'committed' #{number}"),
+            Self::RolledBack { number } => write!(f, "'rolled back' #{number}"),
+            Self::Unknown { number } => write!(f, "'unknown' #{number}"),
+        }
+    }
+}
