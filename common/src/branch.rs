@@ -9,6 +9,8 @@
 //! - An unknown branch is never acknowledged as committed.
 //! - A decision with a lower number than the one applied changes nothing.
 
+use crate::planted;
+
 /// What the participant's journal holds of a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Branch {
@@ -104,10 +106,31 @@ impl Request {
 /// The transition function: what to do with `request`, where the journal holds `branch`.
 pub fn step(branch: Option<&Branch>, request: &Request) -> Step {
     let applied = branch.map_or(0, Branch::decision_number);
-    if request.decision_number().is_some_and(|number| number < applied) {
+    let is_late = request.decision_number().is_some_and(|number| number < applied);
+    if is_late && !planted!(NumberIgnored) {
         return Step::Ignore;
     }
     match (branch, request) {
+        (None, Request::Rollback { .. }) if planted!(TombstoneMissing) => Step::AnswerRolledBack,
+        (None, Request::Commit { .. }) if planted!(UnknownAcknowledged) => Step::AnswerCommitted,
+        (Some(Branch::RolledBack { .. }), Request::Prepare { .. })
+            if planted!(TombstoneIgnored) =>
+        {
+            Step::Reserve
+        }
+        (Some(Branch::Prepared), Request::Prepare { .. }) if planted!(ReservesTwice) => {
+            Step::Reserve
+        }
+        (Some(Branch::Prepared), Request::Prepare { .. }) if planted!(PromiseEndsAlone) => {
+            Step::ApplyRollback
+        }
+        (Some(Branch::Prepared), Request::Prepare { .. }) if planted!(OtherPayloadPromised) => {
+            Step::RepeatVote
+        }
+        (Some(Branch::Committed { .. }), Request::Rollback { .. }) if planted!(CommitUndone) => {
+            Step::ApplyRollback
+        }
+
         (None, Request::Prepare { .. }) => Step::Reserve,
         (None, Request::Commit { .. }) => Step::AnswerUnknown,
         (None, Request::Rollback { .. }) => Step::LeaveTombstone,

@@ -4,6 +4,7 @@
 use common::{
     BranchId,
     branch::{Branch, Request, Step, step},
+    planted,
 };
 use common_store::{crash_point, in_savepoint};
 use prost::Message;
@@ -167,8 +168,17 @@ impl<R: ResourceManager> Branches<'_, R> {
                 match self.apply(decision, &undecided) {
                     Ok(()) if decision.commit => Settled::Answer(Acknowledgement::Committed),
                     Ok(()) => Settled::Answer(Acknowledgement::RolledBack),
+                    Err(_) if planted!(FailureAcknowledged) => {
+                        Settled::Answer(match decision.commit {
+                            true => Acknowledgement::Committed,
+                            false => Acknowledgement::RolledBack,
+                        })
+                    }
                     Err(error) => self.unsettled(decision, true, &error),
                 }
+            }
+            (Step::LeaveTombstone, _) if planted!(TombstoneUnwritten) => {
+                Settled::Answer(Acknowledgement::RolledBack)
             }
             (Step::LeaveTombstone, _) => {
                 match self.leave_tombstone(branch, decision.number, None) {
@@ -196,7 +206,9 @@ impl<R: ResourceManager> Branches<'_, R> {
                 self.resource.commit(transaction, branch, &payload, &output)?;
                 Branch::Committed { decision_number }
             } else {
-                self.resource.rollback(transaction, branch, &payload, &output)?;
+                if !planted!(ReservationKept) {
+                    self.resource.rollback(transaction, branch, &payload, &output)?;
+                }
                 Branch::RolledBack { decision_number }
             };
             journal::delete_undecided(transaction, branch)?;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use common::CoordinatorId;
+use common::{CoordinatorId, planted};
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
@@ -73,6 +73,15 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
             let undecided: HashSet<_> = doubts.iter().map(|doubt| doubt.branch).collect();
             engine.keep_not_mine(&undecided);
         }
+        if planted!(PreparedTimesOut) {
+            let rollback = |doubt: &Doubt| Decision {
+                branch: doubt.branch,
+                commit: false,
+                number: 1,
+                answers_doubt: true,
+            };
+            let _ = engine.retry(doubts.iter().map(rollback).collect()).await;
+        }
         let (decided, doubts): (Vec<_>, Vec<_>) =
             doubts.into_iter().partition(|doubt| doubt.pending.is_some());
         retry(&engine, &mut retries, &decided).await;
@@ -133,6 +142,9 @@ fn ask<R: ResourceManager>(
     doubts: Vec<Doubt>,
 ) {
     let mut by_coordinator: BTreeMap<CoordinatorId, Vec<Doubt>> = BTreeMap::new();
+    if planted!(DoubtsUnasked) {
+        return;
+    }
     for doubt in doubts {
         by_coordinator.entry(doubt.branch.coordinator).or_default().push(doubt);
     }

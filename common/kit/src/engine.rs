@@ -18,6 +18,7 @@ use std::{
 use common::{
     BranchId, CoordinatorId,
     fence::{Admission, Run, admit},
+    planted,
 };
 use common_service::Environment;
 use common_store::{Store, Urgency, WriteError, crash_point};
@@ -136,6 +137,10 @@ impl<R: ResourceManager> Engine<R> {
                 engine.prepare(transaction, &origin, &batch, &mut answers);
                 answers
             });
+            if planted!(VoteBeforeDurable) {
+                done(engine.conclude(result, Ok(())));
+                return Box::new(drop);
+            }
             Box::new(move |durable| done(engine.conclude(result, durable)))
         });
         self.store.submit(Urgency::Forced, weight, work);
@@ -169,6 +174,9 @@ impl<R: ResourceManager> Engine<R> {
     }
 
     fn admit(&self, transaction: &Transaction<'_>, origin: &Origin) -> Result<(), Refused> {
+        if planted!(FenceUnchecked) {
+            return Ok(());
+        }
         let known = journal::highest_run(transaction, &origin.coordinator)?;
         match (admit(known.as_ref(), &origin.run), known) {
             (Admission::Stale, Some(known)) => {

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use common::planted;
 use futures::future::try_join3;
 use prost::Message;
 use proto::dtc::{LinkHello, LinkInquiry, LinkRequest, LinkResponse};
@@ -66,7 +67,8 @@ async fn serve<R: ResourceManager>(
     tracing::info!(%coordinator, epoch = origin.run.epoch, "linked");
     let (_place, replaced) = engine.links.open(coordinator, origin.run, responses.clone());
 
-    let hello = LinkHello { journal_id: engine.store.identity().id.to_vec().into() };
+    let journal = if planted!(JournalNotTold) { [0; 16] } else { engine.store.identity().id };
+    let hello = LinkHello { journal_id: journal.to_vec().into() };
     send(responses, LinkResponse { hello: Some(hello), ..LinkResponse::default() }).await?;
     let (answered, answers) = mpsc::unbounded_channel();
     let reading = async {
@@ -176,6 +178,9 @@ async fn ask_all<R: ResourceManager>(
     origin: &Origin,
     responses: &Responses,
 ) -> Result<(), Status> {
+    if planted!(DoubtsUnasked) {
+        return Ok(());
+    }
     let coordinator = origin.coordinator;
     let mut after = None;
     loop {

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use common::planted;
 use futures::StreamExt;
 use proto::dtc::{
     BranchOutcome, GetOutcomeRequest, GetOutcomeResponse,
@@ -101,7 +102,8 @@ async fn apply<R: ResourceManager>(
         coordinator = %origin.coordinator, "in doubt, answered"
     );
     // Another coordinator's word on this branch counts for nothing.
-    if outcome == BranchOutcome::NotMine || origin.coordinator != branch.coordinator {
+    let not_mine = outcome == BranchOutcome::NotMine && !planted!(NotMineAborts);
+    if not_mine || origin.coordinator != branch.coordinator {
         engine.note_not_mine(&[branch]);
         return Ok(());
     }

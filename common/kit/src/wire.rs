@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use bytes::Bytes;
-use common::{BranchId, CoordinatorId, TransactionId, fence::Run};
+use common::{BranchId, CoordinatorId, TransactionId, fence::Run, planted};
 use prost::Message as _;
 use proto::dtc::{self, LinkRequest, Payload, payload};
 use tonic::Status;
@@ -109,7 +109,9 @@ impl<R: ResourceManager> Batch<R> {
         for outcome in &request.outcomes {
             let branch = branch("outcomes", &outcome.transaction_id, outcome.branch)?;
             match outcome.outcome() {
-                dtc::BranchOutcome::NotMine => aside.not_mine.push(branch),
+                dtc::BranchOutcome::NotMine if !planted!(NotMineAborts) => {
+                    aside.not_mine.push(branch)
+                }
                 told => batch.decisions.extend(answer(branch, told, outcome.decision_number)),
             }
         }
@@ -162,6 +164,7 @@ pub(crate) fn answer(
     let commit = match outcome {
         dtc::BranchOutcome::Committed => true,
         dtc::BranchOutcome::Aborted => false,
+        dtc::BranchOutcome::NotMine if planted!(NotMineAborts) => false,
         dtc::BranchOutcome::Unspecified
         | dtc::BranchOutcome::Pending
         | dtc::BranchOutcome::NotMine => return None,

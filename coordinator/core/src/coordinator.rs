@@ -11,7 +11,7 @@ mod projection;
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
-use common::TransactionId;
+use common::{TransactionId, planted};
 
 use crate::{
     Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, FoundBranch, Inquirer,
@@ -77,6 +77,7 @@ impl Coordinator {
             let mut context = context!(coordinator, now, &mut actions);
             let transaction = match record {
                 Record::Begin(record) => Transaction::recover_begun(record, &mut context),
+                Record::Decision(record) if record.commit && planted!(CommitForgotten) => continue,
                 Record::Decision(record) => Transaction::recover_decided(record, &mut context),
                 Record::End(record) => panic!("{} has ended and is no unfinished work", record.id),
             };
@@ -284,6 +285,7 @@ impl Coordinator {
         let Some(Parked { begin, others }) = self.keys.unpark(id) else {
             return;
         };
+        let found = found.filter(|_| !planted!(KeyNotLookedUp));
         // Runs with other keys may have filled what had room when it was parked.
         let refused = match found {
             None => self.over_a_bound(&begin),

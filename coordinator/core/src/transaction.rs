@@ -21,7 +21,7 @@ mod timing;
 use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 use core::time::Duration;
 
-use common::TransactionId;
+use common::{TransactionId, planted};
 
 use crate::{
     Action, AnswerAt, Begin, Config, Fingerprint, NewBranch, Options, Reason, Record, Reply,
@@ -239,6 +239,7 @@ impl Transaction {
     fn is_told(&self) -> bool {
         match self.state {
             State::Committing => true,
+            State::Deciding => planted!(CommitShownEarly),
             State::Aborting | State::Ended => self.commit || self.tellable,
             _ => false,
         }

@@ -144,6 +144,13 @@ impl Request {
     }
 }
 
+impl Answer {
+    /// Whether it answers a decision.
+    pub fn acknowledges(self) -> bool {
+        matches!(self, Self::Committed { .. } | Self::RolledBack { .. } | Self::Unknown { .. })
+    }
+}
+
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

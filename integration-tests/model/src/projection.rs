@@ -133,7 +133,7 @@ impl Hash for State {
             stored.end.as_ref().map(|end| end.heuristic).hash(hasher);
         }
         (self.epoch, &self.lookups, self.client, self.crashes, self.lost_disks).hash(hasher);
-        (self.broken, self.journal.broken).hash(hasher);
+        (self.misled, self.broken, self.journal.broken).hash(hasher);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
 pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
     let mut all = participants();
     let coordinated = setup.usage != Use::AnyCoordinator;
-    let two_phase = coordinated && !setup.is_one_phase();
+    let two_phase = coordinated && setup.participants > 1;
     if !coordinated {
         all.push(Property::sometimes("an unknown branch is said to be", says_unknown));
         all.push(Property::sometimes("an old run is refused", refuses_stale));
@@ -28,6 +28,7 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
         Property::always("a commit is told to participants only when durable", commit_is_durable),
         Property::always("an abort is told only of what is not committed", abort_is_true),
         Property::always("clients are told and shown only what is durable", clients_hear_truth),
+        Property::always("watchers are told only what is so", |_: &System, it: &State| !it.misled),
         Property::always("a client is told one outcome", one_outcome),
         Property::always("a decision never changes", decisions_stand),
         Property::always("only one run of a key commits", one_run_commits),
@@ -225,10 +226,17 @@ fn commit_is_durable(_: &System, state: &State) -> bool {
     })
 }
 
-fn abort_is_true(system: &System, state: &State) -> bool {
+/// Whether one phase was asked for.
+fn in_one_phase(state: &State, id: Id) -> bool {
+    told(state, id, |request| matches!(request, Request::Prepare { one_phase: true, .. }))
+}
+
+fn abort_is_true(_: &System, state: &State) -> bool {
     state.network.iter().all(|message| match message.content {
         // In one phase a rollback is also the question whether it was committed.
-        Content::Request { request: Request::Rollback { .. }, .. } if system.0.is_one_phase() => {
+        Content::Request { request: Request::Rollback { .. }, .. }
+            if in_one_phase(state, message.id) =>
+        {
             true
         }
         Content::Request { request, .. } if request.tells_abort() => {
@@ -312,7 +320,8 @@ fn ends_when_done(_: &System, state: &State) -> bool {
                 BranchState::Committed => {
                     // The journal that promised it, where one did, is the one that did it.
                     let voted = branch.journal.map_or(!0, |it| 1 << (it.as_bytes()[0] - 1));
-                    decision.commit && history.committed & voted != 0
+                    let any = if in_one_phase(state, id) { !0 } else { voted };
+                    decision.commit && history.committed & any != 0
                 }
                 BranchState::RolledBack => history.rolled_back != 0,
                 BranchState::LeftToAsk => participant.asks,
@@ -329,14 +338,18 @@ fn ends_when_done(_: &System, state: &State) -> bool {
 }
 
 fn branches_agree(_: &System, state: &State) -> bool {
+    // A read-only voter that was asked again and refused has nothing to undo.
+    let undone = |participant: &Participant, id| !participant.history(id).read_only;
     rows(state).all(|(_, _, id, branch)| {
-        !is_committed(branch) || !rows(state).any(|(_, _, of, it)| of == id && is_rolled_back(it))
+        let mut others =
+            rows(state).filter(|(_, participant, of, _)| *of == id && undone(participant, id));
+        !is_committed(branch) || !others.any(|(.., other)| is_rolled_back(other))
     })
 }
 
 fn as_decided(_: &System, state: &State) -> bool {
     rows(state).all(|(_, participant, id, branch)| match state.journal.commits(id) {
-        Some(true) => !is_rolled_back(branch),
+        Some(true) => !is_rolled_back(branch) || participant.history(id).read_only,
         Some(false) => !is_committed(branch),
         None => !is_committed(branch) || participant.durable.rows[&id].at_once,
     })
@@ -376,19 +389,19 @@ fn leaves_early(_: &System, state: &State) -> bool {
     })
 }
 
-fn told(state: &State, what: impl Fn(Request) -> bool) -> bool {
+fn told(state: &State, id: Id, what: impl Fn(Request) -> bool) -> bool {
     state.network.iter().any(|message| match message.content {
-        Content::Request { request, .. } => what(request),
+        Content::Request { request, .. } => message.id == id && what(request),
         Content::Answer { .. } => false,
     })
 }
 
 fn told_committed(_: &System, state: &State) -> bool {
-    told(state, |request| matches!(request, Request::ToldCommitted { .. }))
+    told(state, 1, |request| matches!(request, Request::ToldCommitted { .. }))
 }
 
 fn told_aborted(_: &System, state: &State) -> bool {
-    told(state, |request| matches!(request, Request::ToldAborted { .. }))
+    told(state, 1, |request| matches!(request, Request::ToldAborted { .. }))
 }
 
 fn commits_at_once(_: &System, state: &State) -> bool {
@@ -396,6 +409,6 @@ fn commits_at_once(_: &System, state: &State) -> bool {
 }
 
 fn settles(_: &System, state: &State) -> bool {
-    let asked = told(state, |request| matches!(request, Request::Rollback { .. }));
+    let asked = told(state, 1, |request| matches!(request, Request::Rollback { .. }));
     asked && (1..=state.client.requests).any(|id| state.journal.commits(id) == Some(true))
 }

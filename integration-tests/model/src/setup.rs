@@ -65,6 +65,10 @@ pub struct Setup {
     pub stray_answers: bool,
     /// Requests are dropped once their participant refuses their run for good.
     pub drop_stale: bool,
+    /// An interactive client asks for the votes of all before it asks to commit.
+    pub orderly: bool,
+    /// Without deadlines and acknowledgements: what they lead to is not looked at.
+    pub brief: bool,
     /// Several requests may share one write of a participant.
     pub batches: bool,
 }
@@ -90,13 +94,21 @@ impl Setup {
             retries: true,
             stray_answers: false,
             drop_stale: false,
+            orderly: false,
+            brief: false,
             batches: false,
         }
     }
 
     /// A network and nodes that never fail: what Gray and Lamport's TwoPhase has.
     pub fn faultless(participants: usize) -> Self {
-        Self { read_only: false, retries: false, ..Self::new(Use::Interactive, participants, 0) }
+        Self {
+            asking: Asking::None,
+            read_only: false,
+            retries: false,
+            orderly: true,
+            ..Self::new(Use::Interactive, participants, 0)
+        }
     }
 
     /// Whether a participant asks when in doubt.
@@ -115,8 +127,7 @@ impl Setup {
 
     /// Whether a participant may commit with no decision of the coordinator.
     pub fn is_one_phase(&self) -> bool {
-        matches!(self.usage, Use::OnePhase | Use::KeyedOnePhase)
-            || self.usage == Use::Interactive && self.participants == 1
+        self.participants == 1 && self.usage != Use::AnyCoordinator
     }
 
     /// How often the client sends its request.

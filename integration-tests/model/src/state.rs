@@ -56,6 +56,8 @@ pub struct State {
     pub crashes: u8,
     /// Disks that may still be lost.
     pub lost_disks: u8,
+    /// Who watched was told what was not so.
+    pub misled: bool,
     /// What went wrong at the coordinator, where it is no matter of the state.
     pub broken: Option<&'static str>,
     /// The only thing that equality and hash leave out.
@@ -104,6 +106,7 @@ impl State {
             client: Client::default(),
             crashes: setup.crashes,
             lost_disks: setup.lost_disks,
+            misled: false,
             broken: None,
             now,
         };
@@ -211,10 +214,10 @@ impl State {
     fn watch(&mut self, id: Id, kind: TrailKind) {
         let durable = self.journal.commits(id);
         if kind == TrailKind::DecidedCommit && durable != Some(true) {
-            self.broken = Some("watchers were told of a commit that is not durable");
+            self.misled = true;
         }
         if kind == TrailKind::DecidedAbort && durable == Some(true) {
-            self.broken = Some("watchers were told of an abort, and it is committed");
+            self.misled = true;
         }
     }
 

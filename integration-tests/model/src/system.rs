@@ -34,7 +34,7 @@ impl System {
         } else if !client.asked_prepare && !client.asked_commit {
             steps.push(Step::AskPrepare);
         }
-        if !client.asked_commit {
+        if !client.asked_commit && (client.asked_prepare || !setup.orderly) {
             steps.push(Step::AskCommit);
         }
         if !client.asked_rollback {
@@ -53,7 +53,7 @@ impl System {
         if state.crashes > 0 {
             steps.extend((0..=pending).map(|survivors| Step::Crash { survivors }));
         }
-        if machine.transactions.iter().any(|it| it.deadline) {
+        if !setup.brief && machine.transactions.iter().any(|it| it.deadline) {
             steps.push(Step::Deadline);
         }
         let paces = || machine.transactions.iter().flat_map(|it| it.branches.iter());
@@ -95,6 +95,7 @@ impl System {
         let participant = &state.participants[usize::from(message.participant)];
         let (epoch, request) = match message.content {
             Content::Request { epoch, request } => (epoch, request),
+            Content::Answer { answer, .. } if setup.brief && answer.acknowledges() => return,
             Content::Answer { .. } => return push(Vote::Yes),
         };
         if !setup.batches && participant.written.is_some() {

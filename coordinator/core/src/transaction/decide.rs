@@ -2,6 +2,8 @@
 
 use alloc::sync::Arc;
 
+use common::planted;
+
 use super::{Context, Milestone, State, Transaction};
 use crate::{
     BranchState, DecisionBranch, DecisionRecord, Opaque, Reason, Record, TrailEvent, TrailKind,
@@ -47,6 +49,9 @@ impl Transaction {
         }
         let record = self.decision_record(context);
         context.append(record, true, Milestone::Committed);
+        if planted!(CommitSentEarly) {
+            self.become_committing(context);
+        }
     }
 
     /// One phase: the participant has committed it.
@@ -57,6 +62,9 @@ impl Transaction {
 
     /// The commit record is durable: now, and not before, it may be told.
     pub(super) fn become_committing(&mut self, context: &mut Context) {
+        if planted!(CommitSentEarly) && self.state != State::Deciding {
+            return;
+        }
         debug_assert_eq!(self.state, State::Deciding);
         self.state = State::Committing;
         self.note(context, TrailKind::DecidedCommit, None);
@@ -76,23 +84,26 @@ impl Transaction {
 
     /// Decides to abort.
     pub(super) fn abort(&mut self, reason: Arc<Reason>, context: &mut Context) {
-        debug_assert!(!matches!(
-            self.state,
-            State::Deciding | State::Committing | State::Aborting | State::Ended
-        ));
+        debug_assert!(
+            planted!(DecisionTakenBack)
+                || !matches!(
+                    self.state,
+                    State::Deciding | State::Committing | State::Aborting | State::Ended
+                )
+        );
         self.state = State::Aborting;
         self.deadline = None;
         self.decided_at = Some(context.now);
         self.reason = Some(reason);
         // A key's client is told once its abort is durable, or a duplicate of
         // its request could commit after a crash.
-        self.tellable = self.key.is_none();
+        self.tellable = self.key.is_none() || planted!(KeyedAbortToldEarly);
         self.note(context, TrailKind::DecidedAbort, None);
         for branch in &mut self.branches {
             branch.payload = Opaque::default();
             match branch.state {
                 BranchState::Prepared => branch.become_state(BranchState::RollingBack),
-                BranchState::Preparing if branch.sent => {
+                BranchState::Preparing if branch.sent && !planted!(LostVoteNotRolledBack) => {
                     branch.become_state(BranchState::RollingBack);
                 }
                 BranchState::Preparing => branch.finish(BranchState::Enlisted),
@@ -143,6 +154,6 @@ impl Transaction {
     }
 
     pub(super) fn owes_nothing(&self) -> bool {
-        !self.branches.iter().any(|branch| branch.state.is_owed())
+        planted!(EndsUnacknowledged) || !self.branches.iter().any(|branch| branch.state.is_owed())
     }
 }

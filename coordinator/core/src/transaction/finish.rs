@@ -2,7 +2,7 @@
 
 use alloc::{format, sync::Arc, vec::Vec};
 
-use common::JournalId;
+use common::{JournalId, planted};
 
 use super::{Branch, Context, Milestone, State, Transaction};
 use crate::{
@@ -30,7 +30,7 @@ impl Transaction {
             return;
         }
         let other = |voted| journal.is_some_and(|journal| journal != voted);
-        let own_journal = !branch.journal.is_some_and(other);
+        let own_journal = planted!(AnyJournalAcknowledges) || !branch.journal.is_some_and(other);
         if self.state == State::Settling {
             return self.settled(index, own_journal, acknowledgement, context);
         }
@@ -39,6 +39,9 @@ impl Transaction {
         }
         let (state, kind) = match (branch.state, acknowledgement) {
             (BranchState::Committing, Acknowledgement::Committed) if own_journal => {
+                (BranchState::Committed, TrailKind::CommitAcknowledged)
+            }
+            (BranchState::Committing, Acknowledgement::Unknown) if planted!(UnknownAccepted) => {
                 (BranchState::Committed, TrailKind::CommitAcknowledged)
             }
             (BranchState::Committing, Acknowledgement::Committed | Acknowledgement::Unknown) => {

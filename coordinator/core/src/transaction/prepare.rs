@@ -2,7 +2,7 @@
 
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 
-use common::JournalId;
+use common::{JournalId, planted};
 
 use super::{Context, Milestone, State, Transaction, branch::Attempt};
 use crate::{
@@ -23,7 +23,7 @@ impl Transaction {
         // be done a second time under its key.
         let forced = self.interactive || !all_ask || (self.one_phase && self.key.is_some());
         self.deadline = Some(context.now + self.options.prepare_timeout);
-        if forced {
+        if forced && !planted!(BeginRecordMissing) {
             self.state = State::Logging;
             context.append(self.begin_record(), true, Milestone::Logged);
             self.set_timer(context);
@@ -108,7 +108,7 @@ impl Transaction {
                 branch.refusal = Some(reason.clone());
                 // Another attempt may be under way, and not every refusal leaves
                 // a tombstone that would stop it: then a rollback is owed.
-                let only_attempt = branch.attempts <= 1;
+                let only_attempt = branch.attempts <= 1 || planted!(RefusalEndsAllAttempts);
                 if only_attempt {
                     branch.finish(BranchState::Refused);
                 }
@@ -124,7 +124,9 @@ impl Transaction {
 
     fn count_votes(&mut self, context: &mut Context) {
         let is_in = |state| matches!(state, BranchState::Prepared | BranchState::ReadOnly);
-        if !self.branches.iter().all(|branch| is_in(branch.state)) {
+        let one_is_in = self.branches.iter().any(|branch| is_in(branch.state));
+        let enough = planted!(OneVoteCommits) && one_is_in;
+        if !enough && !self.branches.iter().all(|branch| is_in(branch.state)) {
             return;
         }
         if self.commit_requested {
@@ -138,7 +140,8 @@ impl Transaction {
 
     /// The deadline of prepare has come, or a branch has had all its attempts.
     pub(super) fn give_up_prepare(&mut self, code: &'static str, context: &mut Context) {
-        if self.one_phase && self.branches.iter().any(|branch| branch.sent) {
+        let may_be_committed = self.one_phase && self.branches.iter().any(|branch| branch.sent);
+        if may_be_committed && !planted!(LostAnswerAborts) {
             return self.become_settling(context);
         }
         let silent: Vec<String> = (0..)

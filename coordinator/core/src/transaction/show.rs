@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use common::planted;
+
 use super::{Context, State, Transaction};
 use crate::{BranchOutcome, BranchState, BranchView, Outcome, TrailKind, TransactionState, View};
 
@@ -76,6 +78,7 @@ impl Transaction {
     pub(crate) fn can_roll_back(&self) -> bool {
         match self.state {
             State::Opening | State::Active | State::Logging | State::Prepared => true,
+            State::Deciding => planted!(DecisionTakenBack),
             State::Preparing => !(self.one_phase && self.branches.iter().any(|it| it.sent)),
             _ => false,
         }
@@ -109,6 +112,7 @@ impl Transaction {
             State::Committing => self.committed(index),
             State::Ended if self.commit => self.committed(index),
             State::Aborting | State::Ended => BranchOutcome::Aborted { number: self.number },
+            _ if planted!(PendingAnsweredAborted) => BranchOutcome::Aborted { number: self.number },
             _ => BranchOutcome::Pending,
         }
     }

@@ -1,0 +1,132 @@
+//! Bugs that a test plants, to see that the checks find them. Only where debug
+//! assertions are on: a release build has nothing of this.
+
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $bug:ident = $name:literal,)*) => {
+        /// A bug that can be planted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Bug {
+            $($(#[$doc])* $bug,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$bug,)*];
+
+            /// Its name, as in `epoch-ignored`.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$bug => $name,)*
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    // A branch and the fence: `common`.
+    /// A rollback of an unknown branch leaves nothing.
+    TombstoneMissing = "tombstone-missing",
+    /// A branch that was rolled back is prepared again.
+    TombstoneIgnored = "tombstone-ignored",
+    /// A commit for an unknown branch is answered 'committed'.
+    UnknownAcknowledged = "unknown-acknowledged",
+    /// A prepare with another payload gets the promise of the first.
+    OtherPayloadPromised = "other-payload-promised",
+    /// A duplicate prepare reserves again.
+    ReservesTwice = "reserves-twice",
+    /// A decision with a lower number than the one applied is answered.
+    NumberIgnored = "number-ignored",
+    /// A late rollback undoes a commit.
+    CommitUndone = "commit-undone",
+    /// A second prepare ends a promise.
+    PromiseEndsAlone = "promise-ends-alone",
+    /// A replaced coordinator is obeyed.
+    EpochIgnored = "epoch-ignored",
+
+    // The coordinator's machine: `coordinator-core`.
+    /// Participants are told to commit before the record is durable.
+    CommitSentEarly = "commit-sent-early",
+    /// Clients are shown a commit before the record is durable.
+    CommitShownEarly = "commit-shown-early",
+    /// A keyed client is told of its abort before the record is durable.
+    KeyedAbortToldEarly = "keyed-abort-told-early",
+    /// One vote is enough.
+    OneVoteCommits = "one-vote-commits",
+    /// A client may roll back while the commit record is being written.
+    DecisionTakenBack = "decision-taken-back",
+    /// A transaction ends before its branches have acknowledged.
+    EndsUnacknowledged = "ends-unacknowledged",
+    /// Nothing is rolled back at a branch whose vote did not arrive.
+    LostVoteNotRolledBack = "lost-vote-not-rolled-back",
+    /// A question about an undecided transaction is answered 'aborted'.
+    PendingAnsweredAborted = "pending-answered-aborted",
+    /// A restart does not take up a decided commit.
+    CommitForgotten = "commit-forgotten",
+    /// One phase: no answer is an abort.
+    LostAnswerAborts = "lost-answer-aborts",
+    /// Prepare goes to participants that can't ask, with no begin record.
+    BeginRecordMissing = "begin-record-missing",
+    /// A key's first run is not looked up.
+    KeyNotLookedUp = "key-not-looked-up",
+    /// Any journal may acknowledge.
+    AnyJournalAcknowledges = "any-journal-acknowledges",
+    /// 'Unknown' is an acknowledgement.
+    UnknownAccepted = "unknown-accepted",
+    /// A refusal of one attempt among several is the end of its branch.
+    RefusalEndsAllAttempts = "refusal-ends-all-attempts",
+
+    // The participant kit: `common-kit`.
+    /// A vote leaves before it is durable.
+    VoteBeforeDurable = "kit-vote-before-durable",
+    /// The fence is not asked.
+    FenceUnchecked = "kit-fence-unchecked",
+    /// 'Not mine' rolls a branch back.
+    NotMineAborts = "kit-not-mine-aborts",
+    /// A prepared branch is rolled back when it has waited for long.
+    PreparedTimesOut = "kit-prepared-times-out",
+    /// What the domain could not do is acknowledged.
+    FailureAcknowledged = "kit-failure-acknowledged",
+    /// A rollback does not tell the domain.
+    ReservationKept = "kit-reservation-kept",
+    /// The link does not tell the journal.
+    JournalNotTold = "kit-journal-not-told",
+    /// A rollback of an unknown branch writes nothing.
+    TombstoneUnwritten = "kit-tombstone-unwritten",
+    /// Nobody asks about branches in doubt.
+    DoubtsUnasked = "kit-doubts-unasked",
+}
+
+static PLANTED: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+impl Bug {
+    /// The bug of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|bug| bug.name() == name)
+    }
+}
+
+/// Plants one bug in this process, or none, in place of what was planted.
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.store(bug.map_or(usize::MAX, |bug| bug as usize), Relaxed);
+}
+
+/// Whether a bug is planted.
+pub fn is_planted(bug: Bug) -> bool {
+    PLANTED.load(Relaxed) == bug as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bug_is_found_by_its_name() {
+        for bug in Bug::ALL {
+            assert_eq!(Bug::named(bug.name()), Some(*bug));
+        }
+        assert_eq!(Bug::named("none"), None);
+    }
+}

@@ -1,0 +1,96 @@
+//! Bugs are planted one after the other, and each has to be found. A test binary
+//! of its own: what is planted is planted in the whole process.
+
+use std::{fmt::Write as _, panic};
+
+use common::planted::{Bug, plant};
+use protocol_model::{Asking, REACHES_END, Setup, System, Until, Use, search};
+
+const AS_DECIDED: &str = "a participant does what was decided";
+const ALONE: &str = "a prepared branch never acts alone";
+const ALL_VOTED: &str = "commit only if all voted for it";
+const COMMIT_DURABLE: &str = "a commit is told to participants only when durable";
+const CONSISTENT: &str = "records and answers are consistent";
+const DURABLE: &str = "answers leave when they are durable";
+const ENDS: &str = "nothing ends before all that is owed is done";
+const HONEST: &str = "clients are told and shown only what is durable";
+const KNOWN: &str = "an unknown branch is never acknowledged";
+const OLD_RUN: &str = "an old run is never obeyed";
+const ONCE: &str = "an effect is reserved once and made final once";
+const ONE_RUN: &str = "only one run of a key commits";
+const STAYS: &str = "a tombstone holds, and so does a commit";
+const TRUE_ABORT: &str = "an abort is told only of what is not committed";
+
+/// In which model a bug is looked for, and what it violates first.
+fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
+    let participant = Setup::new(Use::AnyCoordinator, 1, 1);
+    let shot = |crashes| Setup::new(Use::OneShot, 2, crashes);
+    let silent = |crashes| Setup { asking: Asking::None, ..shot(crashes) };
+    let small = |setup: Setup| Setup { read_only: false, refusals: false, ..setup };
+    let one_phase = |crashes| Setup::new(Use::OnePhase, 1, crashes);
+    let keyed = |crashes| Setup::new(Use::KeyedOnePhase, 1, crashes);
+    Some(match bug {
+        Bug::TombstoneMissing => (participant, DURABLE),
+        Bug::TombstoneIgnored => (participant, STAYS),
+        Bug::UnknownAcknowledged => (participant, KNOWN),
+        Bug::OtherPayloadPromised => (participant, CONSISTENT),
+        Bug::ReservesTwice => (participant, ONCE),
+        Bug::NumberIgnored => (participant, CONSISTENT),
+        Bug::CommitUndone => (participant, ONCE),
+        Bug::PromiseEndsAlone => (participant, ALONE),
+        Bug::EpochIgnored => (participant, OLD_RUN),
+
+        Bug::CommitSentEarly => (small(shot(0)), COMMIT_DURABLE),
+        Bug::CommitShownEarly => (shot(0), HONEST),
+        Bug::KeyedAbortToldEarly => (small(Setup::new(Use::Keyed, 2, 0)), HONEST),
+        Bug::OneVoteCommits => (shot(0), ALL_VOTED),
+        Bug::DecisionTakenBack => (small(Setup::new(Use::Interactive, 2, 0)), HONEST),
+        Bug::EndsUnacknowledged => (shot(0), ENDS),
+        Bug::LostVoteNotRolledBack => (silent(0), REACHES_END),
+        Bug::PendingAnsweredAborted => (small(shot(0)), TRUE_ABORT),
+        Bug::CommitForgotten => (silent(1), REACHES_END),
+        Bug::LostAnswerAborts => (one_phase(0), AS_DECIDED),
+        Bug::BeginRecordMissing => (silent(1), REACHES_END),
+        Bug::KeyNotLookedUp => (keyed(0), ONE_RUN),
+        Bug::AnyJournalAcknowledges => {
+            (Setup { lost_disks: 1, retries: false, ..small(shot(0)) }, ENDS)
+        }
+        Bug::UnknownAccepted => (Setup { lost_disks: 1, retries: false, ..small(shot(0)) }, ENDS),
+        Bug::RefusalEndsAllAttempts => {
+            (Setup { traceless: true, read_only: false, ..silent(0) }, REACHES_END)
+        }
+
+        // The kit's are for the simulation: no code of the kit runs here.
+        _ => return None,
+    })
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    panic::set_hook(Box::new(|_| {}));
+    let (mut table, mut missed) = (String::new(), Vec::new());
+    for bug in Bug::ALL {
+        let Some((setup, expected)) = catch(*bug) else { continue };
+        plant(Some(*bug));
+        let report = search(&System(setup), Until::Violated, |_| {});
+        plant(None);
+        // Several may be violated by the state that is found first.
+        let mut violations = report.failures().filter(|verdict| !verdict.sometimes);
+        let found = violations.find(|it| it.name == expected).or(report.violation());
+        let (name, depth) = found.map_or(("nothing", 0), |verdict| {
+            (verdict.name, verdict.path.as_ref().map_or(0, Vec::len))
+        });
+        let row = format!("| `{}` | {name} | {depth} | {:?} |", bug.name(), report.took);
+        let _ = writeln!(table, "{row}");
+        if name != expected {
+            missed.push(format!(
+                "{}: expected '{expected}'\n{row}\n{}",
+                bug.name(),
+                report.describe()
+            ));
+        }
+    }
+    let _ = panic::take_hook();
+    println!("{table}");
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
