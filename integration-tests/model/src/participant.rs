@@ -254,8 +254,13 @@ impl Participant {
         }
         let held = std::mem::take(&mut self.held);
         for (id, _, answer) in &held {
-            if *answer == Answer::ReadOnly {
-                self.history.entry(*id).or_default().read_only = true;
+            match answer {
+                Answer::ReadOnly => self.history.entry(*id).or_default().read_only = true,
+                // Promised and decided within one write.
+                Answer::Yes { .. } if self.durable.rows.contains_key(id) => {
+                    self.history.entry(*id).or_default().promised |= 1 << self.journal;
+                }
+                _ => {}
             }
         }
         held

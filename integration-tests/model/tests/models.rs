@@ -44,7 +44,6 @@ fn one_phase() {
     check("one phase", Setup::new(Use::OnePhase, 1, 3));
     let silent = Setup { asking: Asking::None, ..Setup::new(Use::OnePhase, 1, 2) };
     check("one phase, nobody asks", silent);
-    check("one phase, traceless", Setup { traceless: true, ..Setup::new(Use::OnePhase, 1, 1) });
 }
 
 #[test]
