@@ -107,13 +107,15 @@ impl Transaction {
             Vote::Abort(reason) => {
                 branch.refusal = Some(reason.clone());
                 // Another attempt may be under way, and not every refusal leaves
-                // a tombstone that would stop it: then a rollback is owed.
-                let only_attempt = branch.attempts <= 1 || planted!(RefusalEndsAllAttempts);
-                if only_attempt {
+                // a tombstone that would stop it: then a rollback is owed. In one
+                // phase it could commit, were it but repeated on its way here.
+                let stopped = branch.attempts <= 1 && !self.one_phase;
+                let stopped = stopped || planted!(RefusalEndsAllAttempts);
+                if stopped {
                     branch.finish(BranchState::Refused);
                 }
                 self.note(context, TrailKind::VotedAbort, Some(index));
-                if self.one_phase && !only_attempt {
+                if self.one_phase && !stopped {
                     return self.become_settling(context);
                 }
                 return self.abort(reason, context);

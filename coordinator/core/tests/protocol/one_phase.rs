@@ -193,6 +193,21 @@ fn a_refusal_of_one_attempt_is_not_taken_for_the_other() {
 }
 
 #[test]
+fn a_refusal_without_a_tombstone_is_no_answer_to_a_prepare_that_comes_twice() {
+    let mut world = World::new();
+    let run = world.execute(&[P0]);
+    let prepare = world.take_flights().remove(0);
+    world.vote(P0, run.id, 0, unrecorded_refusal());
+    assert!(world.reply(run.token).is_none(), "the repeated prepare may yet commit");
+    world.deliver(&prepare);
+    world.answers.clear();
+    world.deliver_all();
+    world.settle();
+    assert_eq!(world.outcome(run), Outcome::Committed);
+    assert!(world.is_committed_at(P0, run.id));
+}
+
+#[test]
 fn a_lost_answer_of_a_journal_that_is_gone_is_a_hazard_and_not_an_abort() {
     let mut world = World::new();
     let run = world.execute(&[P0]);

@@ -1,0 +1,5 @@
+//! See `simulate --help`.
+
+fn main() -> std::process::ExitCode {
+    integration_tests::simulation::run()
+}

@@ -1,0 +1,214 @@
+//! One of the four services on a machine of its own: started, killed, robbed of
+//! its power, started again.
+
+use std::{
+    cell::{Cell, RefCell},
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use common_service::{Environment, Fatal, Shutdown};
+use common_store::{FailStop, Options, Runner};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use turmoil::Sim;
+
+use super::network::Simulated;
+use crate::{Role, vfs::Disk};
+
+/// The first second of the simulated time, after 1970.
+const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+/// The port of every service, on its own machine.
+pub(super) const PORT: u16 = 7100;
+
+/// A machine and the service on it.
+#[derive(Clone)]
+pub(super) struct Node {
+    pub(super) role: Role,
+    shared: Rc<Machine>,
+}
+
+struct Machine {
+    folder: PathBuf,
+    flags: Vec<String>,
+    disk: Arc<Disk>,
+    random: Arc<Mutex<StdRng>>,
+    /// The longest that a step of the storage takes, in microseconds.
+    slowness: Arc<AtomicU64>,
+    /// How far the wall clock is off, in milliseconds.
+    clock_error: Arc<AtomicI64>,
+    shutdown: RefCell<Shutdown>,
+    /// What the process asked to end with; 255 for nothing.
+    exit: Arc<AtomicU8>,
+    ended: RefCell<Option<Result<(), Fatal>>>,
+    starts: Cell<u32>,
+}
+
+const RUNS_ON: u8 = 255;
+
+impl Node {
+    /// A machine that is added to the simulation and starts with it. `flags` are
+    /// for every start.
+    pub(super) fn add(
+        sim: &mut Sim<'static>,
+        role: Role,
+        folder: &Path,
+        flags: &[String],
+        seed: u64,
+    ) -> Self {
+        let address = format!("0.0.0.0:{PORT}");
+        let fixed = [role.package(), "--listen", &address, "--min-free", "0", "--data"];
+        let mut all: Vec<String> = fixed.map(String::from).into();
+        all.push(folder.display().to_string());
+        all.extend_from_slice(flags);
+        let shared = Rc::new(Machine {
+            folder: folder.into(),
+            flags: all,
+            disk: Disk::of(&folder.join(format!("{}.db", role.name()))),
+            random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
+            slowness: Arc::new(AtomicU64::new(2000)),
+            clock_error: Arc::default(),
+            shutdown: RefCell::default(),
+            exit: Arc::new(AtomicU8::new(RUNS_ON)),
+            ended: RefCell::default(),
+            starts: Cell::default(),
+        });
+        let node = Self { role, shared };
+        let program = node.clone();
+        sim.host(role.name(), move || {
+            let node = program.clone();
+            async move {
+                node.run().await;
+                Ok(())
+            }
+        });
+        node
+    }
+
+    async fn run(self) {
+        let machine = &self.shared;
+        machine.starts.set(machine.starts.get() + 1);
+        let environment = self.environment();
+        *machine.shutdown.borrow_mut() = environment.shutdown.clone();
+        let flags = machine.flags.clone();
+        let ended = match self.role {
+            Role::Coordinator => coordinator::run_in(environment, flags).await,
+            Role::Inventory => participant_inventory::program().run_in(environment, flags).await,
+            Role::Payment => participant_payment::program().run_in(environment, flags).await,
+            Role::Order => participant_order::program().run_in(environment, flags).await,
+        };
+        *machine.ended.borrow_mut() = Some(ended);
+    }
+
+    fn environment(&self) -> Environment {
+        let machine = &self.shared;
+        let exit = Arc::clone(&machine.exit);
+        let end = Arc::new(move |code: u8| {
+            let _ = exit.compare_exchange(RUNS_ON, code, SeqCst, SeqCst);
+        });
+        let on_failure = {
+            let end = Arc::clone(&end);
+            FailStop::new(move |failure| {
+                tracing::error!("{failure}");
+                end(u8::try_from(failure.exit_code()).unwrap_or(1));
+            })
+        };
+        let random = Arc::clone(&machine.random);
+        let random: common_store::Random = Arc::new(move || lock(&random).random());
+        let (dice, slowness) = (Arc::clone(&machine.random), Arc::clone(&machine.slowness));
+        let pace =
+            move || Duration::from_micros(lock(&dice).random_range(0..=slowness.load(SeqCst)));
+        let error = Arc::clone(&machine.clock_error);
+        Environment {
+            network: Arc::new(Simulated),
+            wall_clock: Arc::new(move || {
+                let elapsed = turmoil::sim_elapsed().unwrap_or_default();
+                (EPOCH + elapsed).saturating_add_signed(error.load(SeqCst))
+            }),
+            random: Arc::clone(&random),
+            storage: Options {
+                on_failure,
+                runner: Runner::Tasks(Arc::new(pace)),
+                random,
+                ..Options::default()
+            },
+            shutdown: Shutdown::new(),
+            exit: Arc::new(move |code| end(code as u8)),
+        }
+    }
+
+    /// Its database.
+    pub(super) fn database(&self) -> PathBuf {
+        self.shared.folder.join(format!("{}.db", self.role.name()))
+    }
+
+    /// Its disk.
+    pub(super) fn disk(&self) -> &Disk {
+        &self.shared.disk
+    }
+
+    /// How often it was started.
+    pub(super) fn starts(&self) -> u32 {
+        self.shared.starts.get()
+    }
+
+    /// Lets each step of its storage take up to `longest`.
+    pub(super) fn slow_down(&self, longest: Duration) {
+        self.shared.slowness.store(longest.as_micros() as u64, SeqCst);
+    }
+
+    /// Sets its wall clock to be off by so many milliseconds.
+    pub(super) fn set_clock_error(&self, milliseconds: i64) {
+        self.shared.clock_error.store(milliseconds, SeqCst);
+    }
+
+    /// SIGTERM.
+    pub(super) fn stop(&self) {
+        self.shared.shutdown.borrow().begin();
+    }
+
+    /// Its process ends as with SIGKILL.
+    pub(super) fn kill(&self, sim: &mut Sim<'static>) {
+        self.disk().cut();
+        sim.crash(self.role.name());
+        self.shared.ended.borrow_mut().take();
+        self.shared.exit.store(RUNS_ON, SeqCst);
+    }
+
+    /// Starts it again after it was killed.
+    pub(super) fn start(&self, sim: &mut Sim<'static>) {
+        self.disk().restore();
+        sim.bounce(self.role.name());
+    }
+
+    /// How it has ended by itself, if it has: its exit code and why.
+    pub(super) fn ended(&self) -> Option<(u8, String)> {
+        match self.shared.exit.load(SeqCst) {
+            RUNS_ON => match &*self.shared.ended.borrow() {
+                None => None,
+                Some(Ok(())) => Some((0, "stopped".into())),
+                Some(Err(fatal)) => Some((fatal.exit, fatal.reason.clone())),
+            },
+            code => Some((code, "ended by itself".into())),
+        }
+    }
+}
+
+trait OffBy {
+    fn saturating_add_signed(self, milliseconds: i64) -> Self;
+}
+
+impl OffBy for Duration {
+    fn saturating_add_signed(self, milliseconds: i64) -> Self {
+        let off = Self::from_millis(milliseconds.unsigned_abs());
+        if milliseconds < 0 { self.saturating_sub(off) } else { self + off }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

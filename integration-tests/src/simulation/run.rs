@@ -1,0 +1,326 @@
+//! One run: four machines, their customers, the weather, and the checks.
+
+use std::{
+    cell::{Cell, RefCell},
+    fs,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use common_service::Network;
+use proto::{
+    dtc::transaction_service_client::TransactionServiceClient,
+    shop::{
+        inventory_service_client::InventoryServiceClient,
+        payment_service_client::PaymentServiceClient,
+    },
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint};
+use turmoil::{Builder, Sim};
+
+use super::{
+    audience::Audience,
+    network::Simulated,
+    node::{Node, PORT},
+    plan::{CUSTOMERS, HEALED, Plan},
+    weather::Weather,
+};
+use crate::{
+    Role,
+    customers::{
+        books::{Books, Journals},
+        checker::{self, Violation},
+        client::{Client, Market},
+        market,
+        tally::Count,
+    },
+};
+
+/// How long everything may take to be resolved after healing, in simulated time.
+pub(super) const RESOLVED_WITHIN: Duration = Duration::from_secs(90);
+/// How long the last questions may take.
+const ASKED_WITHIN: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(250);
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// What came of a run.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) seed: u64,
+    pub(super) violations: Vec<Violation>,
+    pub(super) history: String,
+    pub(super) total: Count,
+    pub(super) faults: Vec<(&'static str, usize)>,
+    /// From healing until nothing was open.
+    pub(super) resolved: Duration,
+    /// Simulated.
+    pub(super) length: Duration,
+}
+
+struct Run {
+    sim: Sim<'static>,
+    weather: Weather,
+    market: Arc<Market>,
+    gate: watch::Sender<bool>,
+    asked: Rc<RefCell<Option<anyhow::Result<usize>>>>,
+    ask: Rc<Cell<bool>>,
+    violations: Vec<Violation>,
+}
+
+/// Runs one seed in `folder`, which is made and removed.
+pub(super) fn run(
+    seed: u64,
+    filter: &str,
+    folder: &Path,
+    opening: &Path,
+) -> anyhow::Result<Outcome> {
+    let audience = Audience::new(filter, &folder.display().to_string());
+    let mut random = StdRng::seed_from_u64(seed);
+    let plan = Plan::draw(&mut random);
+    let mut run = Run::new(&plan, folder, opening, &mut random)?;
+    let resolved = run.play(&plan)?;
+    if run.violations.is_empty() {
+        run.last_look()?;
+    }
+    let (total, length) = (run.market.tally.numbers().total(), run.sim.elapsed());
+    let faults = run.weather.counts.clone().into_iter().collect();
+    let violations = run.finish()?;
+    let history = audience.history();
+    fs::remove_dir_all(folder)?;
+    Ok(Outcome { seed, violations, history, total, faults, resolved, length })
+}
+
+impl Run {
+    fn new(
+        plan: &Plan,
+        folder: &Path,
+        opening: &Path,
+        random: &mut StdRng,
+    ) -> anyhow::Result<Self> {
+        let mut sim = Builder::new()
+            .rng_seed(random.random())
+            .simulation_duration(Duration::from_secs(3600))
+            .tick_duration(plan.tick)
+            .min_message_latency(Duration::ZERO)
+            .max_message_latency(plan.latency)
+            .tcp_capacity(65_536)
+            .build();
+        let nodes = Role::ALL.map(|role| {
+            let folder = folder.join(role.name());
+            let seed = random.random();
+            Node::add(&mut sim, role, &folder, &flags(role, plan), seed)
+        });
+        for node in &nodes[1..] {
+            let database = node.database();
+            fs::create_dir_all(database.parent().unwrap_or(folder))?;
+            fs::copy(opening.join(node.role.name()), database)?;
+        }
+        let market = Arc::new(Market {
+            history: Default::default(),
+            tally: Default::default(),
+            progress: Box::new(|| (super::now().as_secs_f64() / HEALED.as_secs_f64()).min(1.0)),
+            busy: Default::default(),
+            rest: plan.rest,
+        });
+        let mut run = Self {
+            sim,
+            weather: Weather::new(nodes, plan.latency),
+            market,
+            gate: watch::Sender::new(true),
+            asked: Rc::default(),
+            ask: Rc::default(),
+            violations: Vec::new(),
+        };
+        for (host, name) in CUSTOMERS.into_iter().enumerate() {
+            let seeds = (0..plan.customers).map(|_| random.random()).collect();
+            run.add_customers(name, host * plan.customers, seeds);
+        }
+        run.add_auditor(random.random());
+        Ok(run)
+    }
+
+    fn add_customers(&mut self, host: &'static str, first: usize, seeds: Vec<u64>) {
+        let (market, gate) = (Arc::clone(&self.market), self.gate.subscribe());
+        self.sim.host(host, move || {
+            let (market, gate, seeds) = (Arc::clone(&market), gate.clone(), seeds.clone());
+            async move {
+                for (number, seed) in seeds.into_iter().enumerate() {
+                    let client = client(first + number, seed, &market, &gate)?;
+                    tokio::spawn(client.run());
+                }
+                std::future::pending().await
+            }
+        });
+    }
+
+    /// Asks for all outcomes once more when it is told to.
+    fn add_auditor(&mut self, seed: u64) {
+        let (market, gate) = (Arc::clone(&self.market), self.gate.subscribe());
+        let (ask, asked) = (Rc::clone(&self.ask), Rc::clone(&self.asked));
+        self.sim.host("auditor", move || {
+            let (market, gate) = (Arc::clone(&market), gate.clone());
+            let (ask, asked) = (Rc::clone(&ask), Rc::clone(&asked));
+            async move {
+                let mut client = client(usize::MAX, seed, &market, &gate)?;
+                loop {
+                    tokio::time::sleep(LOOK).await;
+                    if ask.get() {
+                        let answer = client.ask_all_again().await;
+                        // Right after a start they may not all be there.
+                        ask.set(answer.is_err());
+                        *asked.borrow_mut() = Some(answer);
+                    }
+                }
+            }
+        });
+    }
+
+    /// The faults, healing, and the wait until nothing is open; how long that took.
+    fn play(&mut self, plan: &Plan) -> anyhow::Result<Duration> {
+        let mut coming = plan.faults.iter().peekable();
+        while self.sim.elapsed() < HEALED {
+            let now = self.step()?;
+            while let Some(planned) = coming.next_if(|planned| planned.at <= now) {
+                self.weather.strike(&mut self.sim, *planned)?;
+            }
+        }
+        self.gate.send_replace(false);
+        let healed = self.sim.elapsed();
+        self.weather.heal(&mut self.sim, healed)?;
+        self.resolve(healed)
+    }
+
+    fn step(&mut self) -> anyhow::Result<Duration> {
+        self.sim.step().map_err(|error| anyhow::anyhow!("{error}"))?;
+        let now = self.sim.elapsed();
+        super::set_now(now);
+        self.weather.tend(&mut self.sim, now)?;
+        Ok(now)
+    }
+
+    fn resolve(&mut self, since: Duration) -> anyhow::Result<Duration> {
+        loop {
+            let pause = self.sim.elapsed() + LOOK;
+            while self.sim.elapsed() < pause {
+                self.step()?;
+            }
+            let took = self.sim.elapsed() - since;
+            let busy = self.market.busy.load(Relaxed);
+            let open = match self.books() {
+                _ if busy > 0 => format!("{busy} customers don't know an outcome"),
+                Err(error) => format!("{error:#}"),
+                Ok(books) => match books.open() {
+                    Some(open) => open,
+                    None => return Ok(took),
+                },
+            };
+            if took > RESOLVED_WITHIN {
+                self.violations.push(Violation::Open(format!("{open}, {took:?} after healing")));
+                return Ok(took);
+            }
+        }
+    }
+
+    /// All four start once more, and every known outcome is asked for again.
+    fn last_look(&mut self) -> anyhow::Result<()> {
+        for node in self.weather.nodes.clone() {
+            node.kill(&mut self.sim);
+            node.start(&mut self.sim);
+        }
+        self.ask.set(true);
+        let end = self.sim.elapsed() + ASKED_WITHIN;
+        while self.ask.get() && self.sim.elapsed() < end {
+            self.step()?;
+        }
+        let unknown = match self.asked.borrow_mut().take() {
+            Some(Ok(_)) => None,
+            Some(Err(error)) => Some(format!("{error:#}")),
+            None => Some(format!("not all outcomes were told again within {ASKED_WITHIN:?}")),
+        };
+        self.violations.extend(unknown.map(Violation::NeverKnown));
+        let since = self.sim.elapsed();
+        self.resolve(since)?;
+        Ok(())
+    }
+
+    fn finish(mut self) -> anyhow::Result<Vec<Violation>> {
+        self.violations.extend(self.weather.crashes.drain(..).map(Violation::Crashed));
+        self.violations.extend(super::take_panics().into_iter().map(Violation::Crashed));
+        {
+            let cases = self.market.history.lock();
+            self.violations.extend(cases.iter().flat_map(checker::check_case));
+            let files = self.files();
+            let files = files.each_ref().map(PathBuf::as_path);
+            match Books::read(files) {
+                Ok(books) => {
+                    self.violations.extend(checker::check_books(&cases, &market::opening(), &books))
+                }
+                Err(error) => self.violations.push(Violation::Damaged(format!("{error:#}"))),
+            }
+            match Journals::read(files) {
+                Ok(journals) => {
+                    self.violations.extend(checker::check_journals(&cases, &journals));
+                }
+                Err(error) => self.violations.push(Violation::Damaged(format!("{error:#}"))),
+            }
+        }
+        for node in self.weather.nodes.clone() {
+            node.kill(&mut self.sim);
+            node.disk().remove();
+        }
+        Ok(self.violations)
+    }
+
+    fn files(&self) -> [PathBuf; 4] {
+        self.weather.nodes.each_ref().map(Node::database)
+    }
+
+    fn books(&self) -> anyhow::Result<Books> {
+        let files = self.files();
+        Books::read(files.each_ref().map(PathBuf::as_path))
+    }
+}
+
+fn flags(role: Role, plan: &Plan) -> Vec<String> {
+    let url = |role: Role| format!("http://{}:{PORT}", role.name());
+    match role {
+        Role::Coordinator => {
+            let participants = Role::ALL[1..].iter().flat_map(|&role| {
+                ["--participant".into(), format!("{}={}", role.name(), url(role))]
+            });
+            participants.chain(plan.flags.iter().cloned()).collect()
+        }
+        _ => vec!["--coordinator".into(), url(Role::Coordinator)],
+    }
+}
+
+fn client(
+    number: usize,
+    seed: u64,
+    market: &Arc<Market>,
+    open: &watch::Receiver<bool>,
+) -> anyhow::Result<Client> {
+    Ok(Client {
+        number,
+        random: StdRng::seed_from_u64(seed),
+        market: Arc::clone(market),
+        transactions: TransactionServiceClient::new(channel(Role::Coordinator)?),
+        other_way: TransactionServiceClient::new(channel(Role::Coordinator)?),
+        inventory: InventoryServiceClient::new(channel(Role::Inventory)?),
+        payment: PaymentServiceClient::new(channel(Role::Payment)?),
+        open: open.clone(),
+    })
+}
+
+/// As a careful client connects: it finds out when nobody is at the other end.
+pub(super) fn channel(role: Role) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{}:{PORT}", role.name()))?
+        .connect_timeout(KEEP_ALIVE)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    Ok(Simulated.connect_lazy(&endpoint))
+}

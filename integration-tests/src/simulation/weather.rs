@@ -1,0 +1,241 @@
+//! Makes what is planned happen to the network and the machines, and heals it.
+
+use std::{collections::BTreeMap, io, time::Duration};
+
+use turmoil::Sim;
+
+use super::{
+    node::Node,
+    plan::{DiskFault, End, Fault, Planned, Wire},
+};
+use crate::Role;
+
+/// How long a step of a sound machine's storage takes at most.
+const SOUND: Duration = Duration::from_millis(2);
+
+/// The four machines and what is wrong with each.
+pub(super) struct Weather {
+    pub(super) nodes: [Node; 4],
+    latency: Duration,
+    /// What is to be healed, and when.
+    healing: Vec<(Duration, Fault)>,
+    /// Machines that are off, and when they start.
+    off: BTreeMap<usize, Duration>,
+    /// Machines whose power fails at a later write: when they start then.
+    failing: BTreeMap<usize, Duration>,
+    /// Exit codes that the present faults excuse.
+    excused: [Vec<u8>; 4],
+    /// How often each fault came.
+    pub(super) counts: BTreeMap<&'static str, usize>,
+    /// Processes that ended as they must not.
+    pub(super) crashes: Vec<String>,
+}
+
+/// How long a process is off that ended by itself.
+const RESTART: Duration = Duration::from_millis(300);
+/// What a process ends with whose storage has failed.
+const STORAGE: u8 = 74;
+/// What a start ends with whose file cannot be made.
+const CONFIGURATION: u8 = 2;
+
+impl Weather {
+    pub(super) fn new(nodes: [Node; 4], latency: Duration) -> Self {
+        Self {
+            nodes,
+            latency,
+            healing: Vec::new(),
+            off: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            excused: Default::default(),
+            counts: BTreeMap::new(),
+            crashes: Vec::new(),
+        }
+    }
+
+    /// A fault begins.
+    pub(super) fn strike(&mut self, sim: &mut Sim<'static>, planned: Planned) -> io::Result<()> {
+        let until = planned.at + planned.length;
+        tracing::info!(fault = ?planned.fault, length = ?planned.length, "strikes");
+        let name = match planned.fault {
+            Fault::End(end, roles) => {
+                for role in roles.all() {
+                    self.end(sim, role, end, until)?;
+                }
+                match end {
+                    End::Kill => "kill",
+                    End::Stop => "stop",
+                    End::PowerLoss => "power loss",
+                    End::PowerLossAfter(_) => "power loss while writing",
+                }
+            }
+            Fault::Wire(wire, one, other) => {
+                self.healing.push((until, planned.fault));
+                match wire {
+                    Wire::Cut => sim.partition(one, other),
+                    Wire::CutOneWay => sim.partition_oneway(one, other),
+                    Wire::Held => sim.hold(one, other),
+                    Wire::Slow(latency) => sim.set_link_latency(one, other, latency),
+                }
+                match wire {
+                    Wire::Cut => "network cut",
+                    Wire::CutOneWay => "network cut one way",
+                    Wire::Held => "network held",
+                    Wire::Slow(_) => "network slow",
+                }
+            }
+            Fault::Disk(fault, role) => {
+                self.healing.push((until, planned.fault));
+                let node = &self.nodes[role as usize];
+                match fault {
+                    DiskFault::Full => node.disk().set_fault(Some("write-full")),
+                    DiskFault::SyncError => node.disk().set_fault(Some("sync-error")),
+                    DiskFault::Slow(longest) => node.slow_down(longest),
+                }
+                if !matches!(fault, DiskFault::Slow(_)) {
+                    self.excused[role as usize].push(STORAGE);
+                }
+                match fault {
+                    DiskFault::Full => "disk full",
+                    DiskFault::SyncError => "syncs fail",
+                    DiskFault::Slow(_) => "disk slow",
+                }
+            }
+            Fault::Clock(role, milliseconds) => {
+                self.nodes[role as usize].set_clock_error(milliseconds);
+                "clock set"
+            }
+        };
+        *self.counts.entry(name).or_default() += 1;
+        Ok(())
+    }
+
+    fn end(
+        &mut self,
+        sim: &mut Sim<'static>,
+        role: Role,
+        end: End,
+        until: Duration,
+    ) -> io::Result<()> {
+        let (index, node) = (role as usize, &self.nodes[role as usize]);
+        if self.off.contains_key(&index) {
+            return Ok(());
+        }
+        match end {
+            End::Stop => {
+                self.failing.insert(index, until);
+                self.excused[index].push(0);
+                node.stop();
+            }
+            End::PowerLossAfter(changes) => {
+                self.failing.insert(index, until);
+                node.disk().cut_after(changes);
+            }
+            End::Kill | End::PowerLoss => {
+                node.kill(sim);
+                if end == End::PowerLoss {
+                    node.disk().lose_unsynced()?;
+                }
+                self.turned_off(index, until);
+            }
+        }
+        Ok(())
+    }
+
+    fn turned_off(&mut self, index: usize, until: Duration) {
+        self.failing.remove(&index);
+        self.excused[index].clear();
+        self.off.insert(index, until);
+    }
+
+    /// Heals and starts what is due, and looks after processes that have ended.
+    pub(super) fn tend(&mut self, sim: &mut Sim<'static>, now: Duration) -> io::Result<()> {
+        for (_, fault) in self.healing.extract_if(.., |(at, _)| *at <= now) {
+            heal(sim, &self.nodes, self.latency, fault);
+        }
+        for index in 0..self.nodes.len() {
+            self.look_after(sim, index, now)?;
+        }
+        while let Some((&index, _)) = self.off.iter().find(|(_, at)| **at <= now) {
+            self.off.remove(&index);
+            let node = &self.nodes[index];
+            tracing::info!(role = node.role.name(), "starts");
+            node.start(sim);
+            self.excuse_faults_of(index);
+        }
+        Ok(())
+    }
+
+    fn look_after(
+        &mut self,
+        sim: &mut Sim<'static>,
+        index: usize,
+        now: Duration,
+    ) -> io::Result<()> {
+        if self.off.contains_key(&index) {
+            return Ok(());
+        }
+        let node = &self.nodes[index];
+        let (ended, power_failed) = (node.ended(), node.disk().is_cut());
+        let until = self.failing.get(&index).copied().unwrap_or(now + RESTART);
+        if let Some((code, why)) = &ended {
+            let role = node.role.name();
+            tracing::info!(role, code, why, "ended");
+            let excused = self.excused[index].contains(code)
+                || power_failed && [STORAGE, CONFIGURATION].contains(code);
+            if !excused {
+                self.crashes.push(format!("{role} ended with exit code {code}: {why}"));
+            }
+        }
+        if ended.is_some() || power_failed {
+            // After a failed sync nobody knows what is on the disk.
+            let lost = power_failed || ended.is_some_and(|(code, _)| code == STORAGE);
+            node.kill(sim);
+            if power_failed || lost && node.starts().is_multiple_of(2) {
+                node.disk().lose_unsynced()?;
+            }
+            self.turned_off(index, until.max(now));
+        }
+        Ok(())
+    }
+
+    /// After a start the disk is as bad as before it.
+    fn excuse_faults_of(&mut self, index: usize) {
+        let bad = self.healing.iter().any(|(_, fault)| match fault {
+            Fault::Disk(DiskFault::Full | DiskFault::SyncError, role) => *role as usize == index,
+            _ => false,
+        });
+        if bad {
+            self.excused[index].push(STORAGE);
+        }
+    }
+
+    /// Ends all faults; what is off starts.
+    pub(super) fn heal(&mut self, sim: &mut Sim<'static>, now: Duration) -> io::Result<()> {
+        for (_, fault) in std::mem::take(&mut self.healing) {
+            heal(sim, &self.nodes, self.latency, fault);
+        }
+        for until in self.off.values_mut().chain(self.failing.values_mut()) {
+            *until = now;
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            if self.failing.contains_key(&index) && !node.disk().is_cut() {
+                node.disk().restore();
+            }
+        }
+        tracing::info!("healed");
+        self.tend(sim, now)
+    }
+}
+
+fn heal(sim: &mut Sim<'static>, nodes: &[Node; 4], latency: Duration, fault: Fault) {
+    tracing::info!(?fault, "heals");
+    match fault {
+        Fault::Wire(Wire::Cut, one, other) => sim.repair(one, other),
+        Fault::Wire(Wire::CutOneWay, one, other) => sim.repair_oneway(one, other),
+        Fault::Wire(Wire::Held, one, other) => sim.release(one, other),
+        Fault::Wire(Wire::Slow(_), one, other) => sim.set_link_latency(one, other, latency),
+        Fault::Disk(DiskFault::Slow(_), role) => nodes[role as usize].slow_down(SOUND),
+        Fault::Disk(_, role) => nodes[role as usize].disk().set_fault(None),
+        Fault::End(..) | Fault::Clock(..) => {}
+    }
+}
