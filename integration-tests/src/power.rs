@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use crate::vfs::shadow_path;
 
-const SUFFIXES: [&str; 3] = ["", "-wal", "-journal"];
+pub(crate) const SUFFIXES: [&str; 3] = ["", "-wal", "-journal"];
 
 /// Puts in place of a database's files what had been synced of them. The process
 /// that used them must be dead, and have used our VFS ([`crate::vfs`]).
@@ -34,7 +34,7 @@ pub(crate) fn trust(database: &Path) -> io::Result<()> {
     SUFFIXES.iter().try_for_each(|suffix| remove(&shadow_path(&with_suffix(database, suffix))))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

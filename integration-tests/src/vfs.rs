@@ -19,9 +19,11 @@
 
 #![allow(unsafe_code)]
 
+mod disk;
 mod file;
 mod shadow;
 
+pub use disk::Disk;
 pub(crate) use shadow::shadow_path;
 
 use std::{
@@ -108,6 +110,9 @@ unsafe extern "C" fn delete(
     let real = real_vfs();
     // SAFETY: the real VFS has every method.
     unsafe {
+        if disk::holding(&path(name)).is_some_and(|disk| !disk.takes_change()) {
+            return ffi::SQLITE_IOERR_DELETE;
+        }
         let result = (*real).xDelete.expect("a VFS can delete files")(real, name, sync_folder);
         if result == ffi::SQLITE_OK {
             shadow::forget(&path(name));

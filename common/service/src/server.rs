@@ -229,7 +229,8 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(STREAMS)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
-        .max_header_list_size(HEADER_BYTES);
+        .max_header_list_size(HEADER_BYTES)
+        .auto_date_header(false);
     builder
 }
 

@@ -42,6 +42,8 @@ fn request_keys() {
 #[test]
 fn one_phase() {
     check("one phase", Setup::new(Use::OnePhase, 1, 3));
+    let traceless = Setup { traceless: true, ..Setup::new(Use::OnePhase, 1, 2) };
+    check("one phase, refusals that leave no tombstone", traceless);
     let silent = Setup { asking: Asking::None, ..Setup::new(Use::OnePhase, 1, 2) };
     check("one phase, nobody asks", silent);
 }

@@ -8,6 +8,9 @@ use proto::{dtc::BranchState, journal, shop::OrderState};
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
+/// Bytes after each body in the coordinator's journal.
+const CHECKSUM: usize = 4;
+
 /// A SKU or an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
@@ -138,7 +141,9 @@ impl Journals {
         let mut statement = connection.prepare(sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let decision = journal::Decision::decode(row.get_ref(1)?.as_blob()?)?;
+            let sealed = row.get_ref(1)?.as_blob()?;
+            let body = &sealed[..sealed.len().saturating_sub(CHECKSUM)];
+            let decision = journal::Decision::decode(body)?;
             let readers = |it: &&journal::DecisionBranch| it.state() != BranchState::ReadOnly;
             let branches = decision.branches.iter().filter(readers).count();
             let id = Uuid::from_bytes(row.get(0)?);

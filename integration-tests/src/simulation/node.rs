@@ -15,6 +15,7 @@ use std::{
 use common_service::{Environment, Fatal, Shutdown};
 use common_store::{FailStop, Options, Runner};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::sync::Notify;
 use turmoil::Sim;
 
 use super::network::Simulated;
@@ -41,6 +42,9 @@ struct Machine {
     slowness: Arc<AtomicU64>,
     /// How far the wall clock is off, in milliseconds.
     clock_error: Arc<AtomicI64>,
+    network: Simulated,
+    /// Told when the process is being killed.
+    killed: RefCell<Rc<Notify>>,
     shutdown: RefCell<Shutdown>,
     /// What the process asked to end with; 255 for nothing.
     exit: Arc<AtomicU8>,
@@ -72,6 +76,8 @@ impl Node {
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             slowness: Arc::new(AtomicU64::new(2000)),
             clock_error: Arc::default(),
+            network: Simulated::default(),
+            killed: RefCell::default(),
             shutdown: RefCell::default(),
             exit: Arc::new(AtomicU8::new(RUNS_ON)),
             ended: RefCell::default(),
@@ -81,15 +87,22 @@ impl Node {
         let program = node.clone();
         sim.host(role.name(), move || {
             let node = program.clone();
+            let killed = Rc::clone(&node.shared.killed.borrow());
             async move {
-                node.run().await;
-                Ok(())
+                tokio::select! {
+                    biased;
+                    () = killed.notified() => {
+                        node.shared.network.hang_up();
+                        std::future::pending().await
+                    }
+                    () = node.run() => Ok(()),
+                }
             }
         });
         node
     }
 
-    async fn run(self) {
+    async fn run(&self) {
         let machine = &self.shared;
         machine.starts.set(machine.starts.get() + 1);
         let environment = self.environment();
@@ -124,7 +137,7 @@ impl Node {
             move || Duration::from_micros(lock(&dice).random_range(0..=slowness.load(SeqCst)));
         let error = Arc::clone(&machine.clock_error);
         Environment {
-            network: Arc::new(Simulated),
+            network: Arc::new(machine.network.clone()),
             wall_clock: Arc::new(move || {
                 let elapsed = turmoil::sim_elapsed().unwrap_or_default();
                 (EPOCH + elapsed).saturating_add_signed(error.load(SeqCst))
@@ -171,15 +184,23 @@ impl Node {
         self.shared.shutdown.borrow().begin();
     }
 
-    /// Its process ends as with SIGKILL.
-    pub(super) fn kill(&self, sim: &mut Sim<'static>) {
+    /// Its process ends as with SIGKILL: nothing is written from here on, and
+    /// nothing sent after the next step, when [`Self::bury`] is to be called.
+    pub(super) fn kill(&self) {
         self.disk().cut();
+        self.shared.killed.borrow().notify_one();
+    }
+
+    /// Takes away what is left of a process that was killed.
+    pub(super) fn bury(&self, sim: &mut Sim<'static>) {
         sim.crash(self.role.name());
+        self.shared.network.hang_up();
+        self.shared.killed.take();
         self.shared.ended.borrow_mut().take();
         self.shared.exit.store(RUNS_ON, SeqCst);
     }
 
-    /// Starts it again after it was killed.
+    /// Starts it again after it was buried.
     pub(super) fn start(&self, sim: &mut Sim<'static>) {
         self.disk().restore();
         sim.bounce(self.role.name());

@@ -227,9 +227,9 @@ impl Run {
 
     /// All four start once more, and every known outcome is asked for again.
     fn last_look(&mut self) -> anyhow::Result<()> {
-        for node in self.weather.nodes.clone() {
-            node.kill(&mut self.sim);
-            node.start(&mut self.sim);
+        let now = self.sim.elapsed();
+        for index in 0..self.weather.nodes.len() {
+            self.weather.kill(index, now, now, false);
         }
         self.ask.set(true);
         let end = self.sim.elapsed() + ASKED_WITHIN;
@@ -268,8 +268,9 @@ impl Run {
                 Err(error) => self.violations.push(Violation::Damaged(format!("{error:#}"))),
             }
         }
-        for node in self.weather.nodes.clone() {
-            node.kill(&mut self.sim);
+        for node in &self.weather.nodes {
+            node.disk().cut();
+            node.bury(&mut self.sim);
             node.disk().remove();
         }
         Ok(self.violations)
@@ -322,5 +323,5 @@ pub(super) fn channel(role: Role) -> anyhow::Result<Channel> {
         .connect_timeout(KEEP_ALIVE)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
-    Ok(Simulated.connect_lazy(&endpoint))
+    Ok(Simulated::default().connect_lazy(&endpoint))
 }

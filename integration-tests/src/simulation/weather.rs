@@ -19,6 +19,8 @@ pub(super) struct Weather {
     latency: Duration,
     /// What is to be healed, and when.
     healing: Vec<(Duration, Fault)>,
+    /// Machines that were killed, to be buried after a step.
+    killed: BTreeMap<usize, Killed>,
     /// Machines that are off, and when they start.
     off: BTreeMap<usize, Duration>,
     /// Machines whose power fails at a later write: when they start then.
@@ -29,6 +31,14 @@ pub(super) struct Weather {
     pub(super) counts: BTreeMap<&'static str, usize>,
     /// Processes that ended as they must not.
     pub(super) crashes: Vec<String>,
+}
+
+struct Killed {
+    at: Duration,
+    /// When it starts again.
+    until: Duration,
+    /// Whether what it had not synced is lost.
+    lost: bool,
 }
 
 /// How long a process is off that ended by itself.
@@ -44,6 +54,7 @@ impl Weather {
             nodes,
             latency,
             healing: Vec::new(),
+            killed: BTreeMap::new(),
             off: BTreeMap::new(),
             failing: BTreeMap::new(),
             excused: Default::default(),
@@ -59,7 +70,7 @@ impl Weather {
         let name = match planned.fault {
             Fault::End(end, roles) => {
                 for role in roles.all() {
-                    self.end(sim, role, end, until)?;
+                    self.end(role, end, planned.at, until);
                 }
                 match end {
                     End::Kill => "kill",
@@ -109,16 +120,10 @@ impl Weather {
         Ok(())
     }
 
-    fn end(
-        &mut self,
-        sim: &mut Sim<'static>,
-        role: Role,
-        end: End,
-        until: Duration,
-    ) -> io::Result<()> {
+    fn end(&mut self, role: Role, end: End, now: Duration, until: Duration) {
         let (index, node) = (role as usize, &self.nodes[role as usize]);
-        if self.off.contains_key(&index) {
-            return Ok(());
+        if self.off.contains_key(&index) || self.killed.contains_key(&index) {
+            return;
         }
         match end {
             End::Stop => {
@@ -130,21 +135,28 @@ impl Weather {
                 self.failing.insert(index, until);
                 node.disk().cut_after(changes);
             }
-            End::Kill | End::PowerLoss => {
-                node.kill(sim);
-                if end == End::PowerLoss {
-                    node.disk().lose_unsynced()?;
-                }
-                self.turned_off(index, until);
-            }
+            End::Kill | End::PowerLoss => self.kill(index, now, until, end == End::PowerLoss),
         }
-        Ok(())
     }
 
-    fn turned_off(&mut self, index: usize, until: Duration) {
+    /// A machine's process ends.
+    pub(super) fn kill(&mut self, index: usize, at: Duration, until: Duration, lost: bool) {
+        self.nodes[index].kill();
         self.failing.remove(&index);
-        self.excused[index].clear();
-        self.off.insert(index, until);
+        self.killed.insert(index, Killed { at, until, lost });
+    }
+
+    /// Those that were killed before this step are off now.
+    fn bury(&mut self, sim: &mut Sim<'static>, now: Duration) -> io::Result<()> {
+        for (index, killed) in self.killed.extract_if(.., |_, killed| killed.at < now) {
+            self.nodes[index].bury(sim);
+            if killed.lost {
+                self.nodes[index].disk().lose_unsynced()?;
+            }
+            self.excused[index].clear();
+            self.off.insert(index, killed.until);
+        }
+        Ok(())
     }
 
     /// Heals and starts what is due, and looks after processes that have ended.
@@ -152,8 +164,9 @@ impl Weather {
         for (_, fault) in self.healing.extract_if(.., |(at, _)| *at <= now) {
             heal(sim, &self.nodes, self.latency, fault);
         }
+        self.bury(sim, now)?;
         for index in 0..self.nodes.len() {
-            self.look_after(sim, index, now)?;
+            self.look_after(index, now);
         }
         while let Some((&index, _)) = self.off.iter().find(|(_, at)| **at <= now) {
             self.off.remove(&index);
@@ -165,14 +178,9 @@ impl Weather {
         Ok(())
     }
 
-    fn look_after(
-        &mut self,
-        sim: &mut Sim<'static>,
-        index: usize,
-        now: Duration,
-    ) -> io::Result<()> {
-        if self.off.contains_key(&index) {
-            return Ok(());
+    fn look_after(&mut self, index: usize, now: Duration) {
+        if self.off.contains_key(&index) || self.killed.contains_key(&index) {
+            return;
         }
         let node = &self.nodes[index];
         let (ended, power_failed) = (node.ended(), node.disk().is_cut());
@@ -188,14 +196,10 @@ impl Weather {
         }
         if ended.is_some() || power_failed {
             // After a failed sync nobody knows what is on the disk.
-            let lost = power_failed || ended.is_some_and(|(code, _)| code == STORAGE);
-            node.kill(sim);
-            if power_failed || lost && node.starts().is_multiple_of(2) {
-                node.disk().lose_unsynced()?;
-            }
-            self.turned_off(index, until.max(now));
+            let storage_failed = ended.is_some_and(|(code, _)| code == STORAGE);
+            let lost = power_failed || storage_failed && node.starts().is_multiple_of(2);
+            self.kill(index, now, until.max(now), lost);
         }
-        Ok(())
     }
 
     /// After a start the disk is as bad as before it.
@@ -214,7 +218,8 @@ impl Weather {
         for (_, fault) in std::mem::take(&mut self.healing) {
             heal(sim, &self.nodes, self.latency, fault);
         }
-        for until in self.off.values_mut().chain(self.failing.values_mut()) {
+        let killed = self.killed.values_mut().map(|killed| &mut killed.until);
+        for until in self.off.values_mut().chain(self.failing.values_mut()).chain(killed) {
             *until = now;
         }
         for (index, node) in self.nodes.iter().enumerate() {

@@ -134,6 +134,9 @@ unsafe extern "C" fn write(
     // SAFETY: the arguments are passed on as they came.
     unsafe {
         let shadow = shadow(file);
+        if !shadow.takes_change() {
+            return ffi::SQLITE_IOERR_WRITE;
+        }
         if shadow.fault().as_deref() == Some("write-full") {
             return ffi::SQLITE_FULL;
         }
@@ -149,7 +152,11 @@ unsafe extern "C" fn write(
 unsafe extern "C" fn truncate(file: *mut sqlite3_file, size: sqlite3_int64) -> c_int {
     // SAFETY: the arguments are passed on as they came.
     unsafe {
-        let mut changes = shadow(file).changes();
+        let shadow = shadow(file);
+        if !shadow.takes_change() {
+            return ffi::SQLITE_IOERR_TRUNCATE;
+        }
+        let mut changes = shadow.changes();
         let result = call_real!(file, xTruncate(size));
         changes.truncated(size as u64);
         result
@@ -161,6 +168,9 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
     // SAFETY: the arguments are passed on as they came.
     unsafe {
         let shadow = shadow(file);
+        if !shadow.takes_change() {
+            return ffi::SQLITE_IOERR_FSYNC;
+        }
         while shadow.fault().as_deref() == Some("sync-hang") {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }

@@ -1,6 +1,7 @@
 //! The shadow of a file: what was synced of it.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     fs::{self, File},
     io,
@@ -9,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
+
+use super::disk::{self, Disk};
 
 /// Shadows by path: all connections of a process to a file share one, as they
 /// share its pages.
@@ -36,6 +39,11 @@ pub(super) fn of(path: &Path) -> Arc<Shadow> {
     }
 }
 
+/// Forgets a file that somebody else has changed, or nobody uses any more.
+pub(super) fn unload(path: &Path) {
+    lock(&SHADOWS).remove(path);
+}
+
 /// The file was deleted, durably.
 pub(super) fn forget(path: &Path) {
     lock(&SHADOWS).remove(path);
@@ -50,6 +58,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Shadow {
     copy: File,
     fault: Option<PathBuf>,
+    disk: Option<Arc<Disk>>,
     changes: Mutex<Changes>,
 }
 
@@ -83,12 +92,21 @@ impl Shadow {
         let copy = File::options().read(true).write(true).open(&shadow)?;
         let text = path.as_os_str().to_string_lossy();
         let fault = text.strip_suffix("-wal").map(|database| format!("{database}.fault").into());
-        Ok(Self { copy, fault, changes: Mutex::new(changes) })
+        Ok(Self { copy, fault, disk: disk::holding(path), changes: Mutex::new(changes) })
     }
 
     /// What the control file asks to fail, if this is a WAL.
-    pub(super) fn fault(&self) -> Option<String> {
-        fs::read_to_string(self.fault.as_ref()?).ok().map(|text| text.trim().to_owned())
+    pub(super) fn fault(&self) -> Option<Cow<'static, str>> {
+        let control = self.fault.as_ref()?;
+        match &self.disk {
+            Some(disk) => disk.fault().map(Cow::from),
+            None => fs::read_to_string(control).ok().map(|text| text.trim().to_owned().into()),
+        }
+    }
+
+    /// Whether the file can be changed, or synced, once more.
+    pub(super) fn takes_change(&self) -> bool {
+        self.disk.as_ref().is_none_or(|disk| disk.takes_change())
     }
 
     /// To be held from before a change of the file until it is noted.

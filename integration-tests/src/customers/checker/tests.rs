@@ -1,7 +1,7 @@
 //! A true history is found good, and each false one bad, for the right reason.
 
 use super::*;
-use crate::torture::work::{MoneyPart, OrderPart, StockPart, Work};
+use crate::customers::work::{MoneyPart, OrderPart, StockPart, Work};
 
 const FIRST: Uuid = Uuid::from_u128(1);
 const SECOND: Uuid = Uuid::from_u128(2);
