@@ -15,6 +15,8 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
+#[cfg(debug_assertions)]
+use common::planted::Bug;
 use tempfile::TempDir;
 
 use super::{
@@ -50,6 +52,11 @@ struct Args {
     /// Print the history of every run
     #[arg(long)]
     history: bool,
+
+    /// A bug to plant, to see that it is found; only in builds with debug
+    /// assertions, such as --profile planted
+    #[arg(long, value_name = "NAME")]
+    plant: Option<String>,
 
     /// What a history holds, such as 'info' or 'info,common_kit=debug'
     #[arg(long, default_value = "info")]
@@ -94,6 +101,9 @@ pub fn run() -> ExitCode {
 }
 
 fn simulate(args: &Args) -> anyhow::Result<bool> {
+    if let Some(name) = &args.plant {
+        plant(name)?;
+    }
     vfs::install();
     note_panics();
     let folder = folder()?;
@@ -119,6 +129,21 @@ fn simulate(args: &Args) -> anyhow::Result<bool> {
     let sum = progress.sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     sum.print(progress.begun.elapsed());
     Ok(sum.failures.is_empty())
+}
+
+#[cfg(debug_assertions)]
+fn plant(name: &str) -> anyhow::Result<()> {
+    let bug = Bug::named(name).with_context(|| {
+        let names: Vec<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        format!("there is no bug '{name}'; there are {}", names.join(", "))
+    })?;
+    common::planted::plant(Some(bug));
+    Ok(())
+}
+
+#[cfg(not(debug_assertions))]
+fn plant(_: &str) -> anyhow::Result<()> {
+    anyhow::bail!("this build has no bugs to plant; use cargo run --profile planted")
 }
 
 /// Memory is a good disk here: what is synced is kept track of anyway.

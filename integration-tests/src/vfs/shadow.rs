@@ -126,7 +126,7 @@ impl Shadow {
             let kept = self.copy.metadata()?.len().min(shortest);
             self.copy.set_len(kept)?;
         }
-        let mut buffer = vec![0; 1 << 20];
+        let mut buffer = vec![0; 64 << 10];
         for range in changes.written.drain(..) {
             let end = range.end.min(length);
             let mut offset = range.start;
