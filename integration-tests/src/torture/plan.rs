@@ -181,11 +181,11 @@ impl Plan {
                 let trouble = self.trouble();
                 (Fault::Network(wire, trouble), self.millis(100..6_000))
             }
-            82..88 => {
+            // The shadows would need room on their disk, and length, too.
+            82..88 if !power => {
                 let bytes = self.random.random_range(0..256 << 10);
                 (Fault::FileLimit(role, bytes), self.millis(200..4_000))
             }
-            // The shadows would need room on it, too.
             88..94 if self.small_disk && !power => {
                 let bytes = self.random.random_range(0..1_500 << 10);
                 (Fault::SmallDisk(bytes), self.millis(500..6_000))
