@@ -23,6 +23,11 @@ impl Damaged {
         Self { place: format!("table {table}, row {key}, column {column}"), why: why.into() }
     }
 
+    /// At a place of a file.
+    pub(crate) fn at(place: String, why: String) -> Self {
+        Self { place, why }
+    }
+
     /// What SQLite found, or a reader of rows.
     pub fn of(error: &rusqlite::Error) -> Option<Self> {
         match error {

@@ -23,6 +23,7 @@ mod damage;
 mod error;
 mod identity;
 mod lock;
+mod log;
 mod open;
 mod options;
 mod reader;

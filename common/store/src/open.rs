@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use crate::{
     Damaged, OpenError, Options, check_pages,
     identity::{self, APPLICATION_ID, FORMAT, Identity, Starts},
+    log,
 };
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +37,7 @@ pub(crate) fn open(
         }
     };
     check_header(path)?;
+    log::check(path)?;
     let connection = Connection::open(path).map_err(sqlite("cannot open"))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite("cannot set up"))?;
     let is_new = check_mark(&connection, path, sqlite)?;

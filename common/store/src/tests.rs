@@ -117,6 +117,26 @@ fn a_strangers_file_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_damaged_in_the_middle_is_refused() {
+    let (_folder, path) = place();
+    let store = Store::open(&path, options()).unwrap();
+    for _ in 0..5 {
+        store.write(add("promised")).await.unwrap();
+    }
+    // As a crash would leave it.
+    let copy = path.with_file_name("copy.db");
+    let log_of = |path: &PathBuf| PathBuf::from(format!("{}-wal", path.display()));
+    std::fs::copy(&path, &copy).unwrap();
+    let mut log = std::fs::read(log_of(&path)).unwrap();
+    log[100] ^= 1;
+    std::fs::write(log_of(&copy), log).unwrap();
+    let error = Store::open(&copy, options()).unwrap_err();
+    assert_eq!(error.exit_code(), 65, "{error}");
+    assert!(error.to_string().contains("copy.db-wal is damaged: frame 1"), "{error}");
+    store.close().await;
+}
+
+#[tokio::test]
 async fn another_services_journal_is_refused() {
     let (_folder, path) = place();
     Store::open(&path, options()).unwrap().close().await;
