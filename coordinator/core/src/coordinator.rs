@@ -206,10 +206,17 @@ impl Coordinator {
         if let Some((key, fingerprint)) = &begin.key
             && let Some((user, taken)) = self.keys.user(key)
         {
-            if taken != *fingerprint {
+            if taken == *fingerprint {
+                return self.join(now, user, begin.interactive, begin.waiter, actions);
+            }
+            // A run that the journal may yet refuse has no right to the key.
+            if !self.keys.is_parked(user) {
                 return refuse(Refused::KeyTaken(key.clone()));
             }
-            return self.join(now, user, begin.interactive, begin.waiter, actions);
+            return match self.over_a_bound(&begin) {
+                Some(refused) => refuse(refused),
+                None => self.keys.park_rival(user, begin),
+            };
         }
         if let Some(refused) = self.over_a_bound(&begin) {
             return refuse(refused);
@@ -282,9 +289,25 @@ impl Coordinator {
         found: Option<(TransactionId, [u8; 32])>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(Parked { begin, others }) = self.keys.unpark(id) else {
+        let Some(Parked { begin, others, rivals }) = self.keys.unpark(id) else {
             return;
         };
+        self.settle_key(now, begin, others, found, actions);
+        for rival in rivals {
+            self.begin(now, rival, actions);
+        }
+    }
+
+    /// Starts a parked run, or tells all who wait for it why not.
+    fn settle_key(
+        &mut self,
+        now: Time,
+        begin: Begin,
+        others: Vec<Waiter>,
+        found: Option<(TransactionId, [u8; 32])>,
+        actions: &mut Vec<Action>,
+    ) {
+        let id = begin.id;
         let found = found.filter(|_| !planted!(KeyNotLookedUp));
         // Runs with other keys may have filled what had room when it was parked.
         let refused = match found {

@@ -11,6 +11,8 @@ use crate::{Begin, Fingerprint, RequestKey, Waiter};
 pub(crate) struct Keys {
     in_use: BTreeMap<RequestKey, (TransactionId, Fingerprint)>,
     parked: BTreeMap<TransactionId, Parked>,
+    /// Runs in `parked`, rivals included.
+    waiting: usize,
 }
 
 /// A run that has not started, and who else waits for it.
@@ -18,6 +20,9 @@ pub(crate) struct Keys {
 pub(crate) struct Parked {
     pub(crate) begin: Begin,
     pub(crate) others: Vec<Waiter>,
+    /// Requests with the same key and another body: the key may turn out to be
+    /// theirs.
+    pub(crate) rivals: Vec<Begin>,
 }
 
 impl Keys {
@@ -36,7 +41,21 @@ impl Keys {
     }
 
     pub(crate) fn park(&mut self, begin: Begin) {
-        self.parked.insert(begin.id, Parked { begin, others: Vec::new() });
+        let parked = Parked { begin, others: Vec::new(), rivals: Vec::new() };
+        self.parked.insert(parked.begin.id, parked);
+        self.waiting += 1;
+    }
+
+    /// Keeps a request until it is known whose the key of a parked run is.
+    pub(crate) fn park_rival(&mut self, user: TransactionId, begin: Begin) {
+        if let Some(parked) = self.parked.get_mut(&user) {
+            parked.rivals.push(begin);
+            self.waiting += 1;
+        }
+    }
+
+    pub(crate) fn is_parked(&self, id: TransactionId) -> bool {
+        self.parked.contains_key(&id)
     }
 
     pub(crate) fn parked(&mut self, id: TransactionId) -> Option<&mut Parked> {
@@ -44,12 +63,14 @@ impl Keys {
     }
 
     pub(crate) fn unpark(&mut self, id: TransactionId) -> Option<Parked> {
-        self.parked.remove(&id)
+        let parked = self.parked.remove(&id)?;
+        self.waiting -= 1 + parked.rivals.len();
+        Some(parked)
     }
 
-    /// The runs that wait, with how many clients joined each.
+    /// The runs that wait, with how many clients joined each or want its key.
     pub(crate) fn all_parked(&self) -> impl Iterator<Item = (TransactionId, usize)> {
-        self.parked.iter().map(|(id, parked)| (*id, parked.others.len()))
+        self.parked.iter().map(|(id, parked)| (*id, parked.others.len() + parked.rivals.len()))
     }
 
     /// The runs that hold a key.
@@ -58,6 +79,6 @@ impl Keys {
     }
 
     pub(crate) fn parked_count(&self) -> usize {
-        self.parked.len()
+        self.waiting
     }
 }

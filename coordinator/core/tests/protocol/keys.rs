@@ -79,6 +79,35 @@ fn a_key_with_another_body_is_refused() {
 }
 
 #[test]
+fn a_request_that_will_be_refused_does_not_take_the_key_from_its_owner() {
+    let mut world = World::new();
+    let first = world.execute_keyed("a", &[P0, P1]);
+    world.settle();
+    // While the journal is asked whose the key is, its owner's request comes again.
+    let other = world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 2));
+    let again = world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 1));
+    assert!(world.reply(again.token).is_none());
+    world.answer_lookups();
+    world.answer_lookups();
+    let refused = world.reply(other.token);
+    assert!(matches!(refused, Some(Reply::Refused(Refused::KeyTaken(_)))), "{refused:?}");
+    let told = world.reply(again.token);
+    assert!(matches!(told, Some(Reply::See(id)) if *id == first.id), "{told:?}");
+    assert!(world.flights.is_empty() && world.coordinator.is_empty());
+}
+
+#[test]
+fn of_two_bodies_with_a_new_key_the_first_has_it() {
+    let mut world = World::new();
+    let first = world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 1));
+    let second = world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 2));
+    world.settle();
+    assert_eq!(world.outcome(first), Outcome::Committed);
+    let refused = world.reply(second.token);
+    assert!(matches!(refused, Some(Reply::Refused(Refused::KeyTaken(_)))), "{refused:?}");
+}
+
+#[test]
 fn a_key_of_a_finished_run_is_answered_with_that_run() {
     let mut world = World::new();
     let first = world.execute_keyed("a", &[P0, P1]);
