@@ -9,7 +9,7 @@ use crate::Role;
 /// From here on faults come ...
 const FIRST: Duration = Duration::from_millis(300);
 /// ... until all is healed.
-pub(super) const HEALED: Duration = Duration::from_secs(12);
+pub(super) const HEALED: Duration = Duration::from_secs(8);
 
 /// A machine on the network, by its name.
 pub(super) type Host = &'static str;
@@ -128,7 +128,7 @@ impl Plan {
             .map(|_| {
                 let at = random.random_range(FIRST..HEALED);
                 // Mostly short, so that much happens between two of them.
-                let longest = *[200, 1_000, 4_000, 11_000].choose(random).unwrap_or(&1_000);
+                let longest = *[200, 1_000, 3_000, 7_000].choose(random).unwrap_or(&1_000);
                 let length = Duration::from_millis(random.random_range(50..longest));
                 let length = length.min(HEALED - at);
                 Planned { at, length, fault: fault(random, holds) }
@@ -148,7 +148,7 @@ impl Plan {
             latency: Duration::from_millis(*[2, 10, 60].choose(random).unwrap_or(&10)),
             tick: Duration::from_millis(*[1, 5, 5, 5, 10, 10].choose(random).unwrap_or(&5)),
             customers: random.random_range(1..5),
-            rest: Duration::from_millis(*[200, 800, 3_000].choose(random).unwrap_or(&800)),
+            rest: Duration::from_millis(*[300, 1_000, 3_000].choose(random).unwrap_or(&1_000)),
             flags,
         }
     }
