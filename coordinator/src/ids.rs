@@ -5,23 +5,34 @@ use common_store::Random;
 use coordinator_core::Time;
 use uuid::Builder;
 
-/// Makes ids, each greater than all before, whatever the clock does.
+/// Makes ids, each greater than all before that the journal has, whatever the
+/// clock does.
+///
+/// Ids of an earlier run may be with participants and not in the journal. Where
+/// the clock was set back, the next run counts from a millisecond of its own, with
+/// random bits of its own, so that it makes none of them again.
 pub(crate) struct Ids {
     last: u128,
+    /// Milliseconds since 1970; the time in an id is not before.
+    earliest: u64,
     random: Random,
 }
 
 impl Ids {
     /// Ids from here on are greater than `last`, the newest in the journal.
     pub(crate) fn after(last: Option<TransactionId>, random: Random) -> Self {
-        Self { last: last.map_or(0, |id| u128::from_be_bytes(*id.as_bytes())), random }
+        let last = last.map_or(0, |id| u128::from_be_bytes(*id.as_bytes()));
+        // The first 48 bits are the time.
+        let earliest = ((last >> 80) as u64).wrapping_add(1);
+        Self { last, earliest, random }
     }
 
     pub(crate) fn next(&mut self, now: Time) -> TransactionId {
         let [random @ .., _, _, _, _, _, _] = (self.random)();
-        let id = Builder::from_unix_timestamp_millis(now.0 / 1000, &random).into_uuid().as_u128();
-        // Within a millisecond, or where the clock was set back: the last bits
-        // are random, so counting up in them keeps the version and variant.
+        let millis = (now.0 / 1000).max(self.earliest);
+        let id = Builder::from_unix_timestamp_millis(millis, &random).into_uuid().as_u128();
+        // Within a millisecond: the last bits are random, so counting up in them
+        // keeps the version and variant.
         self.last = id.max(self.last + 1);
         self.newest()
     }
@@ -42,7 +53,7 @@ pub(crate) fn floor(at: Time) -> TransactionId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use std::{collections::BTreeSet, sync::Arc};
 
     fn random() -> Random {
         Arc::new(rand::random)
@@ -55,6 +66,20 @@ mod tests {
         let second = ids.next(Time(1_000_000_000_000_000));
         assert!(second > first);
         assert!(Ids::after(Some(second), random()).next(Time(0)) > second);
+    }
+
+    #[test]
+    fn a_run_makes_none_of_the_ids_of_the_one_before_though_the_clock_was_set_back() {
+        let newest = Ids::after(None, random()).next(Time(2_000_000_000_000_000));
+        let run = || {
+            let mut ids = Ids::after(Some(newest), random());
+            (0..1000).map(|_| ids.next(Time(1_000_000_000_000_000))).collect::<BTreeSet<_>>()
+        };
+        // Nothing of the first is in the journal when the second starts.
+        let (first, second) = (run(), run());
+        assert_eq!((first.len(), second.len()), (1000, 1000));
+        assert!(first.is_disjoint(&second));
+        assert!(first.iter().chain(&second).all(|id| *id > newest));
     }
 
     #[test]

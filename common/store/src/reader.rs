@@ -12,31 +12,35 @@ use crate::{store::Shared, writer};
 pub(crate) const THREADS: usize = 2;
 
 /// Reads, and returns how to answer.
-pub(crate) type Read = Box<dyn FnOnce(&Connection) -> Box<dyn FnOnce()> + Send>;
+pub(crate) type Read = Box<dyn FnOnce(&Connection) -> Answer + Send>;
+
+/// To be kept, and not called, after a failure: whoever waits is told nothing.
+pub(crate) type Answer = Box<dyn FnOnce() + Send>;
 
 /// Until every handle of the store is gone.
 pub(crate) fn run(shared: &Shared, connection: &Connection, reads: &Mutex<mpsc::Receiver<Read>>) {
     loop {
         let read = reads.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(read) = read else { return };
-        if !perform(shared, connection, read) {
+        if let Err(_halted) = perform(shared, connection, read) {
             park();
         }
     }
 }
 
-/// Reads and answers. False if the store has failed: what was read may be of a
+/// Reads and answers, unless the store has failed: what was read may be of a
 /// batch whose fate is unknown.
-pub(crate) fn perform(shared: &Shared, connection: &Connection, read: Read) -> bool {
+pub(crate) fn perform(
+    shared: &Shared,
+    connection: &Connection,
+    read: Read,
+) -> Result<(), Option<Answer>> {
     match writer::guarded(shared, || read(connection)) {
         Some(answer) if !shared.has_failed() => {
             answer();
-            true
+            Ok(())
         }
-        answer => {
-            std::mem::forget(answer);
-            false
-        }
+        answer => Err(answer),
     }
 }
 

@@ -240,11 +240,11 @@ impl Store {
             Readers::Threads(readers) => readers.send(read).map_err(|_| ReadError::Closed)?,
             Readers::Caller(connection) => {
                 self.shared.pace().await;
-                let goes_on = {
+                let read = {
                     let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
                     reader::perform(&self.shared, &connection, read)
                 };
-                if !goes_on {
+                if let Err(_halted) = read {
                     self.shared.halt().await;
                 }
             }

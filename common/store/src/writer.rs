@@ -47,8 +47,13 @@ struct Writer {
     hung_up: bool,
 }
 
-/// The store has failed: nothing more is done, and nothing said.
-struct Halted;
+/// The store has failed: nothing more is done, and nothing said, not even that
+/// somebody's request was dropped.
+struct Halted {
+    _silent: Vec<Completion>,
+}
+
+const HALTED: Halted = Halted { _silent: Vec::new() };
 
 /// What a batch came to, for everybody in it.
 struct Committed {
@@ -68,8 +73,8 @@ pub(crate) async fn run(
     };
     match writer.work().await {
         Ok(()) => writer.close(),
-        // What is queued is kept, and so not told that it is dropped.
-        Err(Halted) => shared.halt().await,
+        // What is queued is kept, too.
+        Err(_halted) => shared.halt().await,
     }
 }
 
@@ -91,7 +96,7 @@ impl Writer {
         let page_size = connection.query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0));
         let page_size = hooked.and(patient).and(page_size).map_err(|cause| {
             shared.fail(&Failure::Begin { path: shared.path.clone(), cause });
-            Halted
+            HALTED
         })?;
         Ok(Self {
             shared,
@@ -117,7 +122,7 @@ impl Writer {
             self.tend_log()?;
         }
         checkpoint::checkpoint(&self.shared, &self.connection, Mode::Truncate);
-        if self.shared.has_failed() { Err(Halted) } else { Ok(()) }
+        if self.shared.has_failed() { Err(HALTED) } else { Ok(()) }
     }
 
     /// Lets go of the file.
@@ -198,7 +203,7 @@ impl Writer {
             jobs += 1;
             match guarded(shared, || (job.work)(&transaction)) {
                 Some(completion) => completions.push(completion),
-                None => return Err(silence(completions)),
+                None => return Err(Halted { _silent: completions }),
             }
             if transaction.is_autocommit() {
                 shared.counters.rolled_back.fetch_add(1, Relaxed);
@@ -210,7 +215,7 @@ impl Writer {
         }
         if let Err(cause) = transaction.commit() {
             shared.fail(&Failure::Commit { path: shared.path.clone(), cause });
-            return Err(silence(completions));
+            return Err(Halted { _silent: completions });
         }
         shared.counters.committed(jobs, weight as u64);
         Ok(Committed { completions, result: Ok(()) })
@@ -231,7 +236,7 @@ impl Writer {
             self.forced_at = bytes;
             let done = checkpoint::checkpoint(&self.shared, &self.connection, Mode::Truncate);
             if self.shared.has_failed() {
-                return Err(Halted);
+                return Err(HALTED);
             }
             if done {
                 self.log_pages.store(0, Relaxed);
@@ -248,26 +253,20 @@ fn complete(shared: &Shared, committed: Committed) -> Result<(), Halted> {
     let mut completions = committed.completions.into_iter();
     while let Some(completion) = completions.next() {
         if guarded(shared, || completion(committed.result.clone())).is_none() {
-            return Err(silence(completions.collect()));
+            return Err(Halted { _silent: completions.collect() });
         }
     }
     Ok(())
 }
 
-/// Nobody is told anything any more, not even that their request was dropped.
-fn silence(completions: Vec<Completion>) -> Halted {
-    std::mem::forget(completions);
-    Halted
-}
-
 /// Begins a transaction and makes sure that the file is still this run's.
 fn begin<'a>(shared: &Shared, connection: &'a Connection) -> Result<Transaction<'a>, Halted> {
     if shared.has_failed() {
-        return Err(Halted);
+        return Err(HALTED);
     }
     let fail = |failure| {
         shared.fail(&failure);
-        Halted
+        HALTED
     };
     let path = || shared.path.clone();
     let transaction = loop {
