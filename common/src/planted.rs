@@ -81,18 +81,12 @@ bugs! {
     // The participant kit: `common-kit`.
     /// A vote leaves before it is durable.
     VoteBeforeDurable = "kit-vote-before-durable",
-    /// The fence is not asked.
-    FenceUnchecked = "kit-fence-unchecked",
     /// 'Not mine' rolls a branch back.
     NotMineAborts = "kit-not-mine-aborts",
     /// A prepared branch is rolled back when it has waited for long.
     PreparedTimesOut = "kit-prepared-times-out",
-    /// What the domain could not do is acknowledged.
-    FailureAcknowledged = "kit-failure-acknowledged",
     /// A rollback does not tell the domain.
     ReservationKept = "kit-reservation-kept",
-    /// The link does not tell the journal.
-    JournalNotTold = "kit-journal-not-told",
     /// A rollback of an unknown branch writes nothing.
     TombstoneUnwritten = "kit-tombstone-unwritten",
     /// Nobody asks about branches in doubt.

@@ -168,12 +168,6 @@ impl<R: ResourceManager> Branches<'_, R> {
                 match self.apply(decision, &undecided) {
                     Ok(()) if decision.commit => Settled::Answer(Acknowledgement::Committed),
                     Ok(()) => Settled::Answer(Acknowledgement::RolledBack),
-                    Err(_) if planted!(FailureAcknowledged) => {
-                        Settled::Answer(match decision.commit {
-                            true => Acknowledgement::Committed,
-                            false => Acknowledgement::RolledBack,
-                        })
-                    }
                     Err(error) => self.unsettled(decision, true, &error),
                 }
             }

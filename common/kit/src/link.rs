@@ -67,8 +67,7 @@ async fn serve<R: ResourceManager>(
     tracing::info!(%coordinator, epoch = origin.run.epoch, "linked");
     let (_place, replaced) = engine.links.open(coordinator, origin.run, responses.clone());
 
-    let journal = if planted!(JournalNotTold) { [0; 16] } else { engine.store.identity().id };
-    let hello = LinkHello { journal_id: journal.to_vec().into() };
+    let hello = LinkHello { journal_id: engine.store.identity().id.to_vec().into() };
     send(responses, LinkResponse { hello: Some(hello), ..LinkResponse::default() }).await?;
     let (answered, answers) = mpsc::unbounded_channel();
     let reading = async {

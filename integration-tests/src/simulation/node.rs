@@ -36,6 +36,8 @@ pub(super) struct Node {
 struct Machine {
     folder: PathBuf,
     flags: Vec<String>,
+    /// Where its files are in the next start.
+    data: RefCell<PathBuf>,
     disk: Arc<Disk>,
     random: Arc<Mutex<StdRng>>,
     /// The longest that a step of the storage takes, in microseconds.
@@ -65,12 +67,12 @@ impl Node {
         seed: u64,
     ) -> Self {
         let address = format!("0.0.0.0:{PORT}");
-        let fixed = [role.package(), "--listen", &address, "--min-free", "0", "--data"];
+        let fixed = [role.package(), "--listen", &address, "--min-free", "0"];
         let mut all: Vec<String> = fixed.map(String::from).into();
-        all.push(folder.display().to_string());
         all.extend_from_slice(flags);
         let shared = Rc::new(Machine {
             folder: folder.into(),
+            data: RefCell::new(folder.into()),
             flags: all,
             disk: Disk::of(&folder.join(format!("{}.db", role.name()))),
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
@@ -107,7 +109,8 @@ impl Node {
         machine.starts.set(machine.starts.get() + 1);
         let environment = self.environment();
         *machine.shutdown.borrow_mut() = environment.shutdown.clone();
-        let flags = machine.flags.clone();
+        let data = machine.data.borrow().display().to_string();
+        let flags = machine.flags.iter().cloned().chain(["--data".into(), data]);
         let ended = match self.role {
             Role::Coordinator => coordinator::run_in(environment, flags).await,
             Role::Inventory => participant_inventory::program().run_in(environment, flags).await,
@@ -177,6 +180,13 @@ impl Node {
     /// Sets its wall clock to be off by so many milliseconds.
     pub(super) fn set_clock_error(&self, milliseconds: i64) {
         self.shared.clock_error.store(milliseconds, SeqCst);
+    }
+
+    /// From its next start on it has the journal of somebody else, or its own again.
+    pub(super) fn use_journal_of(&self, stranger: Option<&str>) {
+        let own = &self.shared.folder;
+        let data = stranger.map_or_else(|| own.clone(), |name| own.with_file_name(name));
+        *self.shared.data.borrow_mut() = data;
     }
 
     /// SIGTERM.

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use crate::Role;
 
@@ -65,6 +65,9 @@ pub(super) enum Fault {
     Disk(DiskFault, Role),
     /// A wall clock is off by so many milliseconds from now on.
     Clock(Role, i64),
+    /// Another coordinator, with a journal of its own, serves where the one was;
+    /// customers don't reach it.
+    Stranger,
 }
 
 /// Some of the four, in the order of [`Role::ALL`].
@@ -116,7 +119,7 @@ impl fmt::Debug for Roles {
 
 impl Plan {
     /// The whole of it.
-    pub(super) fn draw(random: &mut StdRng) -> Self {
+    pub(super) fn draw(seed: u64, random: &mut StdRng) -> Self {
         // A network that holds messages back can't be cut one way as well.
         let holds = random.random_bool(0.5);
         let count = match random.random_range(0..10) {
@@ -134,6 +137,13 @@ impl Plan {
                 Planned { at, length, fault: fault(random, holds) }
             })
             .collect();
+        // Apart from the others, which are the same with or without it.
+        let mut apart = StdRng::seed_from_u64(!seed);
+        if apart.random_bool(0.1) {
+            let at = apart.random_range(FIRST..HEALED / 2);
+            let length = apart.random_range(HEALED / 8..HEALED / 2);
+            faults.push(Planned { at, length, fault: Fault::Stranger });
+        }
         faults.sort_by_key(|planned| planned.at);
         let mut flags = Vec::new();
         if random.random_bool(0.3) {

@@ -80,7 +80,7 @@ pub(super) fn run(
 ) -> anyhow::Result<Outcome> {
     let audience = Audience::new(filter, &folder.display().to_string());
     let mut random = StdRng::seed_from_u64(seed);
-    let plan = Plan::draw(&mut random);
+    let plan = Plan::draw(seed, &mut random);
     let mut run = Run::new(&plan, folder, opening, &mut random)?;
     let resolved = run.play(&plan)?;
     if run.violations.is_empty() {

@@ -6,7 +6,7 @@ use turmoil::Sim;
 
 use super::{
     node::Node,
-    plan::{DiskFault, End, Fault, Planned, Wire},
+    plan::{CUSTOMERS, DiskFault, End, Fault, Planned, Wire},
 };
 use crate::Role;
 
@@ -25,6 +25,8 @@ pub(super) struct Weather {
     off: BTreeMap<usize, Duration>,
     /// Machines whose power fails at a later write: when they start then.
     failing: BTreeMap<usize, Duration>,
+    /// How many strangers there were, and whether one is there now.
+    strangers: (usize, bool),
     /// Exit codes that the present faults excuse.
     excused: [Vec<u8>; 4],
     /// How often each fault came.
@@ -57,6 +59,7 @@ impl Weather {
             killed: BTreeMap::new(),
             off: BTreeMap::new(),
             failing: BTreeMap::new(),
+            strangers: (0, false),
             excused: Default::default(),
             counts: BTreeMap::new(),
             crashes: Vec::new(),
@@ -115,6 +118,12 @@ impl Weather {
                 self.nodes[role as usize].set_clock_error(milliseconds);
                 "clock set"
             }
+            Fault::Stranger => {
+                self.healing.push((until, planned.fault));
+                self.strangers = (self.strangers.0 + 1, true);
+                self.change_coordinator(sim, planned.at);
+                "stranger"
+            }
         };
         *self.counts.entry(name).or_default() += 1;
         Ok(())
@@ -136,6 +145,22 @@ impl Weather {
                 node.disk().cut_after(changes);
             }
             End::Kill | End::PowerLoss => self.kill(index, now, until, end == End::PowerLoss),
+        }
+    }
+
+    /// The coordinator ends and starts again, as a stranger or as itself.
+    fn change_coordinator(&mut self, sim: &mut Sim<'static>, now: Duration) {
+        let (index, (number, here)) = (Role::Coordinator as usize, self.strangers);
+        let name = format!("stranger-{number}");
+        self.nodes[index].use_journal_of(here.then_some(&*name));
+        for host in CUSTOMERS {
+            match here {
+                true => sim.partition(Role::Coordinator.name(), host),
+                false => sim.repair(Role::Coordinator.name(), host),
+            }
+        }
+        if !self.off.contains_key(&index) && !self.killed.contains_key(&index) {
+            self.kill(index, now, now, false);
         }
     }
 
@@ -161,8 +186,9 @@ impl Weather {
 
     /// Heals and starts what is due, and looks after processes that have ended.
     pub(super) fn tend(&mut self, sim: &mut Sim<'static>, now: Duration) -> io::Result<()> {
-        for (_, fault) in self.healing.extract_if(.., |(at, _)| *at <= now) {
-            heal(sim, &self.nodes, self.latency, fault);
+        let due: Vec<_> = self.healing.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, fault) in due {
+            self.heal_one(sim, fault, now);
         }
         self.bury(sim, now)?;
         for index in 0..self.nodes.len() {
@@ -216,7 +242,7 @@ impl Weather {
     /// Ends all faults; what is off starts.
     pub(super) fn heal(&mut self, sim: &mut Sim<'static>, now: Duration) -> io::Result<()> {
         for (_, fault) in std::mem::take(&mut self.healing) {
-            heal(sim, &self.nodes, self.latency, fault);
+            self.heal_one(sim, fault, now);
         }
         let killed = self.killed.values_mut().map(|killed| &mut killed.until);
         for until in self.off.values_mut().chain(self.failing.values_mut()).chain(killed) {
@@ -230,17 +256,29 @@ impl Weather {
         tracing::info!("healed");
         self.tend(sim, now)
     }
-}
 
-fn heal(sim: &mut Sim<'static>, nodes: &[Node; 4], latency: Duration, fault: Fault) {
-    tracing::info!(?fault, "heals");
-    match fault {
-        Fault::Wire(Wire::Cut, one, other) => sim.repair(one, other),
-        Fault::Wire(Wire::CutOneWay, one, other) => sim.repair_oneway(one, other),
-        Fault::Wire(Wire::Held, one, other) => sim.release(one, other),
-        Fault::Wire(Wire::Slow(_), one, other) => sim.set_link_latency(one, other, latency),
-        Fault::Disk(DiskFault::Slow(_), role) => nodes[role as usize].slow_down(SOUND),
-        Fault::Disk(_, role) => nodes[role as usize].disk().set_fault(None),
-        Fault::End(..) | Fault::Clock(..) => {}
+    fn heal_one(&mut self, sim: &mut Sim<'static>, fault: Fault, now: Duration) {
+        tracing::info!(?fault, "heals");
+        match fault {
+            Fault::Wire(Wire::Cut, one, other) => sim.repair(one, other),
+            Fault::Wire(Wire::CutOneWay, one, other) => sim.repair_oneway(one, other),
+            Fault::Wire(Wire::Held, one, other) => sim.release(one, other),
+            Fault::Wire(Wire::Slow(_), one, other) => {
+                sim.set_link_latency(one, other, self.latency);
+            }
+            Fault::Disk(DiskFault::Slow(_), role) => self.nodes[role as usize].slow_down(SOUND),
+            Fault::Disk(_, role) => self.nodes[role as usize].disk().set_fault(None),
+            Fault::Stranger => {
+                self.strangers.1 = false;
+                self.change_coordinator(sim, now);
+            }
+            Fault::End(..) | Fault::Clock(..) => {}
+        }
+        if self.strangers.1 {
+            // It may have been this that kept customers away.
+            for host in CUSTOMERS {
+                sim.partition(Role::Coordinator.name(), host);
+            }
+        }
     }
 }
