@@ -11,6 +11,9 @@ const FIRST: Duration = Duration::from_millis(300);
 /// ... until all is healed.
 pub(super) const HEALED: Duration = Duration::from_secs(8);
 
+/// How long before a stranger comes a participant hears of no decision.
+const BEFORE: Duration = Duration::from_millis(700);
+
 /// A machine on the network, by its name.
 pub(super) type Host = &'static str;
 
@@ -140,9 +143,14 @@ impl Plan {
         // Apart from the others, which are the same with or without it.
         let mut apart = StdRng::seed_from_u64(!seed);
         if apart.random_bool(0.1) {
-            let at = apart.random_range(FIRST..HEALED / 2);
+            let at = apart.random_range(FIRST + BEFORE..HEALED / 2);
             let length = apart.random_range(HEALED / 8..HEALED / 2);
             faults.push(Planned { at, length, fault: Fault::Stranger });
+            // Promises whose decision is on its way when the stranger comes.
+            let role = *Role::ALL[1..].choose(&mut apart).unwrap_or(&Role::Order);
+            let wire = if holds { Wire::Slow(BEFORE) } else { Wire::CutOneWay };
+            let fault = Fault::Wire(wire, Role::Coordinator.name(), role.name());
+            faults.push(Planned { at: at - BEFORE, length: BEFORE, fault });
         }
         faults.sort_by_key(|planned| planned.at);
         let mut flags = Vec::new();

@@ -83,11 +83,10 @@ impl Shadow {
             Ok(_) if !shadow.exists() => {
                 fs::copy(path, &shadow)?;
             }
-            // What an earlier run left unsynced is not known to be less than all.
-            Ok(metadata) => {
-                changes.written.push(0..metadata.len());
-                changes.shortest = Some(0);
-            }
+            // What an earlier run left unsynced is not known to be less than all. The
+            // shadow is brought up to it in place: a process that is killed meanwhile
+            // has written a part of it, and lost nothing that was synced.
+            Ok(metadata) => changes.written.push(0..metadata.len()),
         }
         let copy = File::options().read(true).write(true).open(&shadow)?;
         let text = path.as_os_str().to_string_lossy();
