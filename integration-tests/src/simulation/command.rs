@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
@@ -212,7 +212,7 @@ fn report(outcome: &Outcome) -> anyhow::Result<()> {
     }
     println!(
         "The whole history: {}\nAgain: cargo run --release -p integration-tests --bin simulate -- --first {} --seeds 1 --history\n",
-        PathBuf::from(file).display(),
+        file.display(),
         outcome.seed
     );
     Ok(())

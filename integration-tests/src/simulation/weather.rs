@@ -1,6 +1,6 @@
 //! Makes what is planned happen to the network and the machines, and heals it.
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{collections::BTreeMap, io, mem, time::Duration};
 
 use turmoil::Sim;
 
@@ -173,7 +173,11 @@ impl Weather {
 
     /// Those that were killed before this step are off now.
     fn bury(&mut self, sim: &mut Sim<'static>, now: Duration) -> io::Result<()> {
-        for (index, killed) in self.killed.extract_if(.., |_, killed| killed.at < now) {
+        let (dead, dying) =
+            mem::take(&mut self.killed).into_iter().partition(|(_, killed)| killed.at < now);
+        self.killed = dying;
+        let dead: BTreeMap<_, _> = dead;
+        for (index, killed) in dead {
             self.nodes[index].bury(sim);
             if killed.lost {
                 self.nodes[index].disk().lose_unsynced()?;
@@ -241,7 +245,7 @@ impl Weather {
 
     /// Ends all faults; what is off starts.
     pub(super) fn heal(&mut self, sim: &mut Sim<'static>, now: Duration) -> io::Result<()> {
-        for (_, fault) in std::mem::take(&mut self.healing) {
+        for (_, fault) in mem::take(&mut self.healing) {
             self.heal_one(sim, fault, now);
         }
         let killed = self.killed.values_mut().map(|killed| &mut killed.until);
