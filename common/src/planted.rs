@@ -87,8 +87,6 @@ bugs! {
     PreparedTimesOut = "kit-prepared-times-out",
     /// A rollback does not tell the domain.
     ReservationKept = "kit-reservation-kept",
-    /// A rollback of an unknown branch writes nothing.
-    TombstoneUnwritten = "kit-tombstone-unwritten",
     /// Nobody asks about branches in doubt.
     DoubtsUnasked = "kit-doubts-unasked",
 }

@@ -171,9 +171,6 @@ impl<R: ResourceManager> Branches<'_, R> {
                     Err(error) => self.unsettled(decision, true, &error),
                 }
             }
-            (Step::LeaveTombstone, _) if planted!(TombstoneUnwritten) => {
-                Settled::Answer(Acknowledgement::RolledBack)
-            }
             (Step::LeaveTombstone, _) => {
                 match self.leave_tombstone(branch, decision.number, None) {
                     true => Settled::Answer(Acknowledgement::RolledBack),

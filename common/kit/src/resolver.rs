@@ -102,8 +102,8 @@ async fn apply<R: ResourceManager>(
         coordinator = %origin.coordinator, "in doubt, answered"
     );
     // Another coordinator's word on this branch counts for nothing.
-    let not_mine = outcome == BranchOutcome::NotMine && !planted!(NotMineAborts);
-    if not_mine || origin.coordinator != branch.coordinator {
+    let not_mine = outcome == BranchOutcome::NotMine || origin.coordinator != branch.coordinator;
+    if not_mine && !planted!(NotMineAborts) {
         engine.note_not_mine(&[branch]);
         return Ok(());
     }

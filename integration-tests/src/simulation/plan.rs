@@ -11,8 +11,10 @@ const FIRST: Duration = Duration::from_millis(300);
 /// ... until all is healed.
 pub(super) const HEALED: Duration = Duration::from_secs(8);
 
-/// How long before a stranger comes a participant hears of no decision.
+/// How long before a stranger comes the coordinator's disk is slow, and the longest
+/// that a step of it takes then.
 const BEFORE: Duration = Duration::from_millis(700);
+const SLOW: Duration = Duration::from_millis(300);
 
 /// A machine on the network, by its name.
 pub(super) type Host = &'static str;
@@ -146,10 +148,8 @@ impl Plan {
             let at = apart.random_range(FIRST + BEFORE..HEALED / 2);
             let length = apart.random_range(HEALED / 8..HEALED / 2);
             faults.push(Planned { at, length, fault: Fault::Stranger });
-            // Promises whose decision is on its way when the stranger comes.
-            let role = *Role::ALL[1..].choose(&mut apart).unwrap_or(&Role::Order);
-            let wire = if holds { Wire::Slow(BEFORE) } else { Wire::CutOneWay };
-            let fault = Fault::Wire(wire, Role::Coordinator.name(), role.name());
+            // So that there are decisions that are durable and that nobody was told.
+            let fault = Fault::Disk(DiskFault::Slow(SLOW), Role::Coordinator);
             faults.push(Planned { at: at - BEFORE, length: BEFORE, fault });
         }
         faults.sort_by_key(|planned| planned.at);
