@@ -13,6 +13,7 @@ use rusqlite::Transaction;
 
 use crate::{
     Error, Refusal, ResourceManager, Vote,
+    horizon::Horizon,
     journal::{self, Found, Pending, Undecided},
     wire::{self, Decision, Origin, Prepare},
 };
@@ -21,10 +22,31 @@ use crate::{
 pub(crate) struct Branches<'a, R> {
     pub(crate) resource: &'a R,
     pub(crate) transaction: &'a Transaction<'a>,
+    pub(crate) horizon: &'a Horizon,
+    pub(crate) undo: Undo,
     /// Wall clock, milliseconds.
     pub(crate) now: i64,
     /// What happened so far.
     pub(crate) effects: Effects,
+}
+
+/// How the work of a request that fails is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Undo {
+    /// By a savepoint of its own.
+    Alone,
+    /// With all of its batch, which is then done again, each request [`Self::Alone`].
+    WithBatch,
+}
+
+/// A request failed after it had written: its batch is to be undone.
+#[derive(Debug)]
+pub(crate) struct Torn;
+
+impl From<rusqlite::Error> for Torn {
+    fn from(_: rusqlite::Error) -> Self {
+        Self
+    }
 }
 
 /// What a batch changed, to be counted when it is durable.
@@ -51,18 +73,18 @@ impl<R: ResourceManager> Branches<'_, R> {
         origin: &Origin,
         request: &Prepare<R>,
         room: Option<&Refusal>,
-    ) -> LinkVote {
+    ) -> Result<LinkVote, Torn> {
         let branch = &request.branch;
-        let found = match journal::find(self.transaction, branch) {
+        let found = match self.find(branch) {
             Ok(found) => found,
-            Err(error) => return abort::<R>(branch, &self.failed(branch, &error.into())),
+            Err(error) => return Ok(abort::<R>(branch, &self.failed(branch, &error.into()))),
         };
         let same_payload = found.as_ref().is_none_or(|found| {
             request.payload.as_ref().is_ok_and(|payload| found.has_payload(&payload.bytes))
         });
         let state = found.as_ref().map(Found::state);
-        match step(state.as_ref(), &Request::Prepare { same_payload }) {
-            Step::Reserve => self.reserve(origin, request, room),
+        Ok(match step(state.as_ref(), &Request::Prepare { same_payload }) {
+            Step::Reserve => self.reserve(origin, request, room)?,
             Step::RepeatVote => {
                 let output = match found {
                     Some(Found::Undecided(undecided)) => undecided.output,
@@ -88,6 +110,29 @@ impl<R: ResourceManager> Branches<'_, R> {
                 refused::<R>(branch, "OTHER_PAYLOAD".into(), message.into())
             }
             step => unreachable!("{step:?} is no answer to prepare"),
+        })
+    }
+
+    fn find(&self, branch: &BranchId) -> rusqlite::Result<Option<Found>> {
+        match self.horizon.reaches(branch) {
+            true => journal::find(self.transaction, branch),
+            false => Ok(None),
+        }
+    }
+
+    /// The part of one request that is undone when it fails.
+    fn attempt<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<Result<T, Error>, Torn> {
+        if self.undo == Undo::Alone {
+            return Ok(in_savepoint(self.transaction, |_| work()));
+        }
+        let before = self.transaction.total_changes();
+        let result = work();
+        match result.is_err() && self.transaction.total_changes() != before {
+            true => Err(Torn),
+            false => Ok(result),
         }
     }
 
@@ -96,11 +141,11 @@ impl<R: ResourceManager> Branches<'_, R> {
         origin: &Origin,
         request: &Prepare<R>,
         room: Option<&Refusal>,
-    ) -> LinkVote {
+    ) -> Result<LinkVote, Torn> {
         if let Some(refusal) = room {
-            return abort::<R>(&request.branch, refusal);
+            return Ok(abort::<R>(&request.branch, refusal));
         }
-        match self.ask_domain(origin, request) {
+        Ok(match self.ask_domain(origin, request)? {
             Ok(vote) => vote,
             Err(error) => {
                 let branch = &request.branch;
@@ -111,14 +156,21 @@ impl<R: ResourceManager> Branches<'_, R> {
                 self.leave_tombstone(branch, 0, Some(&refusal));
                 abort::<R>(branch, &refusal)
             }
-        }
+        })
     }
 
-    fn ask_domain(&mut self, origin: &Origin, request: &Prepare<R>) -> Result<LinkVote, Error> {
-        let payload = request.payload.as_ref().map_err(Clone::clone)?;
+    fn ask_domain(
+        &mut self,
+        origin: &Origin,
+        request: &Prepare<R>,
+    ) -> Result<Result<LinkVote, Error>, Torn> {
+        let payload = match &request.payload {
+            Ok(payload) => payload,
+            Err(refusal) => return Ok(Err(refusal.clone().into())),
+        };
         let (branch, transaction, now) = (&request.branch, self.transaction, self.now);
         let mut effects = self.effects;
-        let vote = in_savepoint(transaction, |_| {
+        let vote = self.attempt(|| {
             let output = match self.resource.prepare(transaction, branch, &payload.message)? {
                 Vote::Commit(output) => output,
                 Vote::ReadOnly => return Ok(vote(branch, WireVote::ReadOnly, Vec::new(), false)),
@@ -137,35 +189,37 @@ impl<R: ResourceManager> Branches<'_, R> {
                 effects.undecided += 1;
             }
             crash_point!("participant-before-prepared-durable");
-            Ok::<_, Error>(vote(branch, WireVote::Commit, encoded, request.one_phase))
+            Ok(vote(branch, WireVote::Commit, encoded, request.one_phase))
         })?;
-        self.effects = effects;
+        if vote.is_ok() {
+            self.effects = effects;
+        }
         Ok(vote)
     }
 
     /// Applies a decision, or finds out why not.
-    pub(crate) fn settle(&mut self, decision: &Decision) -> Settled {
+    pub(crate) fn settle(&mut self, decision: &Decision) -> Result<Settled, Torn> {
         let branch = &decision.branch;
-        let found = match journal::find(self.transaction, branch) {
+        let found = match self.find(branch) {
             Ok(found) => found,
-            Err(error) => return self.unsettled(decision, false, &error.into()),
+            Err(error) => return Ok(self.unsettled(decision, false, &error.into())),
         };
         if let Some(Found::Undecided(Undecided { pending: Some(known), .. })) = &found
             && (decision.number < known.number
                 || decision.number == known.number && decision.commit != known.commit)
         {
-            return Settled::Late;
+            return Ok(Settled::Late);
         }
         if decision.answers_doubt && !matches!(found, Some(Found::Undecided(_))) {
-            return Settled::Late;
+            return Ok(Settled::Late);
         }
         let request = match decision.commit {
             true => Request::Commit { decision_number: decision.number },
             false => Request::Rollback { decision_number: decision.number },
         };
-        match (step(found.as_ref().map(Found::state).as_ref(), &request), found) {
+        Ok(match (step(found.as_ref().map(Found::state).as_ref(), &request), found) {
             (Step::ApplyCommit | Step::ApplyRollback, Some(Found::Undecided(undecided))) => {
-                match self.apply(decision, &undecided) {
+                match self.apply(decision, &undecided)? {
                     Ok(()) if decision.commit => Settled::Answer(Acknowledgement::Committed),
                     Ok(()) => Settled::Answer(Acknowledgement::RolledBack),
                     Err(error) => self.unsettled(decision, true, &error),
@@ -182,17 +236,21 @@ impl<R: ResourceManager> Branches<'_, R> {
             (Step::AnswerUnknown, _) => Settled::Answer(Acknowledgement::Unknown),
             (Step::Ignore, _) => Settled::Late,
             (step, _) => unreachable!("{step:?} is no answer to a decision"),
-        }
+        })
     }
 
-    fn apply(&mut self, decision: &Decision, undecided: &Undecided) -> Result<(), Error> {
+    fn apply(
+        &mut self,
+        decision: &Decision,
+        undecided: &Undecided,
+    ) -> Result<Result<(), Error>, Torn> {
         let (branch, transaction, now) = (&decision.branch, self.transaction, self.now);
-        let payload = R::Payload::decode(&undecided.payload[..])
-            .map_err(|_| Error::Inconsistent("a branch's payload cannot be decoded"))?;
-        let output = R::Output::decode(&undecided.output[..])
-            .map_err(|_| Error::Inconsistent("a branch's output cannot be decoded"))?;
         let decision_number = decision.number;
-        in_savepoint(transaction, |_| {
+        let applied = self.attempt(|| {
+            let payload = R::Payload::decode(&undecided.payload[..])
+                .map_err(|_| Error::Inconsistent("a branch's payload cannot be decoded"))?;
+            let output = R::Output::decode(&undecided.output[..])
+                .map_err(|_| Error::Inconsistent("a branch's output cannot be decoded"))?;
             let state = if decision.commit {
                 self.resource.commit(transaction, branch, &payload, &output)?;
                 Branch::Committed { decision_number }
@@ -204,15 +262,16 @@ impl<R: ResourceManager> Branches<'_, R> {
             };
             journal::delete_undecided(transaction, branch)?;
             let contents = (Some(&undecided.payload[..]), &undecided.output[..]);
-            journal::insert_decided(transaction, branch, state, contents, None, now)?;
-            Ok::<_, Error>(())
+            Ok(journal::insert_decided(transaction, branch, state, contents, None, now)?)
         })?;
-        self.effects.undecided -= 1;
-        match decision.commit {
-            true => self.effects.commits += 1,
-            false => self.effects.rollbacks += 1,
+        if applied.is_ok() {
+            self.effects.undecided -= 1;
+            match decision.commit {
+                true => self.effects.commits += 1,
+                false => self.effects.rollbacks += 1,
+            }
         }
-        Ok(())
+        Ok(applied)
     }
 
     /// The decision stands, so it is kept where the branch is known.

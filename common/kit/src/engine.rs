@@ -21,7 +21,7 @@ use common::{
     planted,
 };
 use common_service::Environment;
-use common_store::{Store, Urgency, WriteError, crash_point};
+use common_store::{Store, Urgency, WriteError, crash_point, in_savepoint};
 use proto::dtc::{AbortReason, Acknowledgement, LinkAcknowledgement, LinkVote, Vote};
 use rusqlite::Transaction;
 use tokio::sync::oneshot;
@@ -29,7 +29,8 @@ use tonic::{Status, metadata::MetadataValue};
 
 use crate::{
     Refusal, ResourceManager,
-    branches::{self, Branches, Effects, Settled},
+    branches::{self, Branches, Effects, Settled, Torn, Undo},
+    horizon::Horizon,
     journal,
     limits::Limits,
     links::Links,
@@ -47,6 +48,7 @@ pub(crate) struct Engine<R> {
     pub(crate) environment: Environment,
     /// Undecided branches, the batch that is being done included.
     undecided: AtomicI64,
+    horizon: Horizon,
     /// Branches that the one who was asked doesn't know.
     not_mine: Mutex<HashSet<BranchId>>,
     /// What coordinators told about the end of their transactions, until kept.
@@ -100,6 +102,7 @@ impl<R: ResourceManager> Engine<R> {
     ) -> Result<Arc<Self>, common_store::ReadError> {
         store.read(journal::check).await?;
         let undecided = store.read(journal::count_undecided).await?;
+        let horizon = store.read(Horizon::read).await?;
         metrics.undecided.set(undecided);
         Ok(Arc::new(Self {
             store,
@@ -109,6 +112,7 @@ impl<R: ResourceManager> Engine<R> {
             links: Links::default(),
             environment,
             undecided: AtomicI64::new(undecided),
+            horizon,
             not_mine: Mutex::default(),
             ended: Mutex::default(),
         }))
@@ -133,9 +137,11 @@ impl<R: ResourceManager> Engine<R> {
         let weight = batch.len().max(1);
         let work: common_store::Work = Box::new(move |transaction| {
             let result = engine.admit(transaction, &origin).map(|()| {
-                let mut answers = engine.decide(transaction, &batch.decisions);
-                engine.prepare(transaction, &origin, &batch, &mut answers);
-                answers
+                engine.attempt(transaction, |undo| {
+                    let mut answers = engine.decide(transaction, undo, &batch.decisions)?;
+                    engine.prepare(transaction, undo, &origin, &batch, &mut answers)?;
+                    Ok(answers)
+                })
             });
             if planted!(VoteBeforeDurable) {
                 done(engine.conclude(result, Ok(())));
@@ -166,7 +172,8 @@ impl<R: ResourceManager> Engine<R> {
         let engine = Arc::clone(self);
         self.metrics.retries.inc_by(decisions.len() as u64);
         let work: common_store::Work = Box::new(move |transaction| {
-            let answers = engine.decide(transaction, &decisions);
+            let answers =
+                engine.attempt(transaction, |undo| engine.decide(transaction, undo, &decisions));
             Box::new(move |durable| drop(answer.send(engine.conclude(Ok(answers), durable))))
         });
         self.store.submit(Urgency::Forced, 1, work);
@@ -189,30 +196,57 @@ impl<R: ResourceManager> Engine<R> {
         }
     }
 
-    fn decide(&self, transaction: &Transaction<'_>, decisions: &[Decision]) -> Answers {
-        let mut branches = self.branches(transaction);
+    /// Does a batch in one savepoint: one for each request costs more than the
+    /// work. Where a request fails after it has written, all is undone and done
+    /// again with a savepoint for each.
+    fn attempt(
+        &self,
+        transaction: &Transaction<'_>,
+        mut work: impl FnMut(Undo) -> Result<Answers, Torn>,
+    ) -> Answers {
+        let mut answers = None;
+        let released = in_savepoint(transaction, |_| {
+            answers = Some(work(Undo::WithBatch)?);
+            Ok::<_, Torn>(())
+        });
+        // Where SQLite has ended the transaction, the savepoint went with it.
+        let done = answers.filter(|_| released.is_ok() || transaction.is_autocommit());
+        let answers = done.unwrap_or_else(|| match work(Undo::Alone) {
+            Ok(answers) => answers,
+            Err(Torn) => unreachable!("each request is undone alone"),
+        });
+        self.undecided.fetch_add(answers.effects.undecided, Relaxed);
+        answers
+    }
+
+    fn decide(
+        &self,
+        transaction: &Transaction<'_>,
+        undo: Undo,
+        decisions: &[Decision],
+    ) -> Result<Answers, Torn> {
+        let mut branches = self.branches(transaction, undo);
         let mut acknowledgements = Vec::with_capacity(decisions.len());
         for decision in decisions {
             let settled = match transaction.is_autocommit() {
                 true => Settled::Failed("the storage rolled the batch back".into()),
-                false => branches.settle(decision),
+                false => branches.settle(decision)?,
             };
             acknowledgements.extend(branches::acknowledge(decision, settled));
         }
-        let effects = branches.effects;
-        self.undecided.fetch_add(effects.undecided, Relaxed);
-        Answers { votes: Vec::new(), acknowledgements, effects }
+        Ok(Answers { votes: Vec::new(), acknowledgements, effects: branches.effects })
     }
 
     fn prepare(
         &self,
         transaction: &Transaction<'_>,
+        undo: Undo,
         origin: &Origin,
         batch: &Batch<R>,
         answers: &mut Answers,
-    ) {
-        let mut branches = self.branches(transaction);
-        let mut undecided = self.undecided.load(Relaxed);
+    ) -> Result<(), Torn> {
+        let mut branches = self.branches(transaction, undo);
+        let before = self.undecided.load(Relaxed) + answers.effects.undecided;
         let disk = (!self.store.has_room()).then(disk_full);
         answers.votes.reserve(batch.prepares.len());
         for request in &batch.prepares {
@@ -220,6 +254,7 @@ impl<R: ResourceManager> Engine<R> {
                 answers.votes.push(branches::abort::<R>(&request.branch, &disk_full()));
                 continue;
             }
+            let undecided = before + branches.effects.undecided;
             let limit = self.limits.max_undecided;
             let bound = (undecided >= limit && !request.one_phase).then(|| {
                 let message = format!(
@@ -227,19 +262,25 @@ impl<R: ResourceManager> Engine<R> {
                 );
                 Refusal::new("TOO_MANY_UNDECIDED", message)
             });
-            let before = branches.effects.undecided;
-            let vote = branches.prepare(origin, request, disk.as_ref().or(bound.as_ref()));
-            undecided += branches.effects.undecided - before;
-            answers.votes.push(vote);
+            answers.votes.push(branches.prepare(
+                origin,
+                request,
+                disk.as_ref().or(bound.as_ref()),
+            )?);
         }
-        let effects = branches.effects;
-        self.undecided.fetch_add(effects.undecided, Relaxed);
-        answers.effects.add(effects);
+        answers.effects.add(branches.effects);
+        Ok(())
     }
 
-    fn branches<'a>(&'a self, transaction: &'a Transaction<'a>) -> Branches<'a, R> {
-        let (resource, now) = (&self.resource, self.now());
-        Branches { resource, transaction, now, effects: Effects::default() }
+    fn branches<'a>(&'a self, transaction: &'a Transaction<'a>, undo: Undo) -> Branches<'a, R> {
+        Branches {
+            resource: &self.resource,
+            transaction,
+            horizon: &self.horizon,
+            undo,
+            now: self.now(),
+            effects: Effects::default(),
+        }
     }
 
     /// What may be said, now that the fate of the batch is known.

@@ -81,6 +81,7 @@ mod doubts;
 mod engine;
 pub mod fields;
 mod handle;
+mod horizon;
 mod journal;
 mod limits;
 mod link;

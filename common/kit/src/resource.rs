@@ -8,8 +8,9 @@ use rusqlite::Transaction;
 ///
 /// All methods get the SQLite transaction in which the kit writes its own
 /// journal, so that record and effect are one atomic write. They run on the
-/// storage's thread: no waiting, no I/O but the transaction. What they wrote is
-/// undone when they return an error.
+/// storage's thread: no waiting, no I/O but the transaction, and in it no change of
+/// the schema. What they wrote is undone when they return an error; a method may be
+/// called again for the same branch after what it wrote was undone.
 pub trait ResourceManager: Send + Sync + 'static {
     /// The participant's role, such as `inventory`: names its file, and the
     /// reasons of its refusals.
