@@ -96,6 +96,8 @@ pub(crate) struct Driver {
     appended: Sequence,
     /// Messages that could not be handed to their links.
     refused: Vec<Event>,
+    /// Request keys to be looked for in the journal.
+    lookups: Vec<(TransactionId, RequestKey)>,
 }
 
 impl Driver {
@@ -153,6 +155,7 @@ impl Driver {
             forced: false,
             appended: 0,
             refused: Vec::new(),
+            lookups: Vec::new(),
         };
         Ok((driver, handle))
     }
@@ -286,6 +289,7 @@ impl Driver {
                 self.handle(event);
             }
         }
+        self.find_keys();
         self.metrics.active.set(self.machine.len() as i64);
         self.metrics.in_doubt.set(self.in_doubt.len() as i64);
         self.metrics.stalled.set(self.stalled.len() as i64);
@@ -322,7 +326,7 @@ impl Driver {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Append { .. } => {}
-            Action::LookupKey { id, key } => self.find_key(id, key),
+            Action::LookupKey { id, key } => self.lookups.push((id, key)),
             Action::Lookup { from, id, branch } => self.find(from, id, branch),
             Action::Send { to, id, branch, message, timeout } => {
                 match message {
@@ -382,15 +386,21 @@ impl Driver {
         }
     }
 
-    fn find_key(&self, id: TransactionId, key: RequestKey) {
+    /// Looks for all keys of a round at once.
+    fn find_keys(&mut self) {
+        let Some((first, _)) = self.lookups.first() else { return };
+        let first = *first;
+        let (ids, keys): (Vec<_>, Vec<_>) = std::mem::take(&mut self.lookups).into_iter().unzip();
         let (journal, own) = (Arc::clone(&self.journal), self.own.clone());
         let environment = self.environment.clone();
         tokio::spawn(async move {
-            match journal.find_key(&key).await {
+            match journal.find_keys(keys).await {
                 Ok(found) => {
-                    let _ = own.send(Input::Events(vec![Event::KeyFound { id, found }])).await;
+                    let found = ids.into_iter().zip(found);
+                    let events = found.map(|(id, found)| Event::KeyFound { id, found });
+                    let _ = own.send(Input::Events(events.collect())).await;
                 }
-                Err(error) => cannot_look_up(&environment, id, &error),
+                Err(error) => cannot_look_up(&environment, first, &error),
             }
         });
     }

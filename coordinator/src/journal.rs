@@ -8,7 +8,7 @@ mod sqlite;
 use std::time::Duration;
 
 use common::{CoordinatorId, TransactionId, fence::Run};
-use coordinator_core::Fingerprint;
+use coordinator_core::{Fingerprint, RequestKey};
 use proto::journal;
 use tonic::async_trait;
 
@@ -72,6 +72,9 @@ pub(crate) struct Retention {
     pub(crate) max_bytes: u64,
 }
 
+/// The transaction that used a request key, and with which body.
+pub(crate) type User = (TransactionId, Fingerprint);
+
 /// Called when what was appended is durable.
 pub(crate) type Durable = Box<dyn FnOnce() + Send>;
 
@@ -93,11 +96,8 @@ pub(crate) trait Journal: Send + Sync + 'static {
     /// After a failure `durable` is never called.
     fn append(&self, entries: Vec<Entry>, forced: bool, durable: Durable);
 
-    /// The transaction that used a request key.
-    async fn find_key(
-        &self,
-        key: &str,
-    ) -> Result<Option<(TransactionId, Fingerprint)>, JournalError>;
+    /// The transactions that used these request keys, in their order.
+    async fn find_keys(&self, keys: Vec<RequestKey>) -> Result<Vec<Option<User>>, JournalError>;
 
     /// A transaction, whether unfinished or finished.
     async fn find(&self, id: TransactionId) -> Result<Option<Stored>, JournalError>;

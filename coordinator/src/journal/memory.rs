@@ -7,12 +7,12 @@ use std::{
 };
 
 use common::{CoordinatorId, Incarnation, TransactionId, fence::Run};
-use coordinator_core::Fingerprint;
+use coordinator_core::RequestKey;
 use prost::Message;
 use proto::journal;
 use tonic::async_trait;
 
-use super::{Durable, Entry, Journal, JournalError, Registration, Retention, Stored};
+use super::{Durable, Entry, Journal, JournalError, Registration, Retention, Stored, User};
 
 /// See [`Journal`].
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct MemoryJournal {
 #[derive(Debug, Default)]
 struct Held {
     transactions: BTreeMap<TransactionId, (Stored, bool)>,
-    keys: BTreeMap<String, (TransactionId, Fingerprint)>,
+    keys: BTreeMap<String, User>,
     participants: BTreeMap<String, Registration>,
 }
 
@@ -93,11 +93,9 @@ impl Journal for MemoryJournal {
         durable();
     }
 
-    async fn find_key(
-        &self,
-        key: &str,
-    ) -> Result<Option<(TransactionId, Fingerprint)>, JournalError> {
-        Ok(self.held().keys.get(key).copied())
+    async fn find_keys(&self, keys: Vec<RequestKey>) -> Result<Vec<Option<User>>, JournalError> {
+        let held = self.held();
+        Ok(keys.iter().map(|key| held.keys.get(&**key).copied()).collect())
     }
 
     async fn find(&self, id: TransactionId) -> Result<Option<Stored>, JournalError> {

@@ -7,14 +7,14 @@ use common_service::{Environment, Exit};
 use common_store::{
     OpenError, Options, ReadError, Store, Suspect, Urgency, WriteError, check_pages, checksum,
 };
-use coordinator_core::Fingerprint;
+use coordinator_core::RequestKey;
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use tonic::async_trait;
 
 use crate::config::{check_name, parse_address};
 
-use super::{Durable, Entry, Journal, JournalError, Registration, Retention, Stored};
+use super::{Durable, Entry, Journal, JournalError, Registration, Retention, Stored, User};
 
 const ROLE: &str = "coordinator";
 /// Bytes of a body's checksum.
@@ -280,19 +280,16 @@ impl Journal for SqliteJournal {
         self.store.submit(urgency, weight, Box::new(work));
     }
 
-    async fn find_key(
-        &self,
-        key: &str,
-    ) -> Result<Option<(TransactionId, Fingerprint)>, JournalError> {
-        let key = key.to_owned();
+    async fn find_keys(&self, keys: Vec<RequestKey>) -> Result<Vec<Option<User>>, JournalError> {
         let find = move |connection: &Connection| {
-            connection
-                .prepare_cached("SELECT id, fingerprint FROM request_keys WHERE request_key = ?1")?
-                .query_row([key], |row| {
-                    let row = Suspect::new("request_keys", row, 1);
-                    Ok((transaction_id(&row)?, row.get(1)?))
-                })
-                .optional()
+            let mut select = connection.prepare_cached(
+                "SELECT id, fingerprint FROM request_keys WHERE request_key = ?1",
+            )?;
+            let user = |row: &Row<'_>| {
+                let row = Suspect::new("request_keys", row, 1);
+                Ok((transaction_id(&row)?, row.get(1)?))
+            };
+            keys.iter().map(|key| select.query_row([&**key], user).optional()).collect()
         };
         Ok(self.store.read(find).await?)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coordinator_core::{AnswerAt, Reply};
+use coordinator_core::{AnswerAt, Reply, RequestKey};
 use proto::dtc::{
     self, BeginRequest, BeginResponse, CommitTransactionRequest, CommitTransactionResponse,
     EnlistRequest, EnlistResponse, GetTransactionRequest, GetTransactionResponse,
@@ -131,12 +131,13 @@ impl Services {
     }
 
     async fn by_key(&self, key: String) -> Result<common::TransactionId, Error> {
-        if let Some(id) = self.handle.user_of(key.as_str().into()).await? {
+        let request_key: RequestKey = key.as_str().into();
+        if let Some(id) = self.handle.user_of(request_key.clone()).await? {
             return Ok(id);
         }
-        match self.handle.journal.find_key(&key).await? {
-            Some((id, _)) => Ok(id),
-            None => Err(Error::UnknownKey(key)),
+        match self.handle.journal.find_keys(vec![request_key]).await?[..] {
+            [Some((id, _))] => Ok(id),
+            _ => Err(Error::UnknownKey(key)),
         }
     }
 }
