@@ -1,9 +1,11 @@
 //! Bad bytes for every method of every service, against real processes.
 //!
 //! The methods come from the descriptors of everything that is on the wire, so
-//! that a new one cannot be forgotten. A seed determines all that is sent.
+//! that a new one cannot be forgotten; a participant's answers are sent, too. A
+//! seed determines all that is sent.
 
 mod call;
+mod liar;
 mod message;
 mod socket;
 
@@ -27,6 +29,7 @@ use uuid::Uuid;
 
 use crate::{Process, Role, Scene, channel, eventually};
 use call::{End, call, framed, prefixed};
+use liar::Liar;
 use message::{Maker, Words};
 
 /// Calls that wait for their answers.
@@ -35,8 +38,19 @@ const AT_A_TIME: usize = 24;
 const MAX_MEMORY: u64 = 512 << 10;
 /// File descriptors that a process may have open when all is quiet.
 const MAX_FILES: usize = 100;
+/// Answers of a participant in a batch that lies: most are the end of its link.
+const LIES: usize = 40;
 /// Of the services' own: reflection and health come with their libraries.
 const OWN: [&str; 2] = ["dtc.v1", "shop.v1"];
+
+/// What no transaction is to stay in.
+const UNFINISHED: [TransactionState; 5] = [
+    TransactionState::Active,
+    TransactionState::Preparing,
+    TransactionState::Prepared,
+    TransactionState::Committing,
+    TransactionState::Aborting,
+];
 
 /// A method of one process.
 #[derive(Debug, Clone)]
@@ -47,9 +61,9 @@ struct Method {
 }
 
 /// A cluster that is sent bad bytes.
-#[derive(Debug)]
 pub struct Fuzz {
     scene: Scene,
+    liar: Liar,
     methods: Vec<Method>,
     words: Words,
     ids: Vec<Option<u32>>,
@@ -67,8 +81,12 @@ impl Fuzz {
         let ids = Role::ALL.map(|role| scene.cluster.process(role).id()).to_vec();
         let methods = methods(&mut scene).await?;
         let coordinator = run_of(&scene.cluster.coordinator)?;
-        let words = Words { coordinator, transactions: vec![] };
-        Ok(Self { scene, methods, words, ids, orders: 0 })
+        let words = Words { coordinator, transactions: vec![], promised: vec![] };
+        let answer = DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET)?
+            .get_message_by_name("dtc.v1.LinkResponse")
+            .context("a link's answers have a type")?;
+        let liar = Liar::start(answer).await?;
+        Ok(Self { scene, liar, methods, words, ids, orders: 0 })
     }
 
     /// The methods that are called, as `/package.Service/Method`.
@@ -85,6 +103,7 @@ impl Fuzz {
     pub async fn batch(&mut self, seed: u64, count: usize) -> anyhow::Result<()> {
         let mut dice = StdRng::seed_from_u64(seed);
         self.words.transactions = self.begin_some().await?;
+        self.words.promised = self.liar.enlist(&self.scene.shop).await?;
         let places = Arc::new(Semaphore::new(AT_A_TIME));
         let mut calls = JoinSet::new();
         for number in 0..count {
@@ -103,6 +122,7 @@ impl Fuzz {
                 call(to, &method.path, chunks, end).await;
             });
         }
+        self.liar.lie(&mut Maker { dice: &mut dice, words: &self.words }, LIES).await?;
         calls.join_all().await;
         self.check().await.with_context(|| format!("after the batch of seed {seed}"))
     }
@@ -157,6 +177,11 @@ impl Fuzz {
 
     async fn nothing_is_left(&mut self) -> anyhow::Result<()> {
         self.roll_back_open().await?;
+        let states = UNFINISHED.map(i32::from).to_vec();
+        let request = ListTransactionsRequest { states, page_size: 1, ..Default::default() };
+        let mut client = self.scene.shop.transactions.clone();
+        let unfinished = client.list(request).await?.into_inner().transactions;
+        ensure!(unfinished.is_empty(), "not finished: {:?}", unfinished[0]);
         for role in Role::ALL {
             let process = self.scene.cluster.process(role);
             let (memory, files) = (process.memory_kib()?, process.open_files()?);

@@ -19,6 +19,8 @@ pub(super) struct Words {
     pub(super) coordinator: (String, u64, String),
     /// Of transactions of the coordinator's clients.
     pub(super) transactions: Vec<String>,
+    /// Of transactions in which a participant owes its answers.
+    pub(super) promised: Vec<Bytes>,
 }
 
 /// One source of chance, so that a seed tells all.
@@ -112,6 +114,10 @@ impl Maker<'_> {
             Kind::Bool => Value::Bool(self.one_in(2)),
             Kind::String => Value::String(self.text(&format!("{}.{}", of.name(), field.name()))),
             Kind::Bytes => Value::Bytes(match field.name() {
+                "transaction_id" if self.is_answer(of) && !self.one_in(4) => {
+                    let words = self.words;
+                    self.pick(&words.promised).clone()
+                }
                 "transaction_id" | "ended_before" | "ended_except" | "journal_id"
                     if !self.one_in(4) =>
                 {
@@ -124,6 +130,12 @@ impl Maker<'_> {
                 Value::Message(self.message(&message, depth.saturating_sub(1)))
             }
         }
+    }
+
+    /// Whether it is what a participant says to its coordinator.
+    fn is_answer(&self, message: &MessageDescriptor) -> bool {
+        !self.words.promised.is_empty()
+            && ["LinkVote", "LinkAcknowledgement", "LinkInquiry"].contains(&message.name())
     }
 
     fn number(&mut self) -> i64 {
