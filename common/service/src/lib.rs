@@ -32,6 +32,8 @@ mod listener;
 mod logging;
 mod metrics;
 mod process;
+#[cfg(target_os = "linux")]
+mod process_metrics;
 mod reflection;
 mod server;
 mod shutdown;

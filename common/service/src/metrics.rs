@@ -16,8 +16,7 @@ pub(crate) fn router(registry: Registry) -> Result<Router, prometheus::Error> {
 
 #[cfg(target_os = "linux")]
 fn register_process(registry: &Registry) -> Result<(), prometheus::Error> {
-    use prometheus::process_collector::ProcessCollector;
-    registry.register(Box::new(ProcessCollector::for_self()))
+    registry.register(Box::new(crate::process_metrics::ProcessMetrics::new()))
 }
 
 #[cfg(not(target_os = "linux"))]
