@@ -77,6 +77,7 @@ fn arrows_point_one_way() {
     assert_eq!(ours("common-service"), ["common_store", "proto"]);
     assert_eq!(ours("common-kit"), ["common", "common_service", "common_store", "proto"]);
     assert_eq!(ours("protocol-model"), ["common", "coordinator_core"]);
+    assert_eq!(ours("cli"), ["proto"]);
     let coordinator = ["common", "common_service", "common_store", "coordinator_core", "proto"];
     assert_eq!(ours("coordinator"), coordinator);
     for participant in ["participant-inventory", "participant-payment", "participant-order"] {

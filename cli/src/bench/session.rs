@@ -1,0 +1,199 @@
+//! One run of `dtc bench`, from connecting to the check of the books.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::{
+    addresses::Addresses,
+    args::Args,
+    book::Book,
+    check,
+    load::{Customers, Load, Numbers},
+    local::Local,
+    plan::{Plan, RunId},
+    report::{CheckReport, LoadReport, Point, Report},
+    shop::{Shop, connect},
+    tally::Tally,
+    template::Templates,
+    usage::Reading,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// More orders than this are not listed to check them.
+const LISTED: u64 = 200_000;
+
+/// What is driven, and what is known of it.
+pub(crate) struct Session<'a> {
+    pub(crate) args: &'a Args,
+    pub(crate) shop: Shop,
+    pub(crate) customers: Customers,
+    pub(crate) book: Book,
+}
+
+impl<'a> Session<'a> {
+    /// Connects and fills stock and accounts.
+    async fn open(args: &'a Args, addresses: &Addresses, plan: Plan) -> anyhow::Result<Self> {
+        let shop = Shop::open(addresses).await?;
+        shop.wait_for_links().await?;
+        shop.set_up(&plan).await?;
+        let mut channels = Vec::new();
+        for _ in 0..args.load.lanes() {
+            channels.push(connect(&addresses.coordinator, "coordinator").await?);
+        }
+        let customers = Customers {
+            mode: args.load.mode,
+            channels,
+            templates: Arc::new(Templates::new(plan)),
+            numbers: Numbers::default(),
+        };
+        Ok(Self { args, shop, book: Book::new(customers.templates.plan()), customers })
+    }
+
+    /// Measures with so many in flight.
+    async fn measure(&mut self, in_flight: u32, run: u32) -> anyhow::Result<Point> {
+        self.warm_up(in_flight).await?;
+        let before = Reading::take(&self.shop.pages).await?;
+        let started = Instant::now();
+        let mut load = self.customers.start(in_flight, self.args.load.transactions);
+        let label = format!("{in_flight} in flight");
+        let end = match self.args.load.transactions {
+            Some(_) => None,
+            None => Some(started + self.args.load.seconds),
+        };
+        self.watch(&mut load, &label, end).await?;
+        let (tally, took) = (load.take(), started.elapsed());
+        let after = Reading::take(&self.shop.pages).await?;
+        self.book.merge(load.stop().await?);
+        point(in_flight, run, &tally, took, &before, &after)
+    }
+
+    pub(crate) async fn warm_up(&mut self, in_flight: u32) -> anyhow::Result<()> {
+        if self.args.load.warm_up.is_zero() {
+            return Ok(());
+        }
+        let mut load = self.customers.start(in_flight, None);
+        let end = Instant::now() + self.args.load.warm_up;
+        self.watch(&mut load, "warm-up", Some(end)).await?;
+        self.book.merge(load.stop().await?);
+        Ok(())
+    }
+
+    /// Lets the load run until then, or until it has ended by itself, and tells
+    /// how it goes.
+    pub(crate) async fn watch(
+        &self,
+        load: &mut Load,
+        label: &str,
+        end: Option<Instant>,
+    ) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let mut ticks = interval_at(started + SECOND, SECOND);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = 0;
+        loop {
+            let ended = async {
+                match end {
+                    Some(end) => tokio::time::sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = ended => return Ok(()),
+                done = load.wait() => return done,
+                _ = ticks.tick(), if !self.args.quiet => {
+                    let tally = load.look();
+                    let seconds = started.elapsed().as_secs();
+                    let p99 = tally.latency.value_at_quantile(0.99) as f64 / 1e3;
+                    let decided = tally.decided();
+                    eprintln!("{label}: {seconds:>3} s  {:>7} tx/s  p99 {p99:.1} ms", decided - last);
+                    last = decided;
+                }
+            }
+        }
+    }
+}
+
+/// Runs everything that the flags say; starts services into `local` if they say
+/// so.
+///
+/// # Errors
+///
+/// When something cannot be done. What the check found is in the report.
+pub(crate) async fn run(args: &Args, local: &mut Option<Local>) -> anyhow::Result<Report> {
+    if args.services.local {
+        *local = Some(Local::start(args.services.data.as_deref()).await?);
+    }
+    let addresses = match local {
+        Some(local) => local.addresses(),
+        None => Addresses::given(&args.services),
+    };
+    let run_id = RunId::random();
+    let plan = Plan::new(&args.load, args.load.kinds(), run_id);
+    let mut session = Session::open(args, &addresses, plan).await?;
+    let fresh = session.shop.is_fresh().await?;
+    let mut points = Vec::new();
+    for in_flight in &args.load.in_flight {
+        for run in 1..=args.runs {
+            points.push(session.measure(*in_flight, run).await?);
+        }
+    }
+    Ok(Report {
+        run: run_id.to_string(),
+        load: LoadReport::new(args, session.customers.templates.plan().kinds.clone()),
+        start_ups: local.as_ref().map_or_else(Vec::new, Local::start_ups),
+        points,
+        check: session.check(fresh).await?,
+    })
+}
+
+impl Session<'_> {
+    /// Waits until all is done, and checks the books.
+    async fn check(mut self, fresh: bool) -> anyhow::Result<CheckReport> {
+        if !self.args.quiet {
+            eprintln!("checking the books ...");
+        }
+        self.shop.wait_until_idle().await?;
+        self.shop.resolve(&mut self.book).await?;
+        let all = fresh && self.book.orders < LISTED;
+        let seen = self.shop.look(self.customers.templates.plan(), &self.book, all).await?;
+        let asked = self.book.confirmed.ids.len() + self.book.cancelled.ids.len();
+        Ok(CheckReport {
+            committed: self.book.committed,
+            unresolved: self.book.unresolved.len() as u64,
+            orders_checked: if all { seen.orders.len() } else { asked } as u64,
+            all_orders: all,
+            violations: check::violations(&self.book, &seen),
+        })
+    }
+}
+
+/// What was measured.
+pub(crate) fn point(
+    in_flight: u32,
+    run: u32,
+    tally: &Tally,
+    took: Duration,
+    before: &Reading,
+    after: &Reading,
+) -> anyhow::Result<Point> {
+    let decided = tally.decided();
+    let seconds = took.as_secs_f64();
+    Ok(Point {
+        in_flight,
+        run,
+        seconds,
+        tried: decided + tally.errors + tally.unknown,
+        committed: tally.committed,
+        aborted: tally.aborted,
+        errors: tally.errors,
+        unknown: tally.unknown,
+        first_error: tally.first_error.clone(),
+        committed_per_second: tally.committed as f64 / seconds,
+        aborted_per_second: tally.aborted as f64 / seconds,
+        latency_us: tally.into(),
+        processes: after.since(before, decided)?,
+        generator_cpu_us_per_transaction: after.own_cpu_since(before, decided),
+    })
+}

@@ -1,0 +1,36 @@
+//! `dtc`, the coordinator's command-line tool: `dtc bench` drives the services
+//! with orders, measures them and checks the books afterwards; `dtc plot` draws
+//! what it measured.
+
+mod bench;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser;
+
+/// Tools for the distributed transaction coordinator
+#[derive(Debug, Parser)]
+#[command(name = "dtc", version, max_term_width = 100)]
+enum Command {
+    Bench(Box<bench::Args>),
+}
+
+/// Runs the command that `args` say, the first of which is the program's name.
+/// Success only if everything was done and the books are right.
+pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let done = match Command::try_parse_from(args) {
+        Ok(Command::Bench(args)) => bench::run(&args),
+        Err(error) => {
+            // Nobody is left to tell when even that fails.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dtc: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
