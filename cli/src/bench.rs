@@ -4,6 +4,7 @@ mod addresses;
 mod args;
 mod book;
 mod check;
+mod fault;
 mod kind;
 mod load;
 mod local;

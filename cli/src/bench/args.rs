@@ -8,7 +8,7 @@ use http::Uri;
 use proto::dtc::AnswerAt;
 use serde::{Deserialize, Serialize};
 
-use super::kind::Kind;
+use super::{fault::Fault, kind::Kind};
 
 /// Transactions that one stream may have in flight; the coordinator reads no
 /// further.
@@ -29,6 +29,12 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) load: Load,
+
+    /// Kill or stop the order participant halfway. What is measured are orders of
+    /// stock and money only, which should not notice; beside them 32 full orders
+    /// are always in flight. It is mended at the end, and the books are checked
+    #[arg(long, value_enum, requires = "local", conflicts_with_all = ["transactions", "branches", "participants"])]
+    pub(crate) fault: Option<Fault>,
 
     /// Repeats of each run; the table shows the median by throughput, the JSON
     /// has all
@@ -306,6 +312,8 @@ mod tests {
             (&["--local", "--order", "http://h:1"], "--local", "--order"),
             (&["--branches", "7", "--items", "2"], "--items 2", "3 different"),
             (&["--participants", "order", "--aborts", "1"], "--aborts 1", "inventory or payment"),
+            (&["--fault", "kill"], "--fault", "--local"),
+            (&["--local", "--fault", "kill", "--branches", "3"], "--fault", "--branches"),
             (&["--in-flight", "20000"], "20000", "--streams 2"),
         ] {
             let error = parse(flags).unwrap_err();

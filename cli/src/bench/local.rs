@@ -96,6 +96,11 @@ impl Local {
         &self.participants[kind as usize].1
     }
 
+    /// The participant whose faults are tried.
+    pub(crate) fn order(&mut self) -> &mut Service {
+        &mut self.participants[Kind::Order as usize].1
+    }
+
     /// Stops all four.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     args::{Args, Mode, When},
+    fault::FaultReport,
     kind::Kind,
     tally::Tally,
     usage::Usage,
@@ -67,6 +68,7 @@ pub(crate) struct Point {
     pub(crate) processes: Vec<Usage>,
     /// This program's own.
     pub(crate) generator_cpu_us_per_transaction: f64,
+    pub(crate) fault: Option<FaultReport>,
 }
 
 /// Percentiles, in microseconds.
@@ -177,6 +179,7 @@ pub(crate) mod tests {
                 memory_growth_bytes: -(1 << 20),
             }],
             generator_cpu_us_per_transaction: 4.5,
+            fault: None,
         };
         Report {
             run: "0000002a".into(),

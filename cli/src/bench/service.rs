@@ -24,6 +24,7 @@ const POLL: Duration = Duration::from_millis(1);
 pub(crate) struct Service {
     program: PathBuf,
     folder: PathBuf,
+    args: Vec<String>,
     address: SocketAddr,
     child: Child,
     /// How long it took until it served.
@@ -46,7 +47,7 @@ impl Service {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let (child, address, start_up) = spawn(program, folder, &args, any_port).await?;
         let (program, folder) = (program.into(), folder.into());
-        Ok(Self { program, folder, address, child, start_up })
+        Ok(Self { program, folder, args, address, child, start_up })
     }
 
     /// Where it serves, as a URL.
@@ -61,6 +62,15 @@ impl Service {
         let _ = self.child.wait();
     }
 
+    /// SIGSTOP: it keeps its connections but does nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run any more.
+    pub(crate) fn pause(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
     /// SIGCONT.
     ///
     /// # Errors
@@ -68,6 +78,17 @@ impl Service {
     /// When it does not run any more.
     pub(crate) fn resume(&self) -> anyhow::Result<()> {
         self.signal(Signal::SIGCONT)
+    }
+
+    /// Starts it again where it was, after it was killed.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come to serve; with what it logged.
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
+        let (child, ..) = spawn(&self.program, &self.folder, &self.args, self.address).await?;
+        self.child = child;
+        Ok(())
     }
 
     /// SIGTERM; waits for the end.

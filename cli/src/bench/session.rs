@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tonic::transport::Channel;
 
 use super::{
     addresses::Addresses,
     args::Args,
     book::Book,
     check,
+    fault::Fault,
     load::{Customers, Load, Numbers},
     local::Local,
     plan::{Plan, RunId},
@@ -28,6 +30,8 @@ pub(crate) struct Session<'a> {
     pub(crate) args: &'a Args,
     pub(crate) shop: Shop,
     pub(crate) customers: Customers,
+    /// A connection that they don't use.
+    pub(crate) beside: Channel,
     pub(crate) book: Book,
 }
 
@@ -47,7 +51,8 @@ impl<'a> Session<'a> {
             templates: Arc::new(Templates::new(plan)),
             numbers: Numbers::default(),
         };
-        Ok(Self { args, shop, book: Book::new(customers.templates.plan()), customers })
+        let beside = connect(&addresses.coordinator, "coordinator").await?;
+        Ok(Self { args, shop, beside, book: Book::new(customers.templates.plan()), customers })
     }
 
     /// Measures with so many in flight.
@@ -130,13 +135,23 @@ pub(crate) async fn run(args: &Args, local: &mut Option<Local>) -> anyhow::Resul
         None => Addresses::given(&args.services),
     };
     let run_id = RunId::random();
-    let plan = Plan::new(&args.load, args.load.kinds(), run_id);
+    let kinds = match args.fault {
+        Some(_) => Fault::UNHARMED.into(),
+        None => args.load.kinds(),
+    };
+    let plan = Plan::new(&args.load, kinds, run_id);
     let mut session = Session::open(args, &addresses, plan).await?;
     let fresh = session.shop.is_fresh().await?;
     let mut points = Vec::new();
     for in_flight in &args.load.in_flight {
         for run in 1..=args.runs {
-            points.push(session.measure(*in_flight, run).await?);
+            let point = match (args.fault, &mut *local) {
+                (Some(fault), Some(local)) => {
+                    session.measure_fault(local, fault, *in_flight, run).await?
+                }
+                _ => session.measure(*in_flight, run).await?,
+            };
+            points.push(point);
         }
     }
     Ok(Report {
@@ -195,5 +210,6 @@ pub(crate) fn point(
         latency_us: tally.into(),
         processes: after.since(before, decided)?,
         generator_cpu_us_per_transaction: after.own_cpu_since(before, decided),
+        fault: None,
     })
 }

@@ -20,6 +20,7 @@ pub(crate) fn text(report: &Report) -> String {
     }
     parts.push(latencies(&medians));
     parts.push(processes(&medians));
+    parts.extend(medians.iter().filter_map(|point| Some(point.fault.as_ref()?.text())));
     for point in report.points.iter().filter(|point| point.first_error.is_some()) {
         let error = point.first_error.as_deref().unwrap_or_default();
         parts.push(format!("With {} in flight, the first failure: {error}", point.in_flight));

@@ -52,6 +52,17 @@ impl Reading {
         Ok(Self { services, own_cpu: own_cpu()? })
     }
 
+    /// The coordinator's resident memory.
+    ///
+    /// # Errors
+    ///
+    /// When it does not show it.
+    pub(crate) fn coordinator_memory(&self) -> anyhow::Result<u64> {
+        let mut samples = self.services.iter().filter(|(name, _)| *name == "coordinator");
+        let sample = samples.next().map(|(_, sample)| sample.clone()).unwrap_or_default();
+        Ok(sample.get(MEMORY)? as u64)
+    }
+
     /// Each service's part since `before`, for `transactions`.
     ///
     /// # Errors
