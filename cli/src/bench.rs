@@ -28,7 +28,9 @@ use anyhow::{Context, anyhow, ensure};
 use tokio::signal;
 
 pub(crate) use args::Args;
-use report::Report;
+#[cfg(test)]
+pub(crate) use report::tests::report;
+pub(crate) use report::{Latency, Point, Report};
 
 /// Runs it, prints what came out, and stops what was started.
 ///

@@ -3,6 +3,7 @@
 //! what it measured.
 
 mod bench;
+mod plot;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -13,6 +14,7 @@ use clap::Parser;
 #[command(name = "dtc", version, max_term_width = 100)]
 enum Command {
     Bench(Box<bench::Args>),
+    Plot(plot::Args),
 }
 
 /// Runs the command that `args` say, the first of which is the program's name.
@@ -20,6 +22,7 @@ enum Command {
 pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
     let done = match Command::try_parse_from(args) {
         Ok(Command::Bench(args)) => bench::run(&args),
+        Ok(Command::Plot(args)) => plot::run(&args),
         Err(error) => {
             // Nobody is left to tell when even that fails.
             let _ = error.print();

@@ -127,6 +127,14 @@ impl From<&Tally> for Latency {
 }
 
 impl Report {
+    /// The method that was called, in a word.
+    pub(crate) fn mode(&self) -> &'static str {
+        match self.load.mode {
+            Mode::Stream => "stream",
+            Mode::Unary => "unary",
+        }
+    }
+
     /// Of each number in flight, the run with the median throughput, in the
     /// order of the runs.
     pub(crate) fn medians(&self) -> Vec<&Point> {
