@@ -40,6 +40,17 @@ pub(super) enum Scale {
     Logarithmic,
 }
 
+impl Scale {
+    /// Where there are no lines, as a rule: throughput rises and then stays, the
+    /// logarithm of latency rises at the end.
+    fn free_corner(self) -> SeriesLabelPosition {
+        match self {
+            Self::Linear => SeriesLabelPosition::UpperLeft,
+            Self::Logarithmic => SeriesLabelPosition::LowerRight,
+        }
+    }
+}
+
 /// One line.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Line {
@@ -115,7 +126,7 @@ impl Chart {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(self.scale.free_corner())
             .background_style(WHITE.mix(0.9))
             .border_style(BLACK.mix(0.4))
             .legend_area_size(35)

@@ -1,0 +1,76 @@
+//! `dtc bench` against real processes.
+
+use std::{fs, process::ExitCode};
+
+use integration_tests::Cluster;
+use serde_json::Value;
+
+const TRANSACTIONS: u64 = 500;
+
+/// Runs `dtc bench` with these flags too, and returns what it wrote.
+async fn bench(cluster: &Cluster, flags: &[&str]) -> Value {
+    let addresses = cluster.addresses();
+    let file = cluster.folder().join("results.json");
+    let mut args = vec!["dtc".to_owned(), "bench".into(), "--quiet".into()];
+    for (flag, address) in [
+        ("--coordinator", addresses.coordinator),
+        ("--inventory", addresses.inventory),
+        ("--payment", addresses.payment),
+        ("--order", addresses.order),
+    ] {
+        args.extend([flag.into(), format!("http://{address}")]);
+    }
+    args.extend(["--json".into(), file.display().to_string()]);
+    args.extend([
+        "--transactions".into(),
+        TRANSACTIONS.to_string(),
+        "--warm-up".into(),
+        "0".into(),
+    ]);
+    args.extend(flags.iter().map(ToString::to_string));
+    let code = tokio::task::spawn_blocking(|| cli::run(args)).await.unwrap();
+    let json = fs::read_to_string(file).unwrap_or_default();
+    assert_eq!(code, ExitCode::SUCCESS, "{json}");
+    serde_json::from_str(&json).unwrap()
+}
+
+fn number(value: &Value, name: &str) -> u64 {
+    value[name].as_u64().unwrap_or_else(|| panic!("{name} in {value}"))
+}
+
+fn check(results: &Value, points: usize) {
+    assert_eq!(results["check"]["violations"].as_array().unwrap().len(), 0, "{results}");
+    assert_eq!(results["points"].as_array().unwrap().len(), points, "{results}");
+    for point in results["points"].as_array().unwrap() {
+        assert_eq!(number(point, "tried"), TRANSACTIONS);
+        assert_eq!(number(point, "committed") + number(point, "aborted"), TRANSACTIONS, "{point}");
+        assert!(number(point, "committed") > 0 && number(point, "aborted") > 0, "{point}");
+        assert_eq!((number(point, "errors"), number(point, "unknown")), (0, 0), "{point}");
+        let processes = point["processes"].as_array().unwrap();
+        assert_eq!(processes.len(), 4);
+        for process in processes {
+            assert!(number(process, "syncs") > 0, "{process}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn orders_over_a_stream_and_as_calls_keep_the_books_right() {
+    let cluster = Cluster::start().await.unwrap();
+    let flags = ["--in-flight", "32", "--aborts", "0.3", "--items", "20", "--accounts", "20"];
+    for more in [
+        &["--mode", "stream", "--runs", "2"][..],
+        &["--mode", "unary", "--connections", "2", "--skew", "0.5"],
+        &["--mode", "stream", "--streams", "2", "--no-keys", "--branches", "7", "--skew", "1"],
+    ] {
+        let results = bench(&cluster, &[&flags[..], more].concat()).await;
+        check(&results, if more.contains(&"--runs") { 2 } else { 1 });
+        let committed: u64 = results["points"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|point| number(point, "committed"))
+            .sum();
+        assert_eq!(number(&results["check"], "committed"), committed);
+    }
+}
