@@ -63,16 +63,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn tell(args: &Args, report: &Report) -> anyhow::Result<()> {
+    let to_stdout = args.json.as_deref() == Some(Path::new("-"));
+    if !to_stdout {
+        print!("{}", table::text(report));
+    }
     if let Some(file) = &args.json {
         let json = serde_json::to_string_pretty(report)? + "\n";
-        match file {
-            file if file == Path::new("-") => print!("{json}"),
-            file => fs::write(file, json)
-                .with_context(|| format!("{} cannot be written (--json)", file.display()))?,
+        if to_stdout {
+            print!("{json}");
+        } else {
+            fs::write(file, json)
+                .with_context(|| format!("{} cannot be written (--json)", file.display()))?;
         }
-    }
-    if args.json.as_deref() != Some(Path::new("-")) {
-        print!("{}", table::text(report));
     }
     let violations = &report.check.violations;
     ensure!(

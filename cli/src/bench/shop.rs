@@ -1,6 +1,6 @@
 //! Clients of the four services, for everything but the load.
 
-use std::{collections::HashMap, time::Duration};
+use std::{mem, time::Duration};
 
 use anyhow::{Context, bail};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -11,15 +11,15 @@ use proto::{
         transaction_service_client::TransactionServiceClient,
     },
     shop::{
-        GetOrderRequest, ListAccountsRequest, ListOrdersRequest, ListStockRequest,
-        OpenAccountRequest, OrderState, SetStockRequest,
+        Account, GetOrderRequest, ListAccountsRequest, ListOrdersRequest, ListStockRequest,
+        OpenAccountRequest, OrderState, SetStockRequest, Stock,
         inventory_service_client::InventoryServiceClient, order_service_client::OrderServiceClient,
         payment_service_client::PaymentServiceClient,
     },
 };
 use tokio::time::{Instant, sleep};
 use tonic::{
-    Code,
+    Code, Status,
     transport::{Channel, Endpoint},
 };
 
@@ -101,35 +101,28 @@ impl Shop {
     /// When it does not know one, or cannot reach it.
     pub(crate) async fn wait_for_links(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            let request = ListParticipantsRequest::default();
-            let known = self.registry.clone().list_participants(request).await?.into_inner();
-            let missing = Kind::ALL.into_iter().find_map(|kind| {
-                let named = |it: &&proto::dtc::ParticipantStatus| {
-                    it.participant.as_ref().is_some_and(|it| it.name == kind.name())
-                };
-                match known.participants.iter().find(named) {
-                    None => Some(format!(
-                        "does not know it; start it with --participant {}=http://host:port",
-                        kind.name()
-                    )),
-                    Some(it) if it.link() == LinkState::Disconnected => {
-                        Some(format!("cannot reach it: {}", it.last_error))
-                    }
-                    Some(_) => None,
+        for kind in Kind::ALL {
+            let name = kind.name();
+            loop {
+                let request = ListParticipantsRequest::default();
+                let known = self.registry.clone().list_participants(request).await?.into_inner();
+                let status = known
+                    .participants
+                    .into_iter()
+                    .find(|status| status.participant.as_ref().is_some_and(|it| it.name == name));
+                let status = status.with_context(|| {
+                    format!("the coordinator knows no participant '{name}': start it with --participant {name}=http://host:port")
+                })?;
+                if status.link() != LinkState::Disconnected {
+                    break;
                 }
-                .map(|problem| (kind, problem))
-            });
-            match missing {
-                None => return Ok(()),
-                Some((kind, problem))
-                    if Instant::now() > deadline || problem.starts_with("does") =>
-                {
-                    bail!("participant '{}': the coordinator {problem}", kind.name())
+                if Instant::now() > deadline {
+                    bail!("the coordinator cannot reach '{name}': {}", status.last_error);
                 }
-                Some(_) => sleep(POLL).await,
+                sleep(POLL).await;
             }
         }
+        Ok(())
     }
 
     /// Fills the stock and the accounts.
@@ -195,29 +188,37 @@ impl Shop {
     ///
     /// What the coordinator says.
     pub(crate) async fn resolve(&self, book: &mut Book) -> anyhow::Result<()> {
-        for (plan, number) in std::mem::take(&mut book.unknown) {
-            if !plan.keys {
-                book.unresolved.push((plan, number));
-                continue;
-            }
-            let by = Some(By::RequestKey(plan.request_key(number)));
-            let answer = match self.transactions.clone().get(GetTransactionRequest { by }).await {
-                Ok(response) => {
-                    let response = response.into_inner();
-                    match response.transaction.unwrap_or_default().outcome() {
-                        _ if response.committed => Answer::Committed,
-                        Outcome::Aborted => Answer::Aborted,
-                        other => Answer::Unknown(other.as_str_name().into()),
-                    }
-                }
-                // It has never come.
-                Err(error) if error.code() == Code::NotFound => Answer::Aborted,
-                Err(error) => return Err(error.into()),
-            };
+        let unknown = mem::take(&mut book.unknown);
+        let asked = unknown.into_iter().map(async |(plan, number)| {
+            let answer = self.outcome(&plan, number).await?;
+            Ok::<_, Status>((plan, number, answer))
+        });
+        let mut answers = stream::iter(asked).buffer_unordered(SIDE_BY_SIDE);
+        while let Some((plan, number, answer)) = answers.try_next().await? {
             book.enter(&plan, &plan.order(number), &answer);
         }
         book.unresolved.append(&mut book.unknown);
         Ok(())
+    }
+
+    async fn outcome(&self, plan: &Plan, number: u64) -> Result<Answer, Status> {
+        if !plan.keys {
+            return Ok(Answer::Unknown("it has no request key".into()));
+        }
+        let by = Some(By::RequestKey(plan.request_key(number)));
+        match self.transactions.clone().get(GetTransactionRequest { by }).await {
+            Ok(response) => {
+                let response = response.into_inner();
+                Ok(match response.transaction.unwrap_or_default().outcome() {
+                    _ if response.committed => Answer::Committed,
+                    Outcome::Aborted => Answer::Aborted,
+                    other => Answer::Unknown(other.as_str_name().into()),
+                })
+            }
+            // It has never come.
+            Err(error) if error.code() == Code::NotFound => Ok(Answer::Aborted),
+            Err(error) => Err(error),
+        }
     }
 
     /// What the services show: all stock and accounts, and the orders of `plan`'s
@@ -227,58 +228,51 @@ impl Shop {
     ///
     /// What a service says.
     pub(crate) async fn look(&self, plan: &Plan, book: &Book, all: bool) -> anyhow::Result<Seen> {
-        let (mut stock, mut money) = (HashMap::new(), HashMap::new());
-        let mut request = ListStockRequest { page_size: PAGE, ..ListStockRequest::default() };
-        loop {
-            let page = self.inventory.clone().list_stock(request.clone()).await?.into_inner();
-            let left = |it: &proto::shop::Stock| Left { left: it.on_hand, promised: it.reserved };
-            stock.extend(page.stock.into_iter().map(|it| (it.sku.clone(), left(&it))));
-            request.page_token = page.next_page_token;
-            if request.page_token.is_empty() {
-                break;
-            }
-        }
-        let mut request = ListAccountsRequest { page_size: PAGE, ..ListAccountsRequest::default() };
-        loop {
-            let page = self.payment.clone().list_accounts(request.clone()).await?.into_inner();
-            let left = |it: &proto::shop::Account| Left {
-                left: it.balance_minor,
-                promised: it.held_minor,
+        let stock = pages(async |page_token| {
+            let request = ListStockRequest { page_size: PAGE, page_token };
+            let page = self.inventory.clone().list_stock(request).await?.into_inner();
+            let left = |it: Stock| (it.sku, Left { left: it.on_hand, promised: it.reserved });
+            Ok((page.stock.into_iter().map(left).collect(), page.next_page_token))
+        });
+        let money = pages(async |page_token| {
+            let request = ListAccountsRequest { page_size: PAGE, page_token };
+            let page = self.payment.clone().list_accounts(request).await?.into_inner();
+            let left = |it: Account| {
+                (it.account, Left { left: it.balance_minor, promised: it.held_minor })
             };
-            money.extend(page.accounts.into_iter().map(|it| (it.account.clone(), left(&it))));
-            request.page_token = page.next_page_token;
-            if request.page_token.is_empty() {
-                break;
-            }
-        }
+            Ok((page.accounts.into_iter().map(left).collect(), page.next_page_token))
+        });
         let orders = match all {
             true => self.all_orders(&plan.order_prefix()).await?,
             false => self.some_orders(book).await?,
         };
-        Ok(Seen { stock, money, orders, all_orders: all })
+        Ok(Seen {
+            stock: stock.await?.into_iter().collect(),
+            money: money.await?.into_iter().collect(),
+            orders: orders.into_iter().collect(),
+            all_orders: all,
+        })
     }
 
-    async fn all_orders(&self, prefix: &str) -> anyhow::Result<HashMap<String, OrderState>> {
-        let mut orders = HashMap::new();
-        let mut request = ListOrdersRequest { page_size: PAGE, ..ListOrdersRequest::default() };
-        loop {
-            let page = self.orders.clone().list_orders(request.clone()).await?.into_inner();
+    async fn all_orders(&self, prefix: &str) -> Result<Vec<(String, OrderState)>, Status> {
+        pages(async |page_token| {
+            let request = ListOrdersRequest { page_size: PAGE, page_token };
+            let page = self.orders.clone().list_orders(request).await?.into_inner();
             let ours = page.orders.into_iter().filter(|order| order.order_id.starts_with(prefix));
-            orders.extend(ours.map(|order| (order.order_id.clone(), order.state())));
-            request.page_token = page.next_page_token;
-            if request.page_token.is_empty() {
-                return Ok(orders);
-            }
-        }
+            let ours = ours.map(|order| (order.order_id.clone(), order.state()));
+            Ok((ours.collect(), page.next_page_token))
+        })
+        .await
     }
 
-    async fn some_orders(&self, book: &Book) -> anyhow::Result<HashMap<String, OrderState>> {
-        let ids = book.confirmed.ids.iter().chain(&book.cancelled.ids);
-        let found = ids.map(async |id| {
-            match self.orders.clone().get_order(GetOrderRequest { order_id: id.clone() }).await {
+    async fn some_orders(&self, book: &Book) -> Result<Vec<(String, OrderState)>, Status> {
+        let ids = book.confirmed.ids.iter().chain(&book.cancelled.ids).cloned();
+        let found = ids.map(async |order_id| {
+            let request = GetOrderRequest { order_id: order_id.clone() };
+            match self.orders.clone().get_order(request).await {
                 Ok(answer) => {
-                    let state = answer.into_inner().order.unwrap_or_default().state();
-                    Ok(Some((id.clone(), state)))
+                    let order = answer.into_inner().order.unwrap_or_default();
+                    Ok(Some((order_id, order.state())))
                 }
                 Err(error) if error.code() == Code::NotFound => Ok(None),
                 Err(error) => Err(error),
@@ -287,5 +281,21 @@ impl Shop {
         let found: Vec<_> =
             stream::iter(found).buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
+    }
+}
+
+/// All pages of a list; `fetch` gets one and the token of the next.
+async fn pages<T>(
+    fetch: impl AsyncFn(String) -> Result<(Vec<T>, String), Status>,
+) -> Result<Vec<T>, Status> {
+    let mut all = Vec::new();
+    let mut token = String::new();
+    loop {
+        let (page, next) = fetch(token).await?;
+        all.extend(page);
+        if next.is_empty() {
+            return Ok(all);
+        }
+        token = next;
     }
 }
