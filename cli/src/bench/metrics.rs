@@ -10,8 +10,10 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use tokio::time::{Instant, sleep};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(50);
 
 /// Reads `/metrics` of one service.
 #[derive(Debug, Clone)]
@@ -35,21 +37,30 @@ impl Page {
         Ok(Self { client: Client::builder(TokioExecutor::new()).build_http(), uri })
     }
 
-    /// What it shows now.
+    /// What it shows now. A service that is just being started again is waited for.
     ///
     /// # Errors
     ///
     /// When it cannot be reached or shows something else.
     pub(crate) async fn read(&self) -> anyhow::Result<Sample> {
-        let text = async {
-            let response = self.client.get(self.uri.clone()).await?;
-            ensure!(response.status() == StatusCode::OK, "it answered {}", response.status());
-            let body = response.into_body().collect().await?.to_bytes();
-            Ok(String::from_utf8_lossy(&body).into_owned())
-        };
-        let text =
-            tokio::time::timeout(PATIENCE, text).await.map_err(anyhow::Error::from).flatten();
-        Ok(Sample::parse(&text.with_context(|| format!("{} cannot be read", self.uri))?))
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = tokio::time::timeout_at(deadline, self.text()).await;
+            match text.map_err(anyhow::Error::from).flatten() {
+                Ok(text) => return Ok(Sample::parse(&text)),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error.context(format!("{} cannot be read", self.uri)));
+                }
+                Err(_) => sleep(POLL).await,
+            }
+        }
+    }
+
+    async fn text(&self) -> anyhow::Result<String> {
+        let response = self.client.get(self.uri.clone()).await?;
+        ensure!(response.status() == StatusCode::OK, "it answered {}", response.status());
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok(String::from_utf8_lossy(&body).into_owned())
     }
 }
 
