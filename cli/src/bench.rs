@@ -38,7 +38,6 @@ pub(crate) use report::{Latency, Point, Report};
 ///
 /// When something cannot be done, or the books are wrong.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    args.load.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(args.load.threads as usize)
         .enable_all()

@@ -7,7 +7,7 @@ mod plot;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser, error::ErrorKind};
 
 /// Tools for the distributed transaction coordinator
 #[derive(Debug, Parser)]
@@ -20,7 +20,7 @@ enum Command {
 /// Runs the command that `args` say, the first of which is the program's name.
 /// Success only if everything was done and the books are right.
 pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-    let done = match Command::try_parse_from(args) {
+    let done = match parse(args) {
         Ok(Command::Bench(args)) => bench::run(&args),
         Ok(Command::Plot(args)) => plot::run(&args),
         Err(error) => {
@@ -36,4 +36,15 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitC
             ExitCode::FAILURE
         }
     }
+}
+
+fn parse(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<Command, clap::Error> {
+    let command = Command::try_parse_from(args)?;
+    if let Command::Bench(args) = &command {
+        let problem = |error| Command::command().error(ErrorKind::ValueValidation, error);
+        args.load.check().map_err(problem)?;
+    }
+    Ok(command)
 }
