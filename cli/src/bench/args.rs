@@ -235,7 +235,7 @@ impl Load {
             (self.mode, self.in_flight.iter().find(|count| **count > most))
         {
             bail!(
-                "--in-flight {count} is more than {} streams take, {PER_STREAM} each; use --streams {}",
+                "--in-flight {count} is more than --streams {} takes, {PER_STREAM} each; use --streams {}",
                 self.streams,
                 count.div_ceil(PER_STREAM)
             );

@@ -12,7 +12,7 @@ use super::{
 
 /// Orders of each outcome that are looked at one by one when there are too many
 /// to look at all.
-const SAMPLE: usize = 500;
+const SAMPLE: usize = 1000;
 
 /// What was committed, and what may have been.
 #[derive(Debug, Clone, Default)]
