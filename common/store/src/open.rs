@@ -17,6 +17,9 @@ use crate::{
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENTS: usize = 128;
+/// Of pages, in KiB. What is used is at the right edges of the trees; and at every
+/// commit after a page was split, SQLite walks through all of the cache.
+const CACHE: i32 = 8 << 10;
 
 pub(crate) fn open(
     path: &Path,
@@ -116,7 +119,7 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
         return Err(rusqlite::Error::SqliteFailure(code, Some(message)));
     }
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "cache_size", -CACHE)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(())

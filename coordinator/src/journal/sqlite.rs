@@ -9,7 +9,7 @@ use common_store::{
 };
 use coordinator_core::RequestKey;
 use prost::Message;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
 use tonic::async_trait;
 
 use crate::config::{check_name, parse_address};
@@ -76,32 +76,35 @@ fn unsealed<'a>(id: TransactionId, column: &str, bytes: &'a [u8]) -> Option<&'a 
     (*found == expected.to_le_bytes()).then_some(body)
 }
 
+/// No statement here can fail half way: for one that might, SQLite copies every page
+/// that it changes.
 fn write(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
     match entry {
         Entry::Begin { id, key, body } => {
             let name = key.as_ref().map(|(name, _)| name);
-            transaction
-                .prepare_cached(
-                    "INSERT INTO unfinished (id, request_key, begin) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (id) DO UPDATE SET begin = excluded.begin",
-                )?
-                .execute(params![id.as_bytes(), name, sealed(*id, "begin", body)])?;
+            insert_or_update(
+                transaction,
+                "INSERT OR IGNORE INTO unfinished (id, request_key, begin) VALUES (?1, ?2, ?3)",
+                "UPDATE unfinished SET begin = ?3 WHERE id = ?1",
+                params![id.as_bytes(), name, sealed(*id, "begin", body)],
+            )?;
             write_key(transaction, *id, key.as_ref())
         }
         Entry::Decision { id, key, body } => {
             let name = key.as_ref().map(|(name, _)| name);
-            transaction
-                .prepare_cached(
-                    "INSERT INTO unfinished (id, request_key, decision) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (id) DO UPDATE SET begin = NULL, decision = excluded.decision",
-                )?
-                .execute(params![id.as_bytes(), name, sealed(*id, "decision", body)])?;
+            insert_or_update(
+                transaction,
+                "INSERT OR IGNORE INTO unfinished (id, request_key, decision) VALUES (?1, ?2, ?3)",
+                "UPDATE unfinished SET begin = NULL, decision = ?3 WHERE id = ?1",
+                params![id.as_bytes(), name, sealed(*id, "decision", body)],
+            )?;
             write_key(transaction, *id, key.as_ref())
         }
         Entry::End { id, ended_at, kept, body } => {
             transaction
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO finished (id, ended_at, kept, request_key, decision, end)
+                    "INSERT OR IGNORE INTO finished
+                         (id, ended_at, kept, request_key, decision, end)
                      SELECT id, ?2, ?3, request_key, decision, ?4 FROM unfinished WHERE id = ?1",
                 )?
                 .execute(params![
@@ -124,10 +127,24 @@ fn write_key(
     let Some((name, fingerprint)) = key else {
         return Ok(());
     };
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO request_keys VALUES (?1, ?2, ?3)")?
-        .execute(params![name, id.as_bytes(), fingerprint])
-        .map(drop)
+    insert_or_update(
+        transaction,
+        "INSERT OR IGNORE INTO request_keys VALUES (?1, ?2, ?3)",
+        "UPDATE request_keys SET id = ?2, fingerprint = ?3 WHERE request_key = ?1",
+        params![name, id.as_bytes(), fingerprint],
+    )
+}
+
+fn insert_or_update(
+    transaction: &Transaction<'_>,
+    insert: &str,
+    update: &str,
+    row: &[&dyn ToSql],
+) -> rusqlite::Result<()> {
+    if transaction.prepare_cached(insert)?.execute(row)? == 0 {
+        transaction.prepare_cached(update)?.execute(row)?;
+    }
+    Ok(())
 }
 
 /// A row of either table, with the columns id, begin, decision, end.
