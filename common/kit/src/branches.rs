@@ -15,6 +15,7 @@ use crate::{
     Error, Refusal, ResourceManager, Vote,
     horizon::Horizon,
     journal::{self, Found, Pending, Undecided},
+    promises::Promises,
     wire::{self, Decision, Origin, Prepare},
 };
 
@@ -23,6 +24,7 @@ pub(crate) struct Branches<'a, R> {
     pub(crate) resource: &'a R,
     pub(crate) transaction: &'a Transaction<'a>,
     pub(crate) horizon: &'a Horizon,
+    pub(crate) promises: &'a Promises,
     pub(crate) undo: Undo,
     /// Wall clock, milliseconds.
     pub(crate) now: i64,
@@ -186,6 +188,7 @@ impl<R: ResourceManager> Branches<'_, R> {
             } else {
                 let bytes = &payload.bytes;
                 journal::insert_undecided(transaction, branch, origin, bytes, &encoded, now)?;
+                self.promises.keep(*branch, bytes, &encoded);
                 effects.undecided += 1;
             }
             crash_point!("participant-before-prepared-durable");
@@ -200,7 +203,10 @@ impl<R: ResourceManager> Branches<'_, R> {
     /// Applies a decision, or finds out why not.
     pub(crate) fn settle(&mut self, decision: &Decision) -> Result<Settled, Torn> {
         let branch = &decision.branch;
-        let found = match self.find(branch) {
+        let promise = self.promises.take(branch).map(|(payload, output)| {
+            Some(Found::Undecided(Undecided { payload, output, pending: None }))
+        });
+        let found = match promise.map_or_else(|| self.find(branch), Ok) {
             Ok(found) => found,
             Err(error) => return Ok(self.unsettled(decision, false, &error.into())),
         };
@@ -260,7 +266,11 @@ impl<R: ResourceManager> Branches<'_, R> {
                 }
                 Branch::RolledBack { decision_number }
             };
-            journal::delete_undecided(transaction, branch)?;
+            if journal::delete_undecided(transaction, branch)? != 1 {
+                return Err(Error::Inconsistent(
+                    "a branch that was promised is not in the journal",
+                ));
+            }
             let contents = (Some(&undecided.payload[..]), &undecided.output[..]);
             Ok(journal::insert_decided(transaction, branch, state, contents, None, now)?)
         })?;

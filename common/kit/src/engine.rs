@@ -35,6 +35,7 @@ use crate::{
     limits::Limits,
     links::Links,
     metrics::Metrics,
+    promises::Promises,
     wire::{Batch, Decision, Ended, Origin},
 };
 
@@ -49,6 +50,7 @@ pub(crate) struct Engine<R> {
     /// Undecided branches, the batch that is being done included.
     undecided: AtomicI64,
     horizon: Horizon,
+    pub(crate) promises: Promises,
     /// Branches that the one who was asked doesn't know.
     not_mine: Mutex<HashSet<BranchId>>,
     /// What coordinators told about the end of their transactions, until kept.
@@ -113,6 +115,7 @@ impl<R: ResourceManager> Engine<R> {
             environment,
             undecided: AtomicI64::new(undecided),
             horizon,
+            promises: Promises::default(),
             not_mine: Mutex::default(),
             ended: Mutex::default(),
         }))
@@ -277,6 +280,7 @@ impl<R: ResourceManager> Engine<R> {
             resource: &self.resource,
             transaction,
             horizon: &self.horizon,
+            promises: &self.promises,
             undo,
             now: self.now(),
             effects: Effects::default(),

@@ -305,7 +305,11 @@ pub(crate) fn keep_pending(
         .map(drop)
 }
 
-pub(crate) fn delete_undecided(connection: &Connection, branch: &BranchId) -> rusqlite::Result<()> {
+/// Returns how many rows there were.
+pub(crate) fn delete_undecided(
+    connection: &Connection,
+    branch: &BranchId,
+) -> rusqlite::Result<usize> {
     connection
         .prepare_cached(
             "DELETE FROM undecided
@@ -316,7 +320,6 @@ pub(crate) fn delete_undecided(connection: &Connection, branch: &BranchId) -> ru
             branch.number,
             branch.coordinator.as_bytes(),
         ])
-        .map(drop)
 }
 
 /// A branch's end; `payload` is none for a branch that was never prepared.

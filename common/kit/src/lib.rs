@@ -87,6 +87,7 @@ mod limits;
 mod link;
 mod links;
 mod metrics;
+mod promises;
 mod resolver;
 mod resource;
 mod retention;

@@ -124,6 +124,9 @@ async fn a_promise_whose_row_was_damaged_is_not_acted_on() {
     let folder = tempfile::tempdir().unwrap();
     let bench = Bench::open(&folder).await;
     bench.prepare(1, 1).await;
+    bench.close().await;
+    // What was promised by this run need not be read.
+    let bench = Bench::open(&folder).await;
     let damage = |transaction: &Transaction<'_>| {
         transaction.execute("UPDATE undecided SET payload = substr(payload, 1, 3)", [])
     };
@@ -135,5 +138,19 @@ async fn a_promise_whose_row_was_damaged_is_not_acted_on() {
     }
     let left = bench.engine.store.read(journal::count_undecided).await.unwrap();
     assert_eq!(left, 1, "the promise stands");
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_promise_whose_batch_was_rolled_back_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::open(&folder).await;
+    let branch = BranchId { coordinator: coordinator(), transaction: transaction(1), number: 0 };
+    let payload = wire::decode::<Till>(Some(&typed(30)), 1000).unwrap().bytes;
+    let output = GetAccountRequest { account: "a".into() }.encode_to_vec();
+    bench.engine.promises.keep(branch, &payload, &output);
+    assert_eq!(bench.commit(1).await.unwrap_err().code(), tonic::Code::NotFound);
+    assert_eq!(bench.till().await, (100, 0));
+    assert_eq!(bench.engine.metrics.domain_errors.get(), 0);
     bench.close().await;
 }

@@ -1,0 +1,39 @@
+//! What was promised lately, as it is in the journal: most of it is decided soon,
+//! and need not be read then.
+//!
+//! A row that is not in the journal may be here, of a batch that was rolled back;
+//! whoever takes a promise finds that out when it deletes its row.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use common::BranchId;
+
+/// Promises that are kept here.
+const COUNT: usize = 16_384;
+/// Bytes of payload and output of one of them.
+const BYTES: usize = 1024;
+
+/// Payload and output of a branch.
+pub(crate) type Promise = (Vec<u8>, Vec<u8>);
+
+#[derive(Default)]
+pub(crate) struct Promises(Mutex<HashMap<BranchId, Promise>>);
+
+impl Promises {
+    /// Keeps a promise, if there is room for it.
+    pub(crate) fn keep(&self, branch: BranchId, payload: &[u8], output: &[u8]) {
+        let mut promises = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        promises.remove(&branch);
+        if promises.len() < COUNT && payload.len() + output.len() <= BYTES {
+            promises.insert(branch, (payload.into(), output.into()));
+        }
+    }
+
+    /// A promise, which is forgotten here.
+    pub(crate) fn take(&self, branch: &BranchId) -> Option<Promise> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(branch)
+    }
+}
