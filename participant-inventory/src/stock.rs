@@ -128,6 +128,9 @@ fn validate(lines: &[StockLine]) -> Result<(), Refusal> {
 }
 
 fn reserve(connection: &Connection, index: usize, line: &StockLine) -> Result<(), Error> {
+    if reserve_simply(connection, line)? {
+        return Ok(());
+    }
     let Some(held) = find(connection, &line.sku)? else {
         let message = format!("lines[{index}].sku: SKU '{}' is unknown", line.sku);
         return Err(Refusal::new("UNKNOWN_SKU", message).into());
@@ -156,6 +159,16 @@ fn reserve(connection: &Connection, index: usize, line: &StockLine) -> Result<()
     }
     let sql = "UPDATE stock SET reserved = reserved + ?2, checks = checks + ?3 WHERE sku = ?1";
     update(connection, sql, line)
+}
+
+/// What most lines need, in one statement; false if it is not so simple.
+fn reserve_simply(connection: &Connection, line: &StockLine) -> rusqlite::Result<bool> {
+    if line.check_only || line.expected_version.is_some() {
+        return Ok(false);
+    }
+    let sql = "UPDATE stock SET reserved = reserved + ?2
+               WHERE sku = ?1 AND on_hand - reserved >= ?2 AND checks = 0";
+    Ok(connection.prepare_cached(sql)?.execute(params![line.sku, line.quantity])? == 1)
 }
 
 fn settle(connection: &Connection, sql: &str, lines: &[StockLine]) -> Result<(), Error> {

@@ -54,17 +54,22 @@ impl ResourceManager for Orders {
             return Err(Refusal::new("VERSION_CHANGED", message).into());
         }
         let lines = Order { lines: payload.lines.clone(), ..Order::default() };
-        transaction
-            .prepare_cached("INSERT OR REPLACE INTO orders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute(params![
-                payload.order_id,
-                payload.customer,
-                lines.encode_to_vec(),
-                payload.total_minor,
-                payload.currency,
-                OrderState::Pending as i32,
-                version.cast_signed(),
-            ])?;
+        let write = match known {
+            None => "INSERT INTO orders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            Some(_) => {
+                "UPDATE orders SET customer = ?2, lines = ?3, total_minor = ?4, currency = ?5,
+                                   state = ?6, version = ?7 WHERE order_id = ?1"
+            }
+        };
+        transaction.prepare_cached(write)?.execute(params![
+            payload.order_id,
+            payload.customer,
+            lines.encode_to_vec(),
+            payload.total_minor,
+            payload.currency,
+            OrderState::Pending as i32,
+            version.cast_signed(),
+        ])?;
         Ok(Vote::Commit(()))
     }
 
