@@ -35,6 +35,11 @@ pub struct ServiceArgs {
     #[arg(long, env = "DTC_LOG", value_name = "FILTER", value_parser = parse_filter)]
     pub log: Option<String>,
 
+    /// Threads that serve connections. Default: half of the cores, at least one, as
+    /// the storage has threads of its own
+    #[arg(long, env = "DTC_WORKER_THREADS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub worker_threads: Option<u16>,
+
     /// How long requests that are being served may take to finish when the
     /// service is stopped
     #[arg(

@@ -21,7 +21,9 @@ pub fn run_process<F: Future<Output = Result<(), Fatal>>>(
     run: impl FnOnce(Environment) -> F,
 ) -> ExitCode {
     let _logs = init_logging(args);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let threads = args.worker_threads.map_or_else(half_of_the_cores, usize::from);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match builder.worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!("the runtime cannot be started: {error}");
@@ -44,4 +46,9 @@ pub fn run_process<F: Future<Output = Result<(), Fatal>>>(
             fatal.exit.into()
         }
     }
+}
+
+fn half_of_the_cores() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).max(1)
 }
