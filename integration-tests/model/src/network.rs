@@ -118,11 +118,16 @@ impl Network {
     }
 
     /// Drops what a participant would refuse from now on, because it comes from
-    /// a run before `epoch`.
+    /// a run before `seen`. That one phase was asked for is what properties look for.
     pub(crate) fn drop_stale(&mut self, participant: usize, seen: u8) {
-        self.0.retain(|message| {
-            usize::from(message.participant) != participant
-                || !matches!(message.content, Content::Request { epoch, .. } if epoch < seen)
+        let one_phase = |request| matches!(request, Request::Prepare { one_phase: true, .. });
+        self.0.retain(|message| match message.content {
+            Content::Request { epoch, request, .. } => {
+                usize::from(message.participant) != participant
+                    || epoch >= seen
+                    || one_phase(request)
+            }
+            Content::Answer { .. } => true,
         });
     }
 
