@@ -25,6 +25,7 @@ mod shop;
 pub mod demo;
 pub mod fuzz;
 pub mod power;
+pub mod recovery;
 pub mod simulation;
 pub mod torture;
 pub mod vfs;
