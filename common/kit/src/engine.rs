@@ -214,9 +214,12 @@ impl<R: ResourceManager> Engine<R> {
         });
         // Where SQLite has ended the transaction, the savepoint went with it.
         let done = answers.filter(|_| released.is_ok() || transaction.is_autocommit());
-        let answers = done.unwrap_or_else(|| match work(Undo::Alone) {
-            Ok(answers) => answers,
-            Err(Torn) => unreachable!("each request is undone alone"),
+        let answers = done.unwrap_or_else(|| {
+            self.promises.clear();
+            match work(Undo::Alone) {
+                Ok(answers) => answers,
+                Err(Torn) => unreachable!("each request is undone alone"),
+            }
         });
         self.undecided.fetch_add(answers.effects.undecided, Relaxed);
         answers
@@ -295,6 +298,7 @@ impl<R: ResourceManager> Engine<R> {
     ) -> Result<Answers, Refused> {
         let mut answers = result?;
         if let Err(error) = durable {
+            self.promises.clear();
             self.undecided.fetch_sub(answers.effects.undecided, Relaxed);
             if answers.votes.is_empty() && answers.acknowledgements.is_empty() {
                 return Err(error.into());

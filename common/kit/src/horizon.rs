@@ -1,6 +1,6 @@
 //! How far the journal reaches. Ids grow with time, so that most branches that
 //! come for the first time lie beyond all that were seen, and need not be looked
-//! for.
+//! for. After an id from the future all are, as if there were no horizon.
 
 use std::sync::{Mutex, PoisonError};
 

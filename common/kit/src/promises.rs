@@ -1,8 +1,7 @@
 //! What was promised lately, as it is in the journal: most of it is decided soon,
 //! and need not be read then.
 //!
-//! A row that is not in the journal may be here, of a batch that was rolled back;
-//! whoever takes a promise finds that out when it deletes its row.
+//! What a batch promised that was rolled back is forgotten with all the others.
 
 use std::{
     collections::HashMap,
@@ -30,6 +29,11 @@ impl Promises {
         if promises.len() < COUNT && payload.len() + output.len() <= BYTES {
             promises.insert(branch, (payload.into(), output.into()));
         }
+    }
+
+    /// Forgets all of them.
+    pub(crate) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// A promise, which is forgotten here.

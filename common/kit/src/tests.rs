@@ -37,6 +37,9 @@ use crate::{
     limits::Limits, metrics::Metrics, retention as retention_task, service::Service,
 };
 
+/// A currency for which SQLite ends the transaction, as on a full disk.
+const ENDS_TRANSACTION: &str = "END";
+
 /// Takes money from one account of 100; an amount of 0 only looks.
 #[derive(Clone, Default)]
 struct Till {
@@ -71,6 +74,10 @@ impl ResourceManager for Till {
         _: &BranchId,
         payload: &TakePayment,
     ) -> Result<crate::Vote<GetAccountRequest>, Error> {
+        if payload.currency == ENDS_TRANSACTION {
+            transaction.execute_batch("ROLLBACK")?;
+            return Err(Error::Inconsistent("as the test wants"));
+        }
         let amount = payload.amount_minor;
         transaction.execute("UPDATE till SET held = held + ?1", [amount])?;
         if self.fail_prepare.load(SeqCst) {

@@ -145,12 +145,36 @@ async fn a_promise_whose_row_was_damaged_is_not_acted_on() {
 async fn a_promise_whose_batch_was_rolled_back_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let bench = Bench::open(&folder).await;
-    let branch = BranchId { coordinator: coordinator(), transaction: transaction(1), number: 0 };
-    let payload = wire::decode::<Till>(Some(&typed(30)), 1000).unwrap().bytes;
-    let output = GetAccountRequest { account: "a".into() }.encode_to_vec();
-    bench.engine.promises.keep(branch, &payload, &output);
-    assert_eq!(bench.commit(1).await.unwrap_err().code(), tonic::Code::NotFound);
+    let origin = Arc::new(Origin::parse("origin", Some(&origin())).unwrap());
+    let take = |currency: &str| TakePayment {
+        account: "a".into(),
+        amount_minor: 30,
+        currency: currency.into(),
+        ..TakePayment::default()
+    };
+    let prepares = [(1, "EUR"), (2, ENDS_TRANSACTION)].map(|(number, currency)| Prepare {
+        branch: BranchId {
+            coordinator: coordinator(),
+            transaction: transaction(number),
+            number: 0,
+        },
+        payload: wire::decode(
+            Some(&Payload {
+                kind: Some(payload::Kind::Typed(take(currency).encode_to_vec().into())),
+            }),
+            1000,
+        ),
+        one_phase: false,
+    });
+    let promised = prepares[0].branch;
+    let batch = Batch { prepares: prepares.into(), decisions: vec![] };
+    let answers = bench.engine.perform(origin, batch).await.unwrap();
+    assert!(answers.votes.iter().all(|vote| vote.vote() == Vote::Abort));
+    assert_eq!(bench.engine.promises.take(&promised), None);
+    // Nor is it believed if it were there.
+    let (payload, output) = (take("EUR"), GetAccountRequest { account: "a".into() });
+    bench.engine.promises.keep(promised, &payload.encode_to_vec(), &output.encode_to_vec());
+    assert_eq!(bench.commit(1).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(bench.till().await, (100, 0));
-    assert_eq!(bench.engine.metrics.domain_errors.get(), 0);
     bench.close().await;
 }
