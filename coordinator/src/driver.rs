@@ -388,8 +388,9 @@ impl Driver {
 
     /// Looks for all keys of a round at once.
     fn find_keys(&mut self) {
-        let Some((first, _)) = self.lookups.first() else { return };
-        let first = *first;
+        if self.lookups.is_empty() {
+            return;
+        }
         let (ids, keys): (Vec<_>, Vec<_>) = std::mem::take(&mut self.lookups).into_iter().unzip();
         let (journal, own) = (Arc::clone(&self.journal), self.own.clone());
         let environment = self.environment.clone();
@@ -400,7 +401,7 @@ impl Driver {
                     let events = found.map(|(id, found)| Event::KeyFound { id, found });
                     let _ = own.send(Input::Events(events.collect())).await;
                 }
-                Err(error) => cannot_look_up(&environment, first, &error),
+                Err(error) => cannot_look_up(&environment, &error),
             }
         });
     }
@@ -420,7 +421,7 @@ impl Driver {
                     tracing::error!(%id, branch, %error, "what became of it cannot be told");
                     let _ = own.send(Input::Unreadable { to, id, branch }).await;
                 }
-                Err(error) => cannot_look_up(&environment, id, &error),
+                Err(error) => cannot_look_up(&environment, &error),
             }
         });
     }
@@ -445,13 +446,13 @@ impl Driver {
 }
 
 /// Fail stop: whether a key was used, or what was decided, cannot be known.
-fn cannot_look_up(environment: &Environment, id: TransactionId, error: &JournalError) {
+fn cannot_look_up(environment: &Environment, error: &JournalError) {
     let exit = match error {
         JournalError::Closed => return,
         JournalError::Failed(_) => Exit::Storage,
         JournalError::Damaged(_) => Exit::NotAJournal,
     };
-    tracing::error!(%id, %error, "the journal cannot be read; stopping. Mend it, start again");
+    tracing::error!(%error, "the journal cannot be read; stopping. Mend it, start again");
     (environment.exit)(exit);
 }
 
