@@ -39,7 +39,7 @@ const MAX_MEMORY: u64 = 512 << 10;
 /// File descriptors that a process may have open when all is quiet.
 const MAX_FILES: usize = 100;
 /// Answers of a participant in a batch that lies: most are the end of its link.
-const LIES: usize = 40;
+const LIES: usize = 20;
 /// Of the services' own: reflection and health come with their libraries.
 const OWN: [&str; 2] = ["dtc.v1", "shop.v1"];
 

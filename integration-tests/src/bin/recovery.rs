@@ -8,14 +8,14 @@ use integration_tests::recovery;
 #[derive(Parser)]
 struct Args {
     /// Transactions that are committed and not acknowledged
-    #[arg(long, default_value_t = 50_000)]
-    transactions: usize,
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    transactions: u32,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let Args { transactions } = Args::parse();
-    let measured = recovery::measure(transactions).await?;
+    let measured = recovery::measure(transactions as usize).await?;
     let recovery::Recovery { normal, recovered, start_up, new, longest } = measured;
     println!("{transactions} transactions of three branches, decided and not acknowledged");
     println!("where nothing fails     {normal:>9.0} a second");

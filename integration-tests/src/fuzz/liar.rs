@@ -1,12 +1,10 @@
 //! A participant that answers what nobody asked, in almost the right words.
 
-use std::time::Duration;
-
 use anyhow::ensure;
 use bytes::Bytes;
 use prost::Message;
 use prost_reflect::MessageDescriptor;
-use proto::dtc::{Branch, ExecuteRequest, LinkResponse};
+use proto::dtc::{Branch, ExecuteRequest, LinkInquiry, LinkResponse};
 use rand::RngExt;
 use uuid::Uuid;
 
@@ -55,16 +53,29 @@ impl Liar {
         for _ in 0..count {
             let Ok(answer) = LinkResponse::decode(maker.encoded(&self.answer)) else { continue };
             let answer = thinned(answer, maker);
+            let heard = self.reactions();
             eventually("the coordinator links again", async || {
                 ensure!(self.fake.say(answer.clone()).await, "there is no link");
                 Ok(())
             })
             .await?;
-            // Some of it is the end of the link, and what follows would not be read.
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            // A question behind it is answered, or it was the end of the link.
+            self.fake.ask(question(&maker.words.promised[0])).await;
+            eventually("the coordinator has read it", async || {
+                ensure!(self.reactions() > heard, "no answer and no new link");
+                Ok(())
+            })
+            .await?;
         }
         self.fake.set_script(agree);
         Ok(())
+    }
+
+    /// How often the coordinator has answered a question or begun a link.
+    fn reactions(&self) -> usize {
+        let heard = self.fake.heard();
+        let is_one = |heard: &&Heard| matches!(heard, Heard::Hello(_) | Heard::Outcome(_));
+        heard.iter().filter(is_one).count()
     }
 
     fn prepared(&self) -> Vec<Bytes> {
@@ -74,6 +85,15 @@ impl Liar {
         };
         let ids = self.fake.heard().into_iter().filter_map(id);
         ids.map(|id| Bytes::copy_from_slice(id.as_bytes())).collect()
+    }
+}
+
+/// About a branch of a run that nobody knows.
+fn question(transaction: &Bytes) -> LinkInquiry {
+    LinkInquiry {
+        transaction_id: transaction.clone(),
+        incarnation: Bytes::copy_from_slice(Uuid::nil().as_bytes()),
+        ..LinkInquiry::default()
     }
 }
 
