@@ -115,6 +115,7 @@ impl Coordinator {
                     let mut context = context!(self, now, actions);
                     transaction.unreachable(participant, branch, &mut context);
                 }
+                self.pump_freed(now, actions);
             }
             Event::Connected { participant, asks, journal } => {
                 let known = self.participants.get(participant);
@@ -149,6 +150,7 @@ impl Coordinator {
                         transaction.timer(at, &mut context!(self, now, actions));
                     }
                 }
+                self.pump_freed(now, actions);
             }
         }
     }
@@ -445,6 +447,13 @@ impl Coordinator {
         };
         let outcome = transaction.inquired(branch, &mut context!(self, now, actions));
         actions.push(Action::Answer { to: from, id, branch, outcome });
+    }
+
+    /// One that never answers doesn't keep the others from being sent.
+    fn pump_freed(&mut self, now: Time, actions: &mut Vec<Action>) {
+        for (participant, freed) in self.participants.take_freed() {
+            self.pump(now, participant, freed, actions);
+        }
     }
 
     /// Sends to a participant that is back what it is owed, `window` messages

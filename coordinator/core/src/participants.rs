@@ -25,6 +25,15 @@ pub(crate) struct Participant {
     pub(crate) begun: usize,
     /// What is still to be sent again since it is back: the first and the last.
     pub(crate) resume: Option<(TransactionId, TransactionId)>,
+    /// Attempts that ended with no answer, so that others of these may be sent.
+    pub(crate) freed: usize,
+}
+
+impl Participant {
+    /// Whether what is owed for a transaction is sent when its turn comes.
+    pub(crate) fn awaits_turn(&self, id: TransactionId) -> bool {
+        self.resume.is_some_and(|(first, last)| (first..=last).contains(&id))
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -37,6 +46,11 @@ impl Participants {
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (ParticipantId, &Participant)> {
         self.0.iter().map(|(id, participant)| (*id, participant))
+    }
+
+    pub(crate) fn take_freed(&mut self) -> Vec<(ParticipantId, usize)> {
+        let freed = self.0.iter_mut().filter(|(_, participant)| participant.freed > 0);
+        freed.map(|(id, participant)| (*id, core::mem::take(&mut participant.freed))).collect()
     }
 
     pub(crate) fn unfinished(&self, id: ParticipantId) -> usize {

@@ -7,17 +7,15 @@ use crate::{driver::NewTransaction, error::Error};
 
 impl Services {
     pub(super) async fn execute(&self, request: ExecuteRequest) -> Result<ExecuteResponse, Error> {
-        let key = match request.request_key.is_empty() {
-            true => None,
-            false => {
-                request::request_key(&request.request_key)?;
-                Some((request.request_key.as_str().into(), request::fingerprint(&request)))
-            }
+        let key = match &*request.request_key {
+            "" => None,
+            key => Some(request::request_key(key)?),
         };
         let wait = request::wait(request.wait.as_ref())?;
         let answer_at = request::answer_at(request.answer_at)?;
         let options = self.rules.options(request.options.as_ref())?;
-        let branches = self.rules.branches(request.branches, &self.links).await?;
+        let branches = self.rules.branches(&request.branches, &self.links).await?;
+        let key = key.map(|key| (key, request::fingerprint(&request, &branches)));
         self.check_room()?;
         let new = NewTransaction { key, options, branches, interactive: false, answer_at };
         let reply = self.handle.begin(new, wait).await?;

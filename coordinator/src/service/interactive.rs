@@ -42,7 +42,7 @@ impl Services {
     pub(super) async fn enlist(&self, request: EnlistRequest) -> Result<EnlistResponse, Error> {
         let id = request::transaction_id(&request.transaction_id)?;
         let branch = request.branch.unwrap_or_default();
-        let branch = self.rules.branch("branch", branch, &self.links).await?;
+        let branch = self.rules.branch("branch", &branch, &self.links).await?;
         match self.handle.call(id, Call::Enlist(branch), SOON).await? {
             Reply::Enlisted(branch) => Ok(EnlistResponse { branch }),
             reply => {
@@ -111,8 +111,7 @@ impl Services {
         let id = match request.by {
             Some(By::TransactionId(id)) => request::transaction_id(&id)?,
             Some(By::RequestKey(key)) => {
-                request::request_key(&key)?;
-                self.by_key(key).await?
+                self.by_key(request::request_key(&key)?).await?
             }
             None => {
                 let problem = "is empty; give it, or request_key";
@@ -130,14 +129,13 @@ impl Services {
         self.transaction(Some(id), reply).await
     }
 
-    async fn by_key(&self, key: String) -> Result<common::TransactionId, Error> {
-        let request_key: RequestKey = key.as_str().into();
-        if let Some(id) = self.handle.user_of(request_key.clone()).await? {
+    async fn by_key(&self, key: RequestKey) -> Result<common::TransactionId, Error> {
+        if let Some(id) = self.handle.user_of(key.clone()).await? {
             return Ok(id);
         }
-        match self.handle.journal.find_keys(vec![request_key]).await?[..] {
+        match self.handle.journal.find_keys(vec![key.clone()]).await?[..] {
             [Some((id, _))] => Ok(id),
-            _ => Err(Error::UnknownKey(key)),
+            _ => Err(Error::UnknownKey(key.to_string())),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::TransactionId;
-use coordinator_core::{AnswerAt, Fingerprint, NewBranch, Opaque, Options};
+use coordinator_core::{AnswerAt, Fingerprint, NewBranch, Opaque, Options, RequestKey};
 use prost::Message;
 use proto::dtc::{self, ExecuteRequest, Payload, TransactionOptions};
 use sha2::{Digest, Sha256};
@@ -31,10 +31,10 @@ pub(super) fn transaction_id(text: &str) -> Result<TransactionId, Error> {
     })
 }
 
-pub(super) fn request_key(key: &str) -> Result<(), Error> {
+pub(super) fn request_key(key: &str) -> Result<RequestKey, Error> {
     let length = key.chars().count();
     if (1..=MAX_KEY).contains(&length) {
-        return Ok(());
+        return Ok(key.into());
     }
     Err(Error::invalid(
         "request_key",
@@ -121,7 +121,7 @@ impl Rules {
     /// The branches of a request.
     pub(super) async fn branches(
         &self,
-        branches: Vec<dtc::Branch>,
+        branches: &[dtc::Branch],
         links: &Links,
     ) -> Result<Vec<NewBranch>, Error> {
         if branches.is_empty() {
@@ -134,7 +134,7 @@ impl Rules {
             return Err(Error::invalid("branches", problem));
         }
         let mut checked = Vec::with_capacity(branches.len());
-        for (index, branch) in branches.into_iter().enumerate() {
+        for (index, branch) in branches.iter().enumerate() {
             checked.push(self.branch(&format!("branches[{index}]"), branch, links).await?);
         }
         Ok(checked)
@@ -144,10 +144,10 @@ impl Rules {
     pub(super) async fn branch(
         &self,
         field: &str,
-        branch: dtc::Branch,
+        branch: &dtc::Branch,
         links: &Links,
     ) -> Result<NewBranch, Error> {
-        let payload = match branch.payload {
+        let payload = match &branch.payload {
             Some(payload @ Payload { kind: Some(_) }) => payload,
             _ => {
                 let problem = "is empty; give 'json' or 'typed'";
@@ -171,42 +171,62 @@ impl Rules {
 
 /// A hash of what makes two requests the same: their branches and options, as
 /// decoded. (Protobuf may encode one message in several ways; what is hashed is
-/// our own encoding of it, with maps in order.)
-pub(super) fn fingerprint(request: &ExecuteRequest) -> Fingerprint {
-    let body = ExecuteRequest {
-        branches: request.branches.clone(),
-        options: request.options,
-        ..ExecuteRequest::default()
+/// our own encoding of it, with maps in order.) `checked` are the branches.
+pub(super) fn fingerprint(request: &ExecuteRequest, checked: &[NewBranch]) -> Fingerprint {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
     };
-    Sha256::digest(body.encode_to_vec()).into()
+    for (branch, checked) in request.branches.iter().zip(checked) {
+        add(branch.participant.as_bytes());
+        add(&checked.payload);
+    }
+    add(&request.options.as_ref().map(Message::encode_to_vec).unwrap_or_default());
+    hash.finalize().into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn request(text: &str) -> ExecuteRequest {
-        let kind = dtc::payload::Kind::Typed(text.to_owned().into());
-        ExecuteRequest {
-            request_key: "key".into(),
-            branches: vec![dtc::Branch {
-                participant: "inventory".into(),
-                payload: Some(Payload { kind: Some(kind) }),
-            }],
-            ..ExecuteRequest::default()
-        }
+    fn branch(participant: &str, payload: &str) -> dtc::Branch {
+        let kind = dtc::payload::Kind::Typed(payload.to_owned().into());
+        let payload = Some(Payload { kind: Some(kind) });
+        dtc::Branch { participant: participant.into(), payload }
+    }
+
+    fn fingerprint_of(request: &ExecuteRequest) -> Fingerprint {
+        let checked = request.branches.iter().map(|branch| NewBranch {
+            participant: coordinator_core::ParticipantId(0),
+            payload: branch.payload.as_ref().unwrap().encode_to_vec().into(),
+        });
+        fingerprint(request, &checked.collect::<Vec<_>>())
     }
 
     #[test]
     fn the_fingerprint_is_of_the_body_and_not_of_how_the_answer_is_wanted() {
-        let first = request("a");
+        let request = |branches: &[dtc::Branch]| ExecuteRequest {
+            request_key: "key".into(),
+            branches: branches.into(),
+            ..ExecuteRequest::default()
+        };
+        let first = request(&[branch("inventory", "a"), branch("payment", "b")]);
         let mut second = first.clone();
         second.wait = Some(prost_types::Duration { seconds: 1, nanos: 0 });
         second.answer_at = dtc::AnswerAt::Decision.into();
-        assert_eq!(fingerprint(&first), fingerprint(&second));
-        assert_ne!(fingerprint(&first), fingerprint(&request("b")));
+        assert_eq!(fingerprint_of(&first), fingerprint_of(&second));
         second.options = Some(TransactionOptions { prepare_attempts: 3, ..Default::default() });
-        assert_ne!(fingerprint(&first), fingerprint(&second));
+        let others = [
+            second,
+            request(&[branch("payment", "b"), branch("inventory", "a")]),
+            request(&[branch("inventory", "a"), branch("payment", "c")]),
+            request(&[branch("inventory", "a"), branch("order", "b")]),
+            request(&[branch("inventory", "a")]),
+        ];
+        for other in others {
+            assert_ne!(fingerprint_of(&first), fingerprint_of(&other), "{other:?}");
+        }
     }
 
     #[test]

@@ -33,6 +33,18 @@ impl Transaction {
         self.push_message(index, timeout, context);
     }
 
+    /// Makes the next attempt, unless older ones are still sent to a participant
+    /// that is back: then this one follows them.
+    fn send_in_turn(&mut self, index: usize, context: &mut Context) {
+        let participant = self.branches[index].participant;
+        if context.participants.get(participant).awaits_turn(self.id) {
+            let later = context.now + context.config.backoff_cap;
+            self.branches[index].attempt = Attempt::Waiting(later);
+        } else {
+            self.send(index, context);
+        }
+    }
+
     /// Sends what a branch is owed, with no attempt counted or timed.
     pub(super) fn send_once(&mut self, index: usize, context: &mut Context) {
         self.push_message(index, self.options.commit_attempt_timeout, context);
@@ -91,6 +103,7 @@ impl Transaction {
     /// An attempt ended without an answer.
     fn attempt_failed(&mut self, index: usize, context: &mut Context) {
         self.note(context, TrailKind::Unreachable, Some(index));
+        context.participants.get(self.branches[index].participant).freed += 1;
         self.retry_or_leave(index, context);
     }
 
@@ -149,7 +162,7 @@ impl Transaction {
             match self.branches[index].attempt {
                 Attempt::Running(due) if due <= context.now => self.attempt_failed(index, context),
                 Attempt::Waiting(due) if due <= context.now && !self.out_of_attempts(index) => {
-                    self.send(index, context);
+                    self.send_in_turn(index, context);
                 }
                 _ => {}
             }

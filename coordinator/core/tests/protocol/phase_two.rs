@@ -328,3 +328,25 @@ fn a_participant_that_is_back_gets_a_window_and_then_one_for_each_answer() {
     assert!(runs.iter().all(|run| world.is_committed_at(P0, run.id)));
     assert_eq!(world.outcome(new), Outcome::Committed);
 }
+
+#[test]
+fn a_timer_does_not_send_before_its_turn_and_silence_gives_the_turn_on() {
+    let mut world = World::with(Config { recovery_window: 2, ..Config::default() });
+    let runs: Vec<_> = (0..6).map(|_| world.execute(&[P0, P1])).collect();
+    world.exchange();
+    world.sync();
+    world.disconnect(P0);
+    world.advance(seconds(10));
+    world.take_flights();
+    world.connect(P0);
+    world.advance(seconds(1));
+    assert_eq!(world.on_the_way(), [(P0, "commit"); 2]);
+    // The first two are never answered.
+    let first = world.take_flights();
+    world.advance(seconds(1));
+    let others = world.take_flights();
+    let again = |id| first.iter().any(|flight| flight.id == id);
+    assert_eq!(others.iter().filter(|it| it.to == P0 && !again(it.id)).count(), 2);
+    world.heal();
+    assert!(runs.iter().all(|run| world.is_committed_at(P0, run.id)));
+}
