@@ -10,11 +10,11 @@ use crate::{
 };
 
 /// Finished transactions that are removed at once.
-const BATCH: usize = 500;
+const BATCH: usize = 1000;
 /// How long to rest when there was nothing more to remove.
 const REST: Duration = Duration::from_secs(10);
 /// How long to rest between batches, so that traffic gets its turn.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Runs for as long as the process.
 pub(crate) async fn run(journal: Arc<dyn Journal>, age: Duration, max_bytes: u64) {

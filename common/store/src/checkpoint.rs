@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, PoisonError, TryLockError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -51,6 +51,21 @@ pub(crate) enum Mode {
 /// False if it could not be done, or not all of it.
 pub(crate) fn checkpoint(shared: &Shared, connection: &Connection, mode: Mode) -> bool {
     let _one = shared.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
+    perform(shared, connection, mode)
+}
+
+/// False, at once, if another thread is at one.
+pub(crate) fn try_passive(shared: &Shared, connection: &Connection) -> bool {
+    let _one = match shared.checkpointing.try_lock() {
+        Ok(one) => one,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return false,
+    };
+    perform(shared, connection, Mode::Passive);
+    true
+}
+
+fn perform(shared: &Shared, connection: &Connection, mode: Mode) -> bool {
     let sql = match mode {
         Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
         Mode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",

@@ -292,6 +292,25 @@ async fn the_log_stays_within_its_limit() {
 }
 
 #[tokio::test]
+async fn under_constant_work_the_log_begins_anew_in_its_place() {
+    let (_folder, path) = place();
+    let store = Store::open(&path, options()).unwrap();
+    let log = PathBuf::from(format!("{}-wal", path.display()));
+    let mut longest = 0;
+    for _ in 0..400 {
+        let note = "x".repeat(100 << 10);
+        let work = move |transaction: &rusqlite::Transaction<'_>| {
+            transaction.execute("INSERT INTO notes VALUES (?1)", [note])
+        };
+        store.write(work).await.unwrap();
+        longest = longest.max(store.statistics().wal_bytes);
+    }
+    assert!(longest < 14 << 20, "{longest}");
+    assert!(std::fs::metadata(&log).unwrap().len() >= longest, "it was cut");
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_disk_that_is_too_full_is_told() {
     let (_folder, path) = place();
     let store = Store::open(&path, Options { min_free: u64::MAX, ..options() }).unwrap();

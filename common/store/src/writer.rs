@@ -29,6 +29,8 @@ use crate::{
 
 /// The log grows by so many bytes between two checkpoints.
 const CHECKPOINT_EVERY: u64 = 4 << 20;
+/// So long, the log is made to begin anew, where it has its place on the disk.
+const RESTART_AT: u64 = 8 << 20;
 const PATIENCE: Duration = Duration::from_millis(250);
 
 struct Writer {
@@ -39,9 +41,9 @@ struct Writer {
     /// Pages in the log, as of the last commit.
     log_pages: Arc<AtomicU64>,
     page_size: u64,
-    /// Length of the log when a checkpoint was last asked for, and forced.
+    /// Length of the log when a checkpoint was last asked for, and made here.
     asked_at: u64,
-    forced_at: u64,
+    made_at: u64,
     pending: VecDeque<Job>,
     closing: Option<oneshot::Sender<()>>,
     hung_up: bool,
@@ -106,7 +108,7 @@ impl Writer {
             log_pages,
             page_size: page_size.into(),
             asked_at: 0,
-            forced_at: 0,
+            made_at: 0,
             pending: VecDeque::new(),
             closing: None,
             hung_up: false,
@@ -226,24 +228,37 @@ impl Writer {
         self.shared.counters.wal_bytes.store(bytes, Relaxed);
         // The log began anew.
         self.asked_at = self.asked_at.min(bytes);
-        self.forced_at = self.forced_at.min(bytes);
+        self.made_at = self.made_at.min(bytes);
+        let is_long = bytes > RESTART_AT.min(self.shared.options.wal_limit);
+        if is_long && (self.made_at == 0 || bytes >= self.made_at + CHECKPOINT_EVERY) {
+            return self.shorten_log(bytes);
+        }
         if bytes >= self.asked_at + CHECKPOINT_EVERY {
             self.asked_at = bytes;
             let _ = self.wake.try_send(());
         }
+        Ok(())
+    }
+
+    /// Does what checkpoints beside this thread never finish while there is work:
+    /// after it the log begins anew.
+    fn shorten_log(&mut self, bytes: u64) -> Result<(), Halted> {
         let limit = self.shared.options.wal_limit;
-        if bytes > limit && (self.forced_at == 0 || bytes >= self.forced_at + CHECKPOINT_EVERY) {
-            self.forced_at = bytes;
-            let done = checkpoint::checkpoint(&self.shared, &self.connection, Mode::Truncate);
-            if self.shared.has_failed() {
-                return Err(HALTED);
-            }
-            if done {
-                self.log_pages.store(0, Relaxed);
-            } else {
-                let file = self.shared.path.display();
-                tracing::warn!(%file, bytes, limit, "a long read keeps the log from its start");
-            }
+        let made = if bytes <= limit {
+            checkpoint::try_passive(&self.shared, &self.connection)
+        } else if checkpoint::checkpoint(&self.shared, &self.connection, Mode::Truncate) {
+            self.log_pages.store(0, Relaxed);
+            true
+        } else {
+            let file = self.shared.path.display();
+            tracing::warn!(%file, bytes, limit, "a long read keeps the log from its start");
+            true
+        };
+        if self.shared.has_failed() {
+            return Err(HALTED);
+        }
+        if made {
+            (self.made_at, self.asked_at) = (bytes, bytes);
         }
         Ok(())
     }

@@ -110,9 +110,7 @@ impl Services {
     ) -> Result<GetTransactionResponse, Error> {
         let id = match request.by {
             Some(By::TransactionId(id)) => request::transaction_id(&id)?,
-            Some(By::RequestKey(key)) => {
-                self.by_key(request::request_key(&key)?).await?
-            }
+            Some(By::RequestKey(key)) => self.by_key(request::request_key(&key)?).await?,
             None => {
                 let problem = "is empty; give it, or request_key";
                 return Err(Error::invalid("transaction_id", problem));
