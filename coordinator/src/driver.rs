@@ -57,6 +57,7 @@ enum Input {
     UserOf { key: RequestKey, reply: pending::Answer<Option<TransactionId>> },
     Unfinished { participant: ParticipantId, reply: pending::Answer<usize> },
     Events(Vec<Event>),
+    KeysFound(Vec<Event>),
     Unreadable { to: Inquirer, id: TransactionId, branch: u32 },
     Link { participant: ParticipantId, queue: mpsc::Sender<Outgoing> },
 }
@@ -98,6 +99,8 @@ pub(crate) struct Driver {
     refused: Vec<Event>,
     /// Request keys to be looked for in the journal.
     lookups: Vec<(TransactionId, RequestKey)>,
+    /// Whether the journal is being asked for some.
+    looking: bool,
 }
 
 impl Driver {
@@ -156,6 +159,7 @@ impl Driver {
             appended: 0,
             refused: Vec::new(),
             lookups: Vec::new(),
+            looking: false,
         };
         Ok((driver, handle))
     }
@@ -166,6 +170,7 @@ impl Driver {
         let mut inputs = Vec::with_capacity(BATCH);
         let mut tell_ended = tokio::time::interval(TELL_ENDED);
         tell_ended.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+
         loop {
             let timeout = self.machine.next_timeout().map(|at| self.clock.instant(at));
             let timeout = async move {
@@ -253,6 +258,10 @@ impl Driver {
                     }
                     self.handle(event);
                 }
+            }
+            Input::KeysFound(events) => {
+                self.looking = false;
+                events.into_iter().for_each(|event| self.handle(event));
             }
             Input::Unreadable { to, id, branch } => {
                 let outcome = BranchOutcome::Pending;
@@ -386,11 +395,12 @@ impl Driver {
         }
     }
 
-    /// Looks for all keys of a round at once.
+    /// One look at a time; keys that come meanwhile share the next.
     fn find_keys(&mut self) {
-        if self.lookups.is_empty() {
+        if self.looking || self.lookups.is_empty() {
             return;
         }
+        self.looking = true;
         let (ids, keys): (Vec<_>, Vec<_>) = std::mem::take(&mut self.lookups).into_iter().unzip();
         let (journal, own) = (Arc::clone(&self.journal), self.own.clone());
         let environment = self.environment.clone();
@@ -399,7 +409,7 @@ impl Driver {
                 Ok(found) => {
                     let found = ids.into_iter().zip(found);
                     let events = found.map(|(id, found)| Event::KeyFound { id, found });
-                    let _ = own.send(Input::Events(events.collect())).await;
+                    let _ = own.send(Input::KeysFound(events.collect())).await;
                 }
                 Err(error) => cannot_look_up(&environment, &error),
             }
