@@ -5,9 +5,8 @@ use std::{str::FromStr, time::Duration};
 use clap::Parser;
 use common_service::{ServiceArgs, parse_duration};
 use coordinator_core::{Config, Options};
-use tonic::transport::Endpoint;
 
-use crate::directory::is_address;
+use crate::{address::Address, allow::Pattern};
 
 /// A distributed transaction coordinator: two-phase commit with presumed abort.
 ///
@@ -20,19 +19,32 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
 
-    /// A participant's name and address; may be repeated (in the variable:
-    /// separated by commas)
+    /// A participant's name and address, which ends in /prepare where it speaks
+    /// HTTP; may be repeated (in the variable: separated by commas)
     #[arg(
         long = "participant",
         env = "DTC_PARTICIPANTS",
-        value_name = "NAME=http://HOST:PORT",
+        value_name = "NAME=http://HOST:PORT[/BASE/prepare]",
         value_delimiter = ','
     )]
     pub(crate) participants: Vec<NamedAddress>,
 
+    /// Which participants a request may name by address, or register, beside
+    /// those of --participant: a host, *.domain, a network such as 10.0.0.0/8,
+    /// or *, each with :port or without; may be repeated (in the variable:
+    /// separated by commas). Link-local and metadata addresses are never called
+    #[arg(
+        long = "allow-participant",
+        env = "DTC_ALLOW_PARTICIPANTS",
+        value_name = "PATTERN",
+        value_delimiter = ',',
+        default_values = ["localhost", "127.0.0.0/8", "[::1]"]
+    )]
+    pub(crate) allowed: Vec<Pattern>,
+
     /// Where participants without a link reach this coordinator to ask for
     /// outcomes, as http://host:port
-    #[arg(long, env = "DTC_ADVERTISE", value_name = "URL", value_parser = parse_address)]
+    #[arg(long, env = "DTC_ADVERTISE", value_name = "URL", value_parser = parse_advertised)]
     pub(crate) advertise: Option<String>,
 
     /// How long votes are waited for before a transaction aborts
@@ -102,7 +114,7 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamedAddress {
     pub(crate) name: String,
-    pub(crate) address: String,
+    pub(crate) address: Address,
 }
 
 impl FromStr for NamedAddress {
@@ -113,7 +125,7 @@ impl FromStr for NamedAddress {
             "write it as name=http://host:port, for example inventory=http://127.0.0.1:7101",
         )?;
         check_name(name)?;
-        Ok(Self { name: name.into(), address: parse_address(address)? })
+        Ok(Self { name: name.into(), address: address.parse()? })
     }
 }
 
@@ -131,24 +143,13 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
-/// A participant's address, in its one spelling.
-pub(crate) fn parse_address(text: &str) -> Result<String, String> {
-    let wrong = || {
-        format!(
-            "'{}' is no address; write it as http://host:port, for example http://127.0.0.1:7101",
-            text.chars().take(200).collect::<String>()
-        )
-    };
-    let plain = is_address(text) && text.starts_with("http://") && text.len() <= 256;
-    let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|_| wrong())?;
-    let uri = endpoint.uri();
-    let (Some(host), Some(port), true) = (uri.host(), uri.port_u16(), plain) else {
-        return Err(wrong());
-    };
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(wrong());
+/// Where this coordinator answers gRPC, in its one spelling.
+fn parse_advertised(text: &str) -> Result<String, String> {
+    let address: Address = text.parse()?;
+    if address.is_http() {
+        return Err(format!("'{address}' has a path; write it as http://host:port"));
     }
-    Ok(format!("http://{}:{port}", host.to_lowercase()))
+    Ok(address.to_string())
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {
@@ -209,13 +210,14 @@ mod tests {
             ("In ventory=http://127.0.0.1:1", "'In ventory'"),
             ("inventory=127.0.0.1:7101", "'127.0.0.1:7101'"),
             ("inventory=http://127.0.0.1", "http://host:port"),
+            ("inventory=http://169.254.169.254:80", "link-local"),
             ("inventory=http://127.0.0.1:1/path", "http://host:port"),
         ] {
             let error = text.parse::<NamedAddress>().unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
         }
         let good: NamedAddress = "inventory=http://LOCALHOST:7101/".parse().unwrap();
-        assert_eq!(good.address, "http://localhost:7101");
+        assert_eq!(good.address.to_string(), "http://localhost:7101");
     }
 
     /// What people and scripts write, and what nobody would.
@@ -255,9 +257,9 @@ mod tests {
 
         #[test]
         fn an_address_that_is_taken_can_be_connected_to_and_reads_the_same_again(text in value()) {
-            if let Ok(address) = parse_address(&text) {
+            if let Ok(address) = text.parse::<Address>() {
                 prop_assert!(crate::link::endpoint(&address).is_ok(), "{}", address);
-                prop_assert_eq!(parse_address(&address), Ok(address));
+                prop_assert_eq!(address.to_string().parse(), Ok(address));
             }
         }
     }

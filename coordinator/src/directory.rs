@@ -3,11 +3,15 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, RwLock},
+    time::Duration,
 };
 
 use common::JournalId;
 use coordinator_core::ParticipantId;
 use proto::dtc::LinkState;
+use tokio::time::Instant;
+
+use crate::{address::Address, journal::Registration};
 
 /// How many participants that were never registered may be known, each by the
 /// address that a client gave.
@@ -19,11 +23,28 @@ pub(crate) struct Participant {
     pub(crate) id: ParticipantId,
     pub(crate) name: Arc<str>,
     /// Where it is; none for a name in the journal that is not registered now.
-    pub(crate) address: Option<Arc<str>>,
+    pub(crate) address: Option<Arc<Address>>,
     pub(crate) asks: bool,
+    /// None for one that is known by its address alone.
+    pub(crate) standing: Option<Standing>,
     pub(crate) link: LinkState,
     pub(crate) last_error: Arc<str>,
     pub(crate) journal: Option<JournalId>,
+}
+
+/// How long a registration is good.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    pub(crate) lease: Option<Duration>,
+    pub(crate) renewed: Instant,
+    pub(crate) draining: bool,
+}
+
+impl Standing {
+    /// What is left of the lease; none where it has no end.
+    pub(crate) fn lease_left(&self) -> Option<Duration> {
+        self.lease.map(|lease| lease.saturating_sub(self.renewed.elapsed()))
+    }
 }
 
 /// All participants. Numbers are given in the order of their first mention and
@@ -41,36 +62,32 @@ struct Known {
 }
 
 impl Known {
-    fn intern(&mut self, name: &str) -> ParticipantId {
-        if let Some(id) = self.by_name.get(name) {
-            return *id;
-        }
-        let id = ParticipantId(self.by_name.len() as u32);
-        let name: Arc<str> = name.into();
-        self.by_name.insert(name.clone(), id);
-        let participant = Participant {
+    fn intern(&mut self, name: &str) -> &mut Participant {
+        let next = ParticipantId(self.by_name.len() as u32);
+        let id = match self.by_name.get(name) {
+            Some(id) => *id,
+            None => {
+                self.by_name.insert(name.into(), next);
+                next
+            }
+        };
+        self.by_id.entry(id).or_insert_with(|| Participant {
             id,
-            address: is_address(&name).then(|| name.clone()),
-            name,
+            name: name.into(),
+            address: name.parse().ok().map(Arc::new),
             asks: false,
+            standing: None,
             link: LinkState::Disconnected,
             last_error: "".into(),
             journal: None,
-        };
-        self.by_id.insert(id, participant);
-        id
+        })
     }
-}
-
-/// Whether a participant's name is an address.
-pub(crate) fn is_address(name: &str) -> bool {
-    name.contains("://")
 }
 
 impl Directory {
     /// The number of a name, a new one if need be. For names in the journal.
     pub(crate) fn intern(&self, name: &str) -> ParticipantId {
-        self.write().intern(name)
+        self.write().intern(name).id
     }
 
     /// A participant that can be reached, by its name.
@@ -81,35 +98,55 @@ impl Directory {
     }
 
     /// A participant by where it is, whatever its name.
-    pub(crate) fn at(&self, address: &str) -> Option<Participant> {
+    pub(crate) fn at(&self, address: &Address) -> Option<Participant> {
         let known = self.read();
         let mut all = known.by_id.values();
         all.find(|known| known.address.as_deref() == Some(address)).cloned()
     }
 
     /// Takes in an address that a client gave; none when there are too many.
-    pub(crate) fn add_address(&self, address: &str) -> Option<Participant> {
+    pub(crate) fn add_address(&self, address: &Address) -> Option<Participant> {
         let mut known = self.write();
-        if !known.by_name.contains_key(address) {
+        let name = address.to_string();
+        if !known.by_name.contains_key(&*name) {
             if known.addresses >= MAX_ADDRESSES {
                 return None;
             }
             known.addresses += 1;
         }
-        let id = known.intern(address);
-        known.by_id.get(&id).cloned()
+        Some(known.intern(&name).clone())
     }
 
     /// Registers a participant, or moves it to another address.
-    pub(crate) fn register(&self, name: &str, address: &str, asks: bool) -> Participant {
+    pub(crate) fn register(&self, registration: &Registration) -> Participant {
         let mut known = self.write();
-        let id = known.intern(name);
-        let Some(participant) = known.by_id.get_mut(&id) else {
-            unreachable!("participant {id:?} was just interned");
-        };
-        participant.address = Some(address.into());
-        participant.asks = asks;
+        let participant = known.intern(&registration.name);
+        participant.address = Some(Arc::new(registration.address.clone()));
+        participant.asks = registration.asks;
+        participant.standing = Some(Standing {
+            lease: registration.lease,
+            renewed: Instant::now(),
+            draining: registration.draining,
+        });
         participant.clone()
+    }
+
+    /// Begins a lease anew; none where nobody is registered by the name.
+    pub(crate) fn renew(&self, name: &str) -> Option<Standing> {
+        let mut known = self.write();
+        let id = *known.by_name.get(name)?;
+        let standing = known.by_id.get_mut(&id)?.standing.as_mut()?;
+        standing.renewed = Instant::now();
+        Some(*standing)
+    }
+
+    /// Takes a registration away. Its name keeps its number.
+    pub(crate) fn deregister(&self, id: ParticipantId) {
+        self.update(id, |participant| {
+            participant.standing = None;
+            participant.address = None;
+            participant.link = LinkState::Disconnected;
+        });
     }
 
     /// Notes how the link to a participant is.
@@ -143,27 +180,47 @@ impl Directory {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_name_keeps_its_number_when_its_address_changes() {
+    fn registration(address: &str) -> Registration {
+        Registration::permanent("inventory", address.parse().unwrap(), false)
+    }
+
+    #[tokio::test]
+    async fn a_name_keeps_its_number_when_its_address_changes() {
         let directory = Directory::default();
         let before = directory.intern("inventory");
         assert!(directory.find("inventory").is_none(), "in the journal only");
-        let registered = directory.register("inventory", "http://127.0.0.1:1", false);
+        let registered = directory.register(&registration("http://127.0.0.1:1"));
         assert_eq!(registered.id, before);
-        let moved = directory.register("inventory", "http://127.0.0.1:2", true);
+        let moved = directory.register(&registration("http://127.0.0.1:2/prepare"));
         assert_eq!(moved.id, before);
-        assert_eq!(
-            directory.find("inventory").unwrap().address.as_deref(),
-            Some("http://127.0.0.1:2")
-        );
+        let found = directory.find("inventory").unwrap().address.unwrap();
+        assert_eq!(found.to_string(), "http://127.0.0.1:2/prepare");
+        directory.deregister(before);
+        assert!(directory.find("inventory").is_none() && directory.renew("inventory").is_none());
+        assert_eq!(directory.intern("inventory"), before);
     }
 
     #[test]
     fn addresses_are_bounded() {
         let directory = Directory::default();
-        for port in 0..MAX_ADDRESSES {
-            assert!(directory.add_address(&format!("http://127.0.0.1:{port}")).is_some());
+        let address = |port: usize| format!("http://127.0.0.1:{port}").parse().unwrap();
+        for port in 1..=MAX_ADDRESSES {
+            assert!(directory.add_address(&address(port)).is_some());
         }
-        assert!(directory.add_address("http://127.0.0.2:1").is_none());
+        assert!(directory.add_address(&address(MAX_ADDRESSES + 1)).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_runs_out_unless_it_is_renewed() {
+        let directory = Directory::default();
+        let lease = Some(Duration::from_secs(10));
+        directory.register(&Registration { lease, ..registration("http://127.0.0.1:1") });
+        let left = || directory.find("inventory").unwrap().standing.unwrap().lease_left();
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(left(), Some(Duration::from_secs(3)));
+        directory.renew("inventory").unwrap();
+        assert_eq!(left(), lease);
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(left(), Some(Duration::ZERO));
     }
 }

@@ -218,6 +218,7 @@ impl Driver {
                     options: new.options,
                     branches: new.branches,
                     interactive: new.interactive,
+                    announced: new.announced,
                     waiter: Waiter {
                         token: self.pending.calls.add(reply),
                         at: new.answer_at,

@@ -16,6 +16,22 @@ pub(crate) enum Error {
     /// A field is wrong.
     #[error("{field}: {problem}")]
     Invalid { field: String, problem: String },
+    /// An address that may not be called.
+    #[error(
+        "{field}: '{address}' is neither registered nor allowed; register the participant by a name, or start the coordinator with --allow-participant {pattern}"
+    )]
+    NotAllowed { field: String, address: String, pattern: String },
+    /// A participant that takes no new transactions.
+    #[error("{field}: participant '{name}' {why}")]
+    NotOpen { field: String, name: String, why: &'static str },
+    /// No such participant.
+    #[error("no participant '{0}' is registered")]
+    UnknownParticipant(String),
+    /// A participant that is still needed.
+    #[error(
+        "participant '{name}' has {count} unfinished transactions; deregister it with drain, which waits for them, or when they have ended"
+    )]
+    StillUnfinished { name: String, count: usize },
     /// A bound would be exceeded.
     #[error("{0}")]
     Exhausted(String),
@@ -95,6 +111,12 @@ impl From<Error> for Status {
         let (code, details) = match &error {
             Error::Invalid { field, problem } => {
                 (Code::InvalidArgument, ErrorDetails::with_bad_request_violation(field, problem))
+            }
+            Error::NotAllowed { .. } => (Code::PermissionDenied, info("PARTICIPANT_NOT_ALLOWED")),
+            Error::NotOpen { .. } => (Code::FailedPrecondition, info("PARTICIPANT_NOT_OPEN")),
+            Error::UnknownParticipant(_) => (Code::NotFound, info("UNKNOWN_PARTICIPANT")),
+            Error::StillUnfinished { .. } => {
+                (Code::FailedPrecondition, info("PARTICIPANT_UNFINISHED"))
             }
             Error::Exhausted(_) => (Code::ResourceExhausted, info("LIMIT")),
             Error::KeyTaken(_) => (Code::AlreadyExists, info("REQUEST_KEY_TAKEN")),

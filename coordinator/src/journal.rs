@@ -12,6 +12,7 @@ use coordinator_core::{Fingerprint, RequestKey};
 use proto::journal;
 use tonic::async_trait;
 
+use crate::address::Address;
 #[cfg(test)]
 pub(crate) use memory::MemoryJournal;
 pub(crate) use sqlite::SqliteJournal;
@@ -57,8 +58,18 @@ pub(crate) struct Stored {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Registration {
     pub(crate) name: String,
-    pub(crate) address: String,
+    pub(crate) address: Address,
     pub(crate) asks: bool,
+    /// How long it is good unless it is renewed; none for without end. Begins anew
+    /// at each start, since no clock goes on while the process is not there.
+    pub(crate) lease: Option<Duration>,
+    pub(crate) draining: bool,
+}
+
+impl Registration {
+    pub(crate) fn permanent(name: impl Into<String>, address: Address, asks: bool) -> Self {
+        Self { name: name.into(), address, asks, lease: None, draining: false }
+    }
 }
 
 /// What clean-up is to leave.
@@ -117,6 +128,9 @@ pub(crate) trait Journal: Send + Sync + 'static {
 
     /// Registers a participant, durably.
     async fn register(&self, registration: Registration) -> Result<(), JournalError>;
+
+    /// Forgets a participant, durably.
+    async fn deregister(&self, name: &str) -> Result<(), JournalError>;
 
     /// All registered participants.
     async fn registered(&self) -> Result<Vec<Registration>, JournalError>;

@@ -2,6 +2,8 @@
 //! ([`coordinator_core`]). It feeds the machine events and does what it asks
 //! for: a driver, a journal, links to participants, gRPC at the edge.
 
+mod address;
+mod allow;
 mod clock;
 mod config;
 mod convert;
@@ -11,9 +13,11 @@ mod error;
 mod fence;
 mod ids;
 mod journal;
+mod json;
 mod link;
 mod links;
 mod metrics;
+mod rest;
 mod retention;
 mod run;
 mod service;

@@ -7,6 +7,8 @@
 //!   (rule 10).
 
 mod batch;
+mod calls;
+mod http;
 mod inbound;
 mod stream;
 mod unary;
@@ -23,8 +25,9 @@ use tonic::{
 };
 
 pub(crate) use batch::outcome_parts;
+pub(crate) use http::{Client, client};
 
-use crate::{driver::Handle, fence};
+use crate::{address::Address, driver::Handle, fence};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -51,13 +54,18 @@ enum Lost {
     Status(#[from] Status),
     #[error("{0}")]
     Protocol(String),
+    #[error("{0}")]
+    Http(String),
+    #[error("another run of this coordinator, of epoch {0}, has taken over")]
+    Fenced(u64),
 }
 
 /// One participant's link.
 pub(crate) struct Link {
     pub(crate) participant: ParticipantId,
     pub(crate) name: Arc<str>,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) address: Arc<Address>,
+    pub(crate) target: Target,
     /// Without a stream: whether it asks when in doubt.
     pub(crate) asks: bool,
     pub(crate) origin: Origin,
@@ -65,9 +73,20 @@ pub(crate) struct Link {
     pub(crate) queue: mpsc::Receiver<Outgoing>,
 }
 
+/// How a participant is called.
+#[derive(Clone)]
+pub(crate) enum Target {
+    Grpc(Box<Endpoint>),
+    Http {
+        client: Client,
+        /// What `/prepare`, `/commit` and `/rollback` come under.
+        base: String,
+    },
+}
+
 /// How every channel to a participant is set up.
-pub(crate) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(address.to_owned())?
+pub(crate) fn endpoint(address: &Address) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(address.base())?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
@@ -115,7 +134,16 @@ impl Link {
 
     /// One connection's life. Ok when it worked and was lost.
     async fn connect(&mut self) -> Result<(), Lost> {
-        let channel = self.handle.environment.network.connect(&self.endpoint).await?;
+        let endpoint = match &self.target {
+            Target::Grpc(endpoint) => endpoint,
+            Target::Http { client, base } => {
+                let (client, base) = (client.clone(), base.clone());
+                http::probe(&self.address).await?;
+                self.http(client, base).await;
+                return Ok(());
+            }
+        };
+        let channel = self.handle.environment.network.connect(endpoint).await?;
         let client = ParticipantServiceClient::new(channel);
         match stream::open(client.clone(), self.origin.clone()).await {
             Ok(opened) => self.stream(opened).await,
@@ -139,13 +167,23 @@ impl Link {
     }
 
     async fn unary(&mut self, client: ParticipantServiceClient<Channel>) {
-        self.drop_queued();
-        self.note(LinkState::Unary, None);
-        let (participant, asks) = (self.participant, self.asks);
-        let connected = Event::Connected { participant, asks, journal: None };
-        self.handle.events(vec![connected]).await;
+        self.connected(LinkState::Unary, self.asks).await;
         let lost = unary::run(self, client).await;
         self.ended(&lost).await;
+    }
+
+    async fn http(&mut self, client: Client, base: String) {
+        self.connected(LinkState::Http, false).await;
+        let lost = http::run(self, client, base).await;
+        self.ended(&lost).await;
+    }
+
+    /// Without a stream.
+    async fn connected(&mut self, state: LinkState, asks: bool) {
+        self.drop_queued();
+        self.note(state, None);
+        let connected = Event::Connected { participant: self.participant, asks, journal: None };
+        self.handle.events(vec![connected]).await;
     }
 
     fn note(&self, state: LinkState, journal: Option<common::JournalId>) {
@@ -174,8 +212,10 @@ impl Link {
     }
 
     async fn stop_if_fenced(&self, lost: &Lost) {
-        if let Lost::Status(status) = lost {
-            stop_if_fenced(&self.name, status, &self.handle).await;
+        match lost {
+            Lost::Status(status) => stop_if_fenced(&self.name, status, &self.handle).await,
+            Lost::Fenced(known) => stop_for(&self.name, *known, &self.handle).await,
+            _ => {}
         }
     }
 
@@ -190,15 +230,18 @@ impl Link {
 /// Ends the process if a participant refused this run for a newer one: from now
 /// on the decisions are the other's (rule 10).
 async fn stop_if_fenced(participant: &str, status: &Status, handle: &Handle) {
-    let own = handle.journal.run();
-    if let Some(known) = fence::newer_epoch(status, &own) {
-        tracing::error!(
-            participant,
-            own_epoch = own.epoch,
-            known_epoch = known,
-            "another run of this coordinator has taken over; stopping. If its data folder was \
-             copied, stop one of the two for good"
-        );
-        handle.environment.halt(common_service::Exit::Fenced).await;
+    if let Some(known) = fence::newer_epoch(status, &handle.journal.run()) {
+        stop_for(participant, known, handle).await;
     }
+}
+
+async fn stop_for(participant: &str, known_epoch: u64, handle: &Handle) {
+    tracing::error!(
+        participant,
+        own_epoch = handle.journal.run().epoch,
+        known_epoch,
+        "another run of this coordinator has taken over; stopping. If its data folder was copied, \
+         stop one of the two for good"
+    );
+    handle.environment.halt(common_service::Exit::Fenced).await;
 }

@@ -5,16 +5,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use coordinator_core::ParticipantId;
+use coordinator_core::{Event, ParticipantId};
 use proto::dtc::Origin;
 use tokio::sync::mpsc;
 
 use crate::{
-    config,
+    address::Address,
+    allow::Pattern,
     directory::Participant,
     driver::Handle,
     error::Error,
-    link::{Link, Outgoing, endpoint},
+    link::{self, Link, Outgoing, Target},
 };
 
 /// Starts links, and moves them when a participant's address changes.
@@ -23,17 +24,25 @@ pub(crate) struct Links {
     handle: Handle,
     origin: Origin,
     capacity: usize,
+    allowed: Arc<[Pattern]>,
+    client: link::Client,
     running: Arc<Mutex<HashMap<ParticipantId, Running>>>,
 }
 
 struct Running {
-    address: Arc<str>,
+    address: Arc<Address>,
     asks: bool,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Links {
-    pub(crate) fn new(handle: Handle, advertise: Option<String>, capacity: usize) -> Self {
+    /// `capacity` messages may wait for one participant.
+    pub(crate) fn new(
+        handle: Handle,
+        advertise: Option<String>,
+        capacity: usize,
+        allowed: Vec<Pattern>,
+    ) -> Self {
         let run = handle.journal.run();
         let origin = Origin {
             coordinator_id: handle.journal.coordinator().to_string(),
@@ -41,7 +50,8 @@ impl Links {
             incarnation: run.incarnation.to_string(),
             recovery_address: advertise.unwrap_or_default(),
         };
-        Self { handle, origin, capacity, running: Arc::default() }
+        let (client, running) = (link::client(), Arc::default());
+        Self { handle, origin, capacity, allowed: allowed.into(), client, running }
     }
 
     /// Who this coordinator is, in this run.
@@ -50,65 +60,113 @@ impl Links {
     }
 
     /// Makes sure that the participant has a link to its present address.
-    pub(crate) async fn ensure(&self, participant: &Participant) -> Result<(), Error> {
+    pub(crate) fn ensure(&self, participant: &Participant) -> Result<(), Error> {
         let Some(address) = participant.address.clone() else {
             return Ok(());
         };
         let asks = participant.asks;
-        let wrong = |error: &dyn std::fmt::Display| Error::invalid("address", error.to_string());
-        let endpoint = endpoint(&address).map_err(|error| wrong(&error))?;
-        let (queue, queued) = mpsc::channel(self.capacity);
-        {
-            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = running.get(&participant.id) {
-                if known.address == address && known.asks == asks {
-                    return Ok(());
-                }
-                known.task.abort();
+        let target = match address.is_http() {
+            true => Target::Http { client: self.client.clone(), base: address.base() },
+            false => {
+                let endpoint = link::endpoint(&address)
+                    .map_err(|error| Error::invalid("address", error.to_string()))?;
+                Target::Grpc(Box::new(endpoint))
             }
-            let link = Link {
-                participant: participant.id,
-                name: participant.name.clone(),
-                endpoint,
-                asks,
-                origin: self.origin.clone(),
-                handle: self.handle.clone(),
-                queue: queued,
-            };
-            let (handle, id) = (self.handle.clone(), participant.id);
-            let start: mpsc::Sender<Outgoing> = queue;
-            let task = tokio::spawn(async move {
-                // The driver has to know the queue before it hears of the link.
-                let gone = coordinator_core::Event::Disconnected { participant: id };
-                handle.events(vec![gone]).await;
-                handle.link(id, start).await;
-                link.run().await;
-            });
-            running.insert(participant.id, Running { address, asks, task });
+        };
+        let mut running = self.running();
+        if let Some(known) = running.get(&participant.id) {
+            if known.address == address && known.asks == asks {
+                return Ok(());
+            }
+            known.task.abort();
         }
+        let (queue, queued) = mpsc::channel(self.capacity);
+        let link = Link {
+            participant: participant.id,
+            name: participant.name.clone(),
+            address: address.clone(),
+            target,
+            asks,
+            origin: self.origin.clone(),
+            handle: self.handle.clone(),
+            queue: queued,
+        };
+        let (handle, id) = (self.handle.clone(), participant.id);
+        let start: mpsc::Sender<Outgoing> = queue;
+        let task = tokio::spawn(async move {
+            // The driver has to know the queue before it hears of the link.
+            handle.events(vec![Event::Disconnected { participant: id }]).await;
+            handle.link(id, start).await;
+            link.run().await;
+        });
+        running.insert(participant.id, Running { address, asks, task });
         Ok(())
     }
 
-    /// A participant that a client names: registered, or by its address.
-    pub(crate) async fn resolve(&self, field: &str, name: &str) -> Result<ParticipantId, Error> {
-        if let Some(known) = self.handle.directory.find(name) {
-            return Ok(known.id);
+    /// Ends a participant's link.
+    pub(crate) async fn end(&self, participant: ParticipantId) {
+        let known = self.running().remove(&participant);
+        if let Some(known) = known {
+            known.task.abort();
+            self.handle.events(vec![Event::Disconnected { participant }]).await;
         }
-        if !crate::directory::is_address(name) {
+    }
+
+    /// A participant that a client names for new work: registered, or by its address.
+    pub(crate) fn resolve(&self, field: &str, name: &str) -> Result<Participant, Error> {
+        let directory = &self.handle.directory;
+        if let Some(known) = directory.find(name) {
+            return self.open(field, known);
+        }
+        if !name.contains("://") {
             return Err(self.unknown(field, name));
         }
-        let address = config::parse_address(name).map_err(|error| Error::invalid(field, error))?;
-        if let Some(known) = self.handle.directory.at(&address) {
-            self.ensure(&known).await?;
-            return Ok(known.id);
+        let address: Address =
+            name.parse().map_err(|error: String| Error::invalid(field, error))?;
+        if let Some(known) = directory.at(&address) {
+            let known = self.open(field, known)?;
+            self.ensure(&known)?;
+            return Ok(known);
         }
-        let added = self.handle.directory.add_address(&address).ok_or_else(|| {
+        self.check_allowed(field, &address)?;
+        let added = directory.add_address(&address).ok_or_else(|| {
             Error::Exhausted(format!(
                 "{field}: too many participants are known by their address only; register '{address}'"
             ))
         })?;
-        self.ensure(&added).await?;
-        Ok(added.id)
+        self.ensure(&added)?;
+        Ok(added)
+    }
+
+    /// Whether a request may make the coordinator call an address.
+    pub(crate) fn check_allowed(&self, field: &str, address: &Address) -> Result<(), Error> {
+        if self.allowed.iter().any(|pattern| pattern.matches(address)) {
+            return Ok(());
+        }
+        Err(Error::NotAllowed {
+            field: field.into(),
+            address: address.to_string(),
+            pattern: format!("{}:{}", address.host(), address.port()),
+        })
+    }
+
+    /// Whether a known participant takes new work.
+    fn open(&self, field: &str, known: Participant) -> Result<Participant, Error> {
+        let Some(standing) = &known.standing else {
+            // It may be known from a journal that was written under other patterns.
+            if let Some(address) = &known.address {
+                self.check_allowed(field, address)?;
+            }
+            return Ok(known);
+        };
+        let why = match standing.lease_left() {
+            _ if standing.draining => "is being drained; it takes no new transactions",
+            Some(left) if left.is_zero() => {
+                "has not renewed its registration, which has run out; renew it or register again"
+            }
+            _ => return Ok(known),
+        };
+        Err(Error::NotOpen { field: field.into(), name: known.name.to_string(), why })
     }
 
     fn unknown(&self, field: &str, name: &str) -> Error {
@@ -126,5 +184,9 @@ impl Links {
                  coordinator with --participant {name}=http://host:port, or give its address"
             ),
         )
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<ParticipantId, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,10 +21,10 @@ use crate::{
     directory::Directory,
     driver::{Driver, RecoverError},
     error::Error as CallError,
-    journal::{Journal, JournalError, SqliteJournal},
+    journal::{Journal, JournalError, Registration, SqliteJournal},
     links::Links,
     metrics::Metrics,
-    retention,
+    rest, retention,
     service::{Rules, Services},
 };
 
@@ -102,11 +102,11 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
 
     let directory = Arc::new(Directory::default());
     for registered in journal.registered().await? {
-        directory.register(&registered.name, &registered.address, registered.asks);
+        directory.register(&registered);
     }
     for named in &args.participants {
         let asks = directory.find(&named.name).is_some_and(|registered| registered.asks);
-        directory.register(&named.name, &named.address, asks);
+        directory.register(&Registration::permanent(&named.name, named.address.clone(), asks));
     }
     let (driver, handle) = Driver::recover(
         args.core(),
@@ -124,9 +124,10 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
             exit(Exit::Software);
         }
     });
-    let links = Links::new(handle.clone(), args.advertise.clone(), args.max_queue as usize);
+    let capacity = args.max_queue as usize;
+    let links = Links::new(handle.clone(), args.advertise.clone(), capacity, args.allowed.clone());
     for participant in directory.all() {
-        links.ensure(&participant).await?;
+        links.ensure(&participant)?;
     }
     tokio::spawn(retention::run(Arc::clone(&journal), args.retention, args.retention_bytes));
 
@@ -136,9 +137,12 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
         max_payload: args.max_payload as usize,
         max_branches: args.max_branches as usize,
     };
-    let services = Services { handle, links, rules, shutdown: shutdown.clone() };
+    let services =
+        Services { handle, links, rules, shutdown: shutdown.clone(), registering: Arc::default() };
+    tokio::spawn(services.clone().drain());
     Server::new(&args.service)
         .grpc(routes(&services))
+        .http(rest::router(services.clone()))
         .registry(registry)
         .service_names(&[
             transaction::SERVICE_NAME,

@@ -22,8 +22,8 @@ use crate::{
     links::Links,
 };
 use common_service::Shutdown;
-pub(crate) use request::Rules;
-use std::time::Duration;
+pub(crate) use request::{Rules, transaction_id};
+use std::{sync::Arc, time::Duration};
 
 /// What all services work with.
 #[derive(Clone)]
@@ -32,6 +32,8 @@ pub(crate) struct Services {
     pub(crate) links: Links,
     pub(crate) rules: Rules,
     pub(crate) shutdown: Shutdown,
+    /// One registration changes at a time: journal and directory agree.
+    pub(crate) registering: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Services {

@@ -35,6 +35,7 @@ mod process;
 #[cfg(target_os = "linux")]
 mod process_metrics;
 mod reflection;
+mod resolver;
 mod server;
 mod shutdown;
 
@@ -45,5 +46,6 @@ pub use exit::Exit;
 pub use listener::bind;
 pub use logging::{LogGuard, init_logging};
 pub use process::{Fatal, run_process};
+pub use resolver::{Resolver, connector, is_forbidden};
 pub use server::Server;
 pub use shutdown::{Shutdown, terminated};

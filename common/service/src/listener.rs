@@ -5,10 +5,11 @@ use std::{
     net::SocketAddr,
 };
 
+use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint, Error};
 
-use crate::{Environment, Listener, Network, ServiceError, Stream};
+use crate::{Environment, Listener, Network, Resolver, ServiceError, Stream, connector};
 
 /// Takes the port. Nothing is accepted before [`Server::serve`](crate::Server::serve).
 ///
@@ -35,12 +36,18 @@ impl Network for Tcp {
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, Error> {
-        endpoint.connect().await
+        endpoint.connect_with_connector(dialer(endpoint)).await
     }
 
     fn connect_lazy(&self, endpoint: &Endpoint) -> Channel {
-        endpoint.connect_lazy()
+        endpoint.connect_with_connector_lazy(dialer(endpoint))
     }
+}
+
+fn dialer(endpoint: &Endpoint) -> HttpConnector<Resolver> {
+    let mut connector = connector();
+    connector.set_connect_timeout(endpoint.get_connect_timeout());
+    connector
 }
 
 #[tonic::async_trait]

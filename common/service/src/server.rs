@@ -53,10 +53,11 @@ const HEADERS: usize = 100;
 /// Out of file descriptors, say: what frees some is other connections' ending.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// One port: gRPC services with reflection and health, and `/metrics`.
+/// One port: gRPC services with reflection and health, HTTP, and `/metrics`.
 #[derive(Debug)]
 pub struct Server {
     routes: Routes,
+    http: Router,
     registry: Registry,
     service_names: Vec<String>,
     port_file: Option<PathBuf>,
@@ -68,6 +69,7 @@ impl Server {
     pub fn new(args: &ServiceArgs) -> Self {
         Self {
             routes: Routes::default(),
+            http: Router::new(),
             registry: Registry::new(),
             service_names: Vec::new(),
             port_file: args.port_file.clone(),
@@ -79,6 +81,12 @@ impl Server {
     #[must_use]
     pub fn grpc(self, routes: Routes) -> Self {
         Self { routes, ..self }
+    }
+
+    /// What else is served over HTTP.
+    #[must_use]
+    pub fn http(self, http: Router) -> Self {
+        Self { http, ..self }
     }
 
     /// What `/metrics` shows beside the process's own metrics.
@@ -116,6 +124,7 @@ impl Server {
         let router = routes
             .into_axum_router()
             .merge(metrics::router(self.registry)?)
+            .merge(self.http)
             .fallback(not_found)
             .layer(middleware::map_request(move |request| ready(intake.count(request))))
             .with_state(());
@@ -271,8 +280,16 @@ async fn not_found<B>(request: Request<B>) -> Response {
         ))
         .into_http();
     }
-    let text = format!(
-        "There is nothing at {path}.\n\nThis port serves gRPC: `grpcurl -plaintext HOST:PORT list` shows the services.\nMetrics are at /metrics.\n"
-    );
-    (StatusCode::NOT_FOUND, text).into_response()
+    let status = StatusCode::NOT_FOUND;
+    // RFC 9457.
+    let problem = serde_json::json!({
+        "type": "about:blank",
+        "title": "Not Found",
+        "status": status.as_u16(),
+        "detail": format!(
+            "there is nothing at {path}; this port serves gRPC (`grpcurl -plaintext HOST:PORT list` \
+             shows the services), metrics at /metrics, and a coordinator's has /docs"
+        ),
+    });
+    (status, [(CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
 }

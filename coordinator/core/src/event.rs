@@ -123,6 +123,9 @@ pub struct Begin {
     pub branches: Vec<NewBranch>,
     /// Driven by its client, call by call.
     pub interactive: bool,
+    /// Its client may get its id before the outcome, and ask for it after a crash:
+    /// the begin record goes first (rule 5).
+    pub announced: bool,
     /// Who is answered. An interactive one is answered when its begin record is
     /// durable.
     pub waiter: Waiter,
@@ -135,6 +138,8 @@ pub struct NewBranch {
     pub participant: ParticipantId,
     /// What it is to do.
     pub payload: Opaque,
+    /// Its participant can commit in one call; and can so be asked whether it did.
+    pub one_phase: bool,
 }
 
 /// What a client wants of a transaction in memory.

@@ -67,6 +67,7 @@ pub(crate) struct Transaction {
     id: TransactionId,
     key: Option<(RequestKey, Fingerprint)>,
     interactive: bool,
+    announced: bool,
     options: Options,
     state: State,
     branches: Vec<Branch>,
@@ -87,6 +88,8 @@ pub(crate) struct Transaction {
     one_phase: bool,
     /// Votes lead to the decision, with no further word of the client.
     commit_requested: bool,
+    /// The begin record is durable.
+    logged: bool,
     /// The abort record is durable, or nobody has to wait for it.
     tellable: bool,
     stalled: bool,
@@ -105,6 +108,7 @@ impl Transaction {
             id: begin.id,
             key: begin.key,
             interactive: begin.interactive,
+            announced: begin.announced,
             options: begin.options,
             state: State::Opening,
             branches: Vec::with_capacity(begin.branches.len()),
@@ -120,6 +124,7 @@ impl Transaction {
             number: 1,
             one_phase: false,
             commit_requested: !begin.interactive,
+            logged: false,
             tellable: false,
             stalled: false,
             deadline: None,
@@ -153,18 +158,25 @@ impl Transaction {
         if participant.unfinished.insert(self.id) {
             participant.begun += 1;
         }
-        self.branches.push(Branch::new(branch.participant, branch.payload));
+        let NewBranch { participant, payload, one_phase } = branch;
+        self.branches.push(Branch { one_phase, ..Branch::new(participant, payload) });
     }
 
     /// A record that was asked for is durable. True when the transaction may be
     /// forgotten.
     pub(crate) fn durable(&mut self, milestone: Milestone, context: &mut Context) -> bool {
         match milestone {
-            Milestone::Opened => self.become_active(context),
+            Milestone::Opened => {
+                self.logged = true;
+                self.become_active(context);
+            }
             Milestone::Logged => {
+                self.logged = true;
                 if self.state == State::Logging {
                     self.become_preparing(context);
                 }
+                self.answer(context);
+                self.set_timer(context);
             }
             Milestone::Committed => self.become_committing(context),
             Milestone::Aborted => {
@@ -218,11 +230,13 @@ impl Transaction {
         }
         let told = self.is_told();
         let reached = |at| match at {
+            AnswerAt::Begun => told || self.logged,
             AnswerAt::Prepared => told || self.state == State::Prepared,
             AnswerAt::Decision => told,
             AnswerAt::Completion => told && self.state == State::Ended,
         };
-        let ready = |waiter: &Waiter| reached(waiter.at) || waiter.until <= context.now;
+        let known = self.is_known();
+        let ready = |waiter: &Waiter| reached(waiter.at) || (known && waiter.until <= context.now);
         if !self.waiters.iter().any(ready) {
             return;
         }
@@ -233,6 +247,12 @@ impl Transaction {
             let reply = Reply::Transaction(self.view(false).into());
             context.actions.push(Action::Reply { token: waiter.token, reply });
         }
+    }
+
+    /// Whether a client may get its id: none that a crash would make unknown, where
+    /// it could be asked for.
+    fn is_known(&self) -> bool {
+        !self.announced || self.logged || self.is_told()
     }
 
     /// Whether its outcome may be told to clients.

@@ -5,6 +5,9 @@ use crate::Time;
 /// Which moment a client wants to be answered at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AnswerAt {
+    /// When its id is good for asking, whatever crashes: its begin record, or its
+    /// outcome, is durable.
+    Begun,
     /// When all votes are in.
     Prepared,
     /// When the outcome is decided and may be told.

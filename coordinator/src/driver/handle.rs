@@ -20,6 +20,7 @@ pub(crate) struct NewTransaction {
     pub(crate) options: Options,
     pub(crate) branches: Vec<NewBranch>,
     pub(crate) interactive: bool,
+    pub(crate) announced: bool,
     pub(crate) answer_at: AnswerAt,
 }
 

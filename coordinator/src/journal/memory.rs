@@ -128,6 +128,11 @@ impl Journal for MemoryJournal {
         Ok(())
     }
 
+    async fn deregister(&self, name: &str) -> Result<(), JournalError> {
+        self.held().participants.remove(name);
+        Ok(())
+    }
+
     async fn registered(&self) -> Result<Vec<Registration>, JournalError> {
         Ok(self.held().participants.values().cloned().collect())
     }

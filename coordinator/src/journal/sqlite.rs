@@ -12,7 +12,7 @@ use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
 use tonic::async_trait;
 
-use crate::config::{check_name, parse_address};
+use crate::{address::Address, config::check_name};
 
 use super::{Durable, Entry, Journal, JournalError, Registration, Retention, Stored, User};
 
@@ -34,7 +34,9 @@ const SCHEMA: &str = "
         request_key TEXT PRIMARY KEY, id BLOB NOT NULL, fingerprint BLOB NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS participants (
-        name TEXT PRIMARY KEY, address TEXT NOT NULL, asks INTEGER NOT NULL
+        name TEXT PRIMARY KEY, address TEXT NOT NULL, asks INTEGER NOT NULL,
+        -- In milliseconds; 0 for without end.
+        lease INTEGER NOT NULL, draining INTEGER NOT NULL
     ) WITHOUT ROWID;
 ";
 
@@ -199,11 +201,19 @@ fn list(
 fn registration(row: &Suspect<'_>) -> rusqlite::Result<Registration> {
     let (name, address): (String, String) = (row.get(0)?, row.get(1)?);
     check_name(&name).map_err(|why| row.damaged(0, why))?;
-    match parse_address(&address) {
-        Ok(parsed) if parsed == address => Ok(Registration { name, address, asks: row.get(2)? }),
-        Ok(_) => Err(row.damaged(1, "it is not in its one spelling")),
-        Err(why) => Err(row.damaged(1, why)),
+    let parsed: Address = address.parse().map_err(|why: String| row.damaged(1, why))?;
+    if parsed.to_string() != address {
+        return Err(row.damaged(1, "it is not in its one spelling"));
     }
+    let lease: i64 = row.get(3)?;
+    let lease = u64::try_from(lease).map_err(|_| row.damaged(3, "a lease is not below 0"))?;
+    Ok(Registration {
+        name,
+        address: parsed,
+        asks: row.get(2)?,
+        lease: (lease > 0).then(|| Duration::from_millis(lease)),
+        draining: row.get(4)?,
+    })
 }
 
 /// The oldest finished transactions that may go, with their request keys.
@@ -369,9 +379,19 @@ impl Journal for SqliteJournal {
 
     async fn register(&self, registration: Registration) -> Result<(), JournalError> {
         let write = move |transaction: &Transaction<'_>| {
-            let Registration { name, address, asks } = registration;
-            let sql = "INSERT OR REPLACE INTO participants VALUES (?1, ?2, ?3)";
-            transaction.execute(sql, params![name, address, asks]).map(drop)
+            let Registration { name, address, asks, lease, draining } = registration;
+            let lease = lease.map_or(0, |lease| lease.as_millis() as i64);
+            let sql = "INSERT OR REPLACE INTO participants VALUES (?1, ?2, ?3, ?4, ?5)";
+            let values = params![name, address.to_string(), asks, lease, draining];
+            transaction.execute(sql, values).map(drop)
+        };
+        Ok(self.store.write(write).await?)
+    }
+
+    async fn deregister(&self, name: &str) -> Result<(), JournalError> {
+        let name = name.to_owned();
+        let write = move |transaction: &Transaction<'_>| {
+            transaction.execute("DELETE FROM participants WHERE name = ?1", [name]).map(drop)
         };
         Ok(self.store.write(write).await?)
     }
@@ -379,7 +399,8 @@ impl Journal for SqliteJournal {
     async fn registered(&self) -> Result<Vec<Registration>, JournalError> {
         let find = |connection: &Connection| {
             check_pages(connection, "participants")?;
-            let mut select = connection.prepare("SELECT name, address, asks FROM participants")?;
+            let mut select = connection
+                .prepare("SELECT name, address, asks, lease, draining FROM participants")?;
             let rows =
                 select.query_map([], |row| registration(&Suspect::new("participants", row, 1)))?;
             rows.collect()

@@ -109,13 +109,16 @@ pub(super) fn vote(
         dtc::Vote::ReadOnly => Ok(Vote::ReadOnly),
         dtc::Vote::Abort => {
             let reason = reason.unwrap_or_default();
-            let code = cut(&reason.code, MAX_CODE);
-            let code = if code.is_empty() { "REFUSED".into() } else { code };
-            let message = cut(&reason.message, MAX_MESSAGE);
-            Ok(Vote::Abort(Arc::new(Reason { code, message, participant: Some(from) })))
+            Ok(Vote::Abort(Arc::new(refusal(from, &reason.code, &reason.message))))
         }
         dtc::Vote::Unspecified => Err("a vote that says nothing".into()),
     }
+}
+
+/// Why a participant refuses, as much of it as is kept.
+pub(super) fn refusal(from: ParticipantId, code: &str, message: &str) -> Reason {
+    let code = cut(if code.is_empty() { "REFUSED" } else { code }, MAX_CODE);
+    Reason { code, message: cut(message, MAX_MESSAGE), participant: Some(from) }
 }
 
 fn cut(text: &str, limit: usize) -> String {

@@ -2,20 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::JournalId;
+use common::{JournalId, TransactionId};
 use coordinator_core::{Acknowledgement, Event, Message, ParticipantId};
 use proto::dtc::{
     CommitRequest, Origin, PrepareRequest, RollbackRequest,
     participant_service_client::ParticipantServiceClient,
 };
-use tokio::{sync::Semaphore, task::JoinSet};
 use tonic::{Code, Request, Status, transport::Channel};
 
-use super::{Link, Lost, Outgoing, batch::payload, inbound, stop_if_fenced};
+use super::{Link, Lost, batch::payload, calls, inbound, stop_if_fenced};
 use crate::driver::Handle;
-
-/// Calls to one participant at a time.
-const CALLS: usize = 256;
 
 /// What a call needs beside its message.
 #[derive(Clone)]
@@ -36,43 +32,13 @@ pub(super) async fn run(link: &mut Link, client: ParticipantServiceClient<Channe
         handle: link.handle.clone(),
         client,
     };
-    let room = Arc::new(Semaphore::new(CALLS));
-    let mut calls = JoinSet::new();
-    loop {
-        // Room first: what was taken from the queue may not be lost again.
-        let next = async {
-            let permit = Arc::clone(&room).acquire_owned().await.ok()?;
-            Some((link.queue.recv().await?, permit))
-        };
-        tokio::select! {
-            biased;
-            Some(ended) = calls.join_next() => if let Ok(Some(lost)) = ended {
-                return lost;
-            },
-            next = next => {
-                let Some((outgoing, permit)) = next else {
-                    return Lost::Protocol("the participant has another address now".into());
-                };
-                // Outcomes are asked for by a call and answered there.
-                if let Outgoing::Message { id, branch, message, timeout } = outgoing {
-                    let caller = caller.clone();
-                    calls.spawn(async move {
-                        let lost = caller.call(id, branch, message, timeout).await;
-                        drop(permit);
-                        lost
-                    });
-                }
-            }
-        }
-    }
+    calls::run(link, caller, std::future::pending()).await
 }
 
-impl Caller {
-    /// Makes one call and reports what it came to; returns why the participant
-    /// seems to be away, if it does.
+impl calls::Caller for Caller {
     async fn call(
         mut self,
-        id: common::TransactionId,
+        id: TransactionId,
         branch: u32,
         message: Message,
         timeout: Duration,
@@ -97,10 +63,12 @@ impl Caller {
         self.handle.events(vec![event]).await;
         None
     }
+}
 
+impl Caller {
     async fn attempt(
         &mut self,
-        id: common::TransactionId,
+        id: TransactionId,
         branch: u32,
         message: Message,
         timeout: Duration,

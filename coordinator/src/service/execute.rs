@@ -1,28 +1,53 @@
 //! A whole transaction in one request.
 
-use proto::dtc::{ExecuteRequest, ExecuteResponse};
+use std::time::Duration;
+
+use coordinator_core::AnswerAt;
+use proto::dtc::{ExecuteRequest, ExecuteResponse, Transaction};
 
 use super::{Services, request};
 use crate::{driver::NewTransaction, error::Error};
 
 impl Services {
     pub(super) async fn execute(&self, request: ExecuteRequest) -> Result<ExecuteResponse, Error> {
+        let wait = request::wait(request.wait.as_ref())?;
+        let answer_at = request::answer_at(request.answer_at)?;
+        let transaction = self.run(&request, answer_at, wait, false).await?;
+        let committed = transaction.committed;
+        Ok(ExecuteResponse { transaction: Some(transaction), committed })
+    }
+
+    /// The same for a client that may get the transaction's id before the outcome.
+    pub(crate) async fn run_announced(
+        &self,
+        request: &ExecuteRequest,
+        answer_at: AnswerAt,
+        wait: Option<Duration>,
+    ) -> Result<Transaction, Error> {
+        self.run(request, answer_at, wait.unwrap_or(request::WAIT), true).await
+    }
+
+    async fn run(
+        &self,
+        request: &ExecuteRequest,
+        answer_at: AnswerAt,
+        wait: Duration,
+        announced: bool,
+    ) -> Result<Transaction, Error> {
         let key = match &*request.request_key {
             "" => None,
             key => Some(request::request_key(key)?),
         };
-        let wait = request::wait(request.wait.as_ref())?;
-        let answer_at = request::answer_at(request.answer_at)?;
         let options = self.rules.options(request.options.as_ref())?;
-        let branches = self.rules.branches(&request.branches, &self.links).await?;
-        let key = key.map(|key| (key, request::fingerprint(&request, &branches)));
+        let branches = self.rules.branches(&request.branches, &self.links)?;
+        let key = key.map(|key| (key, request::fingerprint(request, &branches)));
         self.check_room()?;
-        let new = NewTransaction { key, options, branches, interactive: false, answer_at };
+        let interactive = false;
+        let new = NewTransaction { key, options, branches, interactive, announced, answer_at };
         let reply = self.handle.begin(new, wait).await?;
         let mut transaction = self.transaction(None, reply).await?;
         transaction.trail.clear();
-        let committed = transaction.committed;
-        Ok(ExecuteResponse { transaction: Some(transaction), committed })
+        Ok(transaction)
     }
 
     /// New work is refused while the disk still has room for what was promised.

@@ -20,7 +20,7 @@ use crate::{
 const SOON: Duration = Duration::from_secs(30);
 
 impl Services {
-    pub(super) async fn begin(&self, request: BeginRequest) -> Result<BeginResponse, Error> {
+    pub(crate) async fn begin(&self, request: BeginRequest) -> Result<BeginResponse, Error> {
         let options = self.rules.options(request.options.as_ref())?;
         self.check_room()?;
         let new = NewTransaction {
@@ -28,6 +28,7 @@ impl Services {
             options,
             branches: Vec::new(),
             interactive: true,
+            announced: true,
             answer_at: AnswerAt::Decision,
         };
         match self.handle.begin(new, SOON).await? {
@@ -39,10 +40,10 @@ impl Services {
         }
     }
 
-    pub(super) async fn enlist(&self, request: EnlistRequest) -> Result<EnlistResponse, Error> {
+    pub(crate) async fn enlist(&self, request: EnlistRequest) -> Result<EnlistResponse, Error> {
         let id = request::transaction_id(&request.transaction_id)?;
         let branch = request.branch.unwrap_or_default();
-        let branch = self.rules.branch("branch", &branch, &self.links).await?;
+        let branch = self.rules.branch("branch", &branch, &self.links)?;
         match self.handle.call(id, Call::Enlist(branch), SOON).await? {
             Reply::Enlisted(branch) => Ok(EnlistResponse { branch }),
             reply => {
@@ -57,7 +58,7 @@ impl Services {
         }
     }
 
-    pub(super) async fn prepare(
+    pub(crate) async fn prepare(
         &self,
         request: PrepareTransactionRequest,
     ) -> Result<PrepareTransactionResponse, Error> {
@@ -72,7 +73,7 @@ impl Services {
         Ok(PrepareTransactionResponse { transaction: Some(transaction), prepared })
     }
 
-    pub(super) async fn commit(
+    pub(crate) async fn commit(
         &self,
         request: CommitTransactionRequest,
     ) -> Result<CommitTransactionResponse, Error> {
@@ -85,7 +86,7 @@ impl Services {
         Ok(CommitTransactionResponse { transaction: Some(transaction), committed })
     }
 
-    pub(super) async fn rollback(
+    pub(crate) async fn rollback(
         &self,
         request: RollbackTransactionRequest,
     ) -> Result<RollbackTransactionResponse, Error> {
@@ -122,7 +123,7 @@ impl Services {
     }
 
     /// A transaction with its trail.
-    pub(super) async fn look(&self, id: common::TransactionId) -> Result<dtc::Transaction, Error> {
+    pub(crate) async fn look(&self, id: common::TransactionId) -> Result<dtc::Transaction, Error> {
         let reply = self.handle.call(id, Call::Get, SOON).await?;
         self.transaction(Some(id), reply).await
     }

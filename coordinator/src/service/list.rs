@@ -17,7 +17,7 @@ const MAX_PAGE: u32 = 1000;
 const MAX_SCANNED: usize = 20_000;
 
 impl Services {
-    pub(super) async fn list(
+    pub(crate) async fn list(
         &self,
         request: ListTransactionsRequest,
     ) -> Result<ListTransactionsResponse, Error> {

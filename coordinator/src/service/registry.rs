@@ -1,57 +1,186 @@
 //! `dtc.v1.RegistryService`: participants by name.
 
+use std::time::Duration;
+
 use proto::dtc::{
-    ListParticipantsRequest, ListParticipantsResponse, Participant, ParticipantStatus,
-    RegisterRequest, RegisterResponse, registry_service_server::RegistryService,
+    DeregisterRequest, DeregisterResponse, ListParticipantsRequest, ListParticipantsResponse,
+    Participant, ParticipantStatus, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse,
+    registry_service_server::RegistryService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::Services;
+use super::{Services, request};
 use crate::{
-    config::{check_name, parse_address},
+    address::Address,
+    config::check_name,
+    directory::{self, Standing},
     error::Error,
     journal::Registration,
 };
 
 /// How many participants may be registered.
 const MAX_REGISTERED: usize = 10_000;
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a participant has been drained.
+const LOOK: Duration = Duration::from_millis(250);
 
 impl Services {
-    async fn register(&self, participant: Participant) -> Result<(), Error> {
-        let Participant { name, address, asks } = participant;
-        let invalid =
-            |field: &str, problem| Error::invalid(format!("participant.{field}"), problem);
-        check_name(&name).map_err(|problem| invalid("name", problem))?;
-        let address = parse_address(&address).map_err(|problem| invalid("address", problem))?;
+    pub(crate) async fn register(&self, request: RegisterRequest) -> Result<(), Error> {
+        let Participant { name, address, asks } = request.participant.unwrap_or_default();
+        let field = |field: &str| format!("participant.{field}");
+        check_name(&name).map_err(|problem| Error::invalid(field("name"), problem))?;
+        let address: Address =
+            address.parse().map_err(|problem: String| Error::invalid(field("address"), problem))?;
+        self.links.check_allowed(&field("address"), &address)?;
+        if asks && address.is_http() {
+            let problem = "is not possible for a participant that speaks HTTP";
+            return Err(Error::invalid(field("asks"), problem));
+        }
+        let lease = request::duration("lease", request.lease.as_ref())?;
+        if lease.is_some_and(|lease| lease < SHORTEST_LEASE) {
+            return Err(Error::invalid("lease", "is too short; at least 1s"));
+        }
         let directory = &self.handle.directory;
         if directory.find(&name).is_none() && directory.all().len() >= MAX_REGISTERED {
             return Err(Error::Exhausted(format!(
                 "{MAX_REGISTERED} participants are known, the limit"
             )));
         }
-        let registration = Registration { name: name.clone(), address: address.clone(), asks };
-        self.handle.journal.register(registration).await?;
-        tracing::info!(participant = name, address, asks, "registered");
-        let registered = directory.register(&name, &address, asks);
-        self.links.ensure(&registered).await
+        let registration = Registration { name, address, asks, lease, draining: false };
+        let _one = self.registering.lock().await;
+        self.handle.journal.register(registration.clone()).await?;
+        let Registration { name, address, .. } = &registration;
+        tracing::info!(participant = name, %address, asks, ?lease, "registered");
+        let registered = directory.register(&registration);
+        self.links.ensure(&registered)
     }
 
-    async fn list_participants(&self) -> Result<Vec<ParticipantStatus>, Error> {
+    pub(crate) fn renew(&self, name: &str) -> Result<RenewResponse, Error> {
+        let standing = self.handle.directory.renew(name);
+        let standing = standing.ok_or_else(|| unknown(name))?;
+        Ok(RenewResponse { lease: standing.lease.map(wire) })
+    }
+
+    pub(crate) async fn deregister(
+        &self,
+        request: DeregisterRequest,
+    ) -> Result<DeregisterResponse, Error> {
+        let DeregisterRequest { name, drain } = request;
+        let _one = self.registering.lock().await;
+        let known = self.handle.directory.find(&name);
+        let Some((known, standing)) = known.and_then(|it| Some((it.clone(), it.standing?))) else {
+            return Err(unknown(&name));
+        };
+        let count = self.handle.unfinished(known.id).await?;
+        if count > 0 && !drain {
+            return Err(Error::StillUnfinished { name, count });
+        }
+        // Closed before the last look: what begins after it would be lost.
+        self.close(&known, &standing).await?;
+        let count = self.handle.unfinished(known.id).await?;
+        match count {
+            0 => self.remove(&known).await?,
+            _ => tracing::info!(participant = name, unfinished = count, "being drained"),
+        }
+        let unfinished = u32::try_from(count).unwrap_or(u32::MAX);
+        Ok(DeregisterResponse { removed: count == 0, unfinished })
+    }
+
+    /// New transactions may not name it from here on.
+    async fn close(
+        &self,
+        known: &directory::Participant,
+        standing: &Standing,
+    ) -> Result<(), Error> {
+        self.handle.journal.register(registration(known, standing)).await?;
+        self.handle.directory.update(known.id, |it| {
+            it.standing = it.standing.map(|standing| Standing { draining: true, ..standing });
+        });
+        Ok(())
+    }
+
+    async fn remove(&self, known: &directory::Participant) -> Result<(), Error> {
+        self.handle.journal.deregister(&known.name).await?;
+        self.handle.directory.deregister(known.id);
+        self.links.end(known.id).await;
+        tracing::info!(participant = %known.name, "deregistered");
+        Ok(())
+    }
+
+    /// Removes participants when they have been drained, for as long as the
+    /// process runs.
+    pub(crate) async fn drain(self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            for known in self.handle.directory.all() {
+                if !known.standing.is_some_and(|standing| standing.draining) {
+                    continue;
+                }
+                if let Err(error) = self.remove_if_drained(&known).await {
+                    tracing::warn!(participant = %known.name, %error, "cannot be deregistered");
+                }
+            }
+        }
+    }
+
+    async fn remove_if_drained(&self, known: &directory::Participant) -> Result<(), Error> {
+        let _one = self.registering.lock().await;
+        // It may have been registered anew meanwhile.
+        let now = self.handle.directory.find(&known.name).and_then(|it| it.standing);
+        let draining = now.is_some_and(|standing| standing.draining);
+        if draining && self.handle.unfinished(known.id).await? == 0 {
+            self.remove(known).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn list_participants(&self) -> Result<Vec<ParticipantStatus>, Error> {
         let mut all = Vec::new();
         for known in self.handle.directory.all() {
             let unfinished = self.handle.unfinished(known.id).await?;
-            let address = known.address.as_deref().unwrap_or_default().into();
-            let participant =
-                Participant { name: known.name.to_string(), address, asks: known.asks };
-            all.push(ParticipantStatus {
-                participant: Some(participant),
-                link: known.link.into(),
-                last_error: known.last_error.to_string(),
-                unfinished: u32::try_from(unfinished).unwrap_or(u32::MAX),
-                journal_id: known.journal.map_or_else(String::new, |id| id.to_string()),
-            });
+            all.push(status(&known, unfinished));
         }
         Ok(all)
+    }
+
+    /// One participant, registered or known by its address.
+    pub(crate) async fn participant(&self, name: &str) -> Result<ParticipantStatus, Error> {
+        let known = self.handle.directory.find(name).ok_or_else(|| unknown(name))?;
+        Ok(status(&known, self.handle.unfinished(known.id).await?))
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    Error::UnknownParticipant(name.chars().take(80).collect())
+}
+
+/// Of one that is to be drained.
+fn registration(known: &directory::Participant, standing: &Standing) -> Registration {
+    let Some(address) = known.address.as_deref().cloned() else {
+        unreachable!("only a participant that can be reached is found by its name");
+    };
+    let (name, asks, lease) = (known.name.to_string(), known.asks, standing.lease);
+    Registration { name, address, asks, lease, draining: true }
+}
+
+fn status(known: &directory::Participant, unfinished: usize) -> ParticipantStatus {
+    let address = known.address.as_ref().map_or_else(String::new, |it| it.to_string());
+    let participant = Participant { name: known.name.to_string(), address, asks: known.asks };
+    ParticipantStatus {
+        participant: Some(participant),
+        link: known.link.into(),
+        last_error: known.last_error.to_string(),
+        unfinished: u32::try_from(unfinished).unwrap_or(u32::MAX),
+        journal_id: known.journal.map_or_else(String::new, |id| id.to_string()),
+        draining: known.standing.is_some_and(|standing| standing.draining),
+        lease_left: known.standing.and_then(|standing| standing.lease_left()).map(wire),
+    }
+}
+
+fn wire(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: duration.as_secs() as i64,
+        nanos: duration.subsec_nanos() as i32,
     }
 }
 
@@ -61,9 +190,22 @@ impl RegistryService for Services {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
-        let participant = request.into_inner().participant.unwrap_or_default();
-        Services::register(self, participant).await?;
+        Services::register(self, request.into_inner()).await?;
         Ok(Response::new(RegisterResponse {}))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
+        Ok(Response::new(Services::renew(self, &request.into_inner().name)?))
+    }
+
+    async fn deregister(
+        &self,
+        request: Request<DeregisterRequest>,
+    ) -> Result<Response<DeregisterResponse>, Status> {
+        Ok(Response::new(Services::deregister(self, request.into_inner()).await?))
     }
 
     async fn list_participants(

@@ -5,13 +5,13 @@ use std::time::Duration;
 use common::TransactionId;
 use coordinator_core::{AnswerAt, Fingerprint, NewBranch, Opaque, Options, RequestKey};
 use prost::Message;
-use proto::dtc::{self, ExecuteRequest, Payload, TransactionOptions};
+use proto::dtc::{self, ExecuteRequest, Payload, TransactionOptions, payload::Kind};
 use sha2::{Digest, Sha256};
 
 use crate::{error::Error, links::Links};
 
 /// How long a call waits that doesn't say.
-const WAIT: Duration = Duration::from_secs(30);
+pub(super) const WAIT: Duration = Duration::from_secs(30);
 /// The longest that one can ask for.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_KEY: usize = 128;
@@ -24,7 +24,7 @@ pub(crate) struct Rules {
     pub(crate) max_branches: usize,
 }
 
-pub(super) fn transaction_id(text: &str) -> Result<TransactionId, Error> {
+pub(crate) fn transaction_id(text: &str) -> Result<TransactionId, Error> {
     text.parse().map_err(|error| {
         let text: String = text.chars().take(80).collect();
         Error::invalid("transaction_id", format!("'{text}' is {error}"))
@@ -61,7 +61,10 @@ pub(super) fn answer_at(value: i32) -> Result<AnswerAt, Error> {
 }
 
 /// A duration from 0 to 24 hours.
-fn duration(field: &str, value: Option<&prost_types::Duration>) -> Result<Option<Duration>, Error> {
+pub(super) fn duration(
+    field: &str,
+    value: Option<&prost_types::Duration>,
+) -> Result<Option<Duration>, Error> {
     let Some(value) = value else {
         return Ok(None);
     };
@@ -119,7 +122,7 @@ impl Rules {
     }
 
     /// The branches of a request.
-    pub(super) async fn branches(
+    pub(super) fn branches(
         &self,
         branches: &[dtc::Branch],
         links: &Links,
@@ -135,21 +138,33 @@ impl Rules {
         }
         let mut checked = Vec::with_capacity(branches.len());
         for (index, branch) in branches.iter().enumerate() {
-            checked.push(self.branch(&format!("branches[{index}]"), branch, links).await?);
+            checked.push(self.branch(&format!("branches[{index}]"), branch, links)?);
         }
         Ok(checked)
     }
 
     /// One branch of a request.
-    pub(super) async fn branch(
+    pub(super) fn branch(
         &self,
         field: &str,
         branch: &dtc::Branch,
         links: &Links,
     ) -> Result<NewBranch, Error> {
-        let payload = match &branch.payload {
-            Some(payload @ Payload { kind: Some(_) }) => payload,
-            _ => {
+        if branch.participant.is_empty() {
+            let problem = "is empty; give a registered name or an address";
+            return Err(Error::invalid(format!("{field}.participant"), problem));
+        }
+        let participant = links.resolve(&format!("{field}.participant"), &branch.participant)?;
+        let speaks_http = participant.address.is_some_and(|address| address.is_http());
+        let none = Payload::default();
+        let payload = match (&branch.payload, speaks_http) {
+            (Some(Payload { kind: Some(Kind::Typed(_)) }), true) => {
+                let problem = "is 'typed', but the participant speaks HTTP; give 'json'";
+                return Err(Error::invalid(format!("{field}.payload"), problem));
+            }
+            (Some(payload @ Payload { kind: Some(_) }), _) => payload,
+            (_, true) => &none,
+            (_, false) => {
                 let problem = "is empty; give 'json' or 'typed'";
                 return Err(Error::invalid(format!("{field}.payload"), problem));
             }
@@ -159,13 +174,8 @@ impl Rules {
             let problem = format!("has {size} bytes; the limit is {limit} (--max-payload)");
             return Err(Error::invalid(format!("{field}.payload"), problem));
         }
-        if branch.participant.is_empty() {
-            let problem = "is empty; give a registered name or http://host:port";
-            return Err(Error::invalid(format!("{field}.participant"), problem));
-        }
-        let participant =
-            links.resolve(&format!("{field}.participant"), &branch.participant).await?;
-        Ok(NewBranch { participant, payload: Opaque::from(payload.encode_to_vec()) })
+        let payload = Opaque::from(payload.encode_to_vec());
+        Ok(NewBranch { participant: participant.id, payload, one_phase: !speaks_http })
     }
 }
 
@@ -200,6 +210,7 @@ mod tests {
         let checked = request.branches.iter().map(|branch| NewBranch {
             participant: coordinator_core::ParticipantId(0),
             payload: branch.payload.as_ref().unwrap().encode_to_vec().into(),
+            one_phase: true,
         });
         fingerprint(request, &checked.collect::<Vec<_>>())
     }

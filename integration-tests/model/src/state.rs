@@ -323,6 +323,7 @@ impl State {
             options: options(setup),
             branches,
             interactive,
+            announced: false,
             waiter,
         }));
     }
@@ -440,7 +441,8 @@ impl State {
 }
 
 fn new_branch(participant: usize) -> NewBranch {
-    NewBranch { participant: ParticipantId(participant as u32), payload: Opaque::from([0]) }
+    let participant = ParticipantId(participant as u32);
+    NewBranch { participant, payload: Opaque::from([0]), one_phase: true }
 }
 
 fn refusal() -> Arc<Reason> {

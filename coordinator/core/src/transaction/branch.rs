@@ -19,6 +19,8 @@ pub(super) struct Branch {
     pub(super) refusal: Option<Arc<Reason>>,
     /// Whether its participant asks when in doubt; known once prepare starts.
     pub(super) asks: bool,
+    /// Its participant can commit in one call.
+    pub(super) one_phase: bool,
     /// Whether a prepare may have reached its participant.
     pub(super) sent: bool,
     /// Attempts of the message that is owed.
@@ -57,6 +59,7 @@ impl Branch {
             output: None,
             refusal: None,
             asks: false,
+            one_phase: false,
             sent: false,
             attempts: 0,
             attempt: Attempt::None,

@@ -14,14 +14,18 @@ impl Transaction {
     /// (rule 5).
     pub(super) fn start_prepare(&mut self, context: &mut Context) {
         debug_assert!(matches!(self.state, State::Opening | State::Active));
-        self.one_phase = self.commit_requested && self.branches.len() == 1;
+        self.one_phase =
+            self.commit_requested && matches!(&self.branches[..], [only] if only.one_phase);
         for branch in &mut self.branches {
             branch.asks = context.participants.get(branch.participant).asks;
         }
         let all_ask = self.branches.iter().all(|branch| branch.asks);
         // In one phase the participant decides: a run that was forgotten could
         // be done a second time under its key.
-        let forced = self.interactive || !all_ask || (self.one_phase && self.key.is_some());
+        let forced = self.interactive
+            || self.announced
+            || !all_ask
+            || (self.one_phase && self.key.is_some());
         self.deadline = Some(context.now + self.options.prepare_timeout);
         if forced && !planted!(BeginRecordMissing) {
             self.state = State::Logging;

@@ -212,7 +212,8 @@ impl Transaction {
     /// Sets a timer where none that is early enough is set.
     pub(super) fn set_timer(&mut self, context: &mut Context) {
         let attempts = self.branches.iter().filter_map(|branch| branch.attempt.due());
-        let waits = self.waiters.iter().map(|waiter| waiter.until);
+        let waiters = self.waiters.iter().filter(|_| self.is_known());
+        let waits = waiters.map(|waiter| waiter.until);
         let Some(due) = attempts.chain(waits).chain(self.deadline).min() else {
             return;
         };

@@ -7,7 +7,7 @@ use coordinator_core::{
 };
 
 use crate::{
-    participant::{NO, READ_ONLY},
+    participant::{NO, READ_ONLY, YES},
     world::{P0, P1, World, keyed, seconds},
 };
 
@@ -236,5 +236,20 @@ fn settling_goes_on_until_there_is_an_answer() {
     let shown = world.happened.iter().any(|(_, event)| event.kind == TrailKind::Stalled);
     assert!(shown, "{:?}", world.happened);
     world.heal();
+    assert_eq!(world.outcome(run), Outcome::Aborted);
+}
+
+#[test]
+fn a_participant_that_cannot_commit_in_one_call_is_asked_in_two_phases() {
+    let mut world = World::new();
+    world.cannot_ask(P0);
+    world.disconnect(P0);
+    world.connect(P0);
+    let run = world.execute_with(&[(P0, YES)], |begin| begin.branches[0].one_phase = false);
+    world.sync();
+    assert_eq!(world.on_the_way(), [(P0, "prepare")]);
+    world.lose_all();
+    world.advance(seconds(6));
+    // Silence is no question of what it did: it is rolled back, and that is decided.
     assert_eq!(world.outcome(run), Outcome::Aborted);
 }

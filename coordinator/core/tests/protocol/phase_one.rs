@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use coordinator_core::{
-    AnswerAt, BranchState, Client, Message, Options, Outcome, Reason, Record, TransactionState,
-    Vote,
+    AnswerAt, BranchState, Client, Message, Options, Outcome, Reason, Record, Time,
+    TransactionState, Vote,
 };
 
 use crate::{
@@ -280,4 +280,28 @@ fn a_wait_that_ends_is_answered_with_what_is_so() {
     world.advance(millis(100));
     let view = world.answer(token);
     assert_eq!((view.state, view.committed), (TransactionState::Committing, true));
+}
+
+#[test]
+fn an_announced_transaction_is_known_after_a_crash_from_its_first_answer_on() {
+    let mut world = World::new();
+    let run = world.execute_with(&[(P0, YES), (P1, YES)], |begin| {
+        begin.announced = true;
+        begin.waiter.at = AnswerAt::Begun;
+        begin.waiter.until = Time::default();
+    });
+    assert!(world.on_the_way().is_empty(), "nothing is sent before the begin record is durable");
+    world.advance(millis(10));
+    assert!(
+        world.reply(run.token).is_none(),
+        "its wait is over, but its id is good for nothing yet"
+    );
+    world.sync();
+    assert_eq!(world.outcome(run), Outcome::Pending);
+    assert_eq!(world.on_the_way().len(), 2);
+    world.exchange();
+    world.crash();
+    world.connect_all();
+    world.settle();
+    assert!(world.is_rolled_back_at(P0, run.id) && world.is_rolled_back_at(P1, run.id));
 }

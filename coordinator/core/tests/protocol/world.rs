@@ -143,6 +143,7 @@ impl World {
             options: Options::default(),
             branches,
             interactive: false,
+            announced: false,
             waiter: Waiter { token: number, at: AnswerAt::Decision, until: self.now + LONG },
         };
         adapt(&mut begin);
@@ -470,7 +471,7 @@ impl World {
 }
 
 pub(crate) fn branch(participant: ParticipantId, payload: u8) -> NewBranch {
-    NewBranch { participant, payload: Opaque::from([payload]) }
+    NewBranch { participant, payload: Opaque::from([payload]), one_phase: true }
 }
 
 pub(crate) fn keyed(key: &str, body: u8) -> Option<(RequestKey, [u8; 32])> {

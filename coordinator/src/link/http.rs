@@ -1,0 +1,320 @@
+//! One HTTP request a message, for a participant that speaks HTTP.
+//!
+//! Invariants:
+//! - A rollback is sent only when no prepare of its branch is running: it has ended,
+//!   or its connection was closed.
+//! - Only the answers that the contract names say anything; all others are 'unknown'.
+
+mod body;
+mod prepares;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use common::{JournalId, TransactionId};
+use common_service::{Resolver, connector};
+use coordinator_core::{Acknowledgement, Event, Message, ParticipantId, Vote};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use proto::dtc::Origin;
+use tokio::time::Instant;
+use tower::{Service, ServiceExt};
+
+use super::{CONNECT_TIMEOUT, KEEP_ALIVE, Link, Lost, calls};
+use crate::{address::Address, driver::Handle};
+use prepares::Prepares;
+
+/// What all HTTP participants are called with: connections are kept and shared.
+pub(crate) type Client = legacy::Client<HttpConnector<Resolver>, Full<Bytes>>;
+
+/// Bytes of an answer.
+const MAX_ANSWER: usize = 3 << 20;
+/// Shorter than servers usually keep a connection that is idle.
+const POOL_IDLE: Duration = Duration::from_secs(4);
+/// How much of an answer that says nothing is told.
+const TOLD: usize = 200;
+const AGENT: &str = concat!("dtc-coordinator/", env!("CARGO_PKG_VERSION"));
+const EPOCH: HeaderName = HeaderName::from_static("dtc-epoch");
+/// Such participants have no journal that could be told apart.
+const NO_JOURNAL: JournalId = JournalId::from_bytes([0; 16]);
+
+/// A client with no connections yet.
+pub(crate) fn client() -> Client {
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(POOL_IDLE)
+        .build(dialer())
+}
+
+fn dialer() -> HttpConnector<Resolver> {
+    let mut connector = connector();
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector
+}
+
+/// Whether somebody listens there.
+pub(super) async fn probe(address: &Address) -> Result<(), Lost> {
+    let uri: Uri = address.base().parse().map_err(|error| lost(&error))?;
+    let mut dialer = dialer();
+    let dialer = dialer.ready().await.map_err(|error| lost(&error))?;
+    dialer.call(uri).await.map(drop).map_err(|error| lost(&error))
+}
+
+fn lost(error: &dyn std::error::Error) -> Lost {
+    Lost::Http(with_causes(error))
+}
+
+/// Works until the participant does not listen any more.
+pub(super) async fn run(link: &mut Link, client: Client, base: String) -> Lost {
+    let heard = Arc::new(Mutex::new(Instant::now()));
+    let caller = Caller {
+        participant: link.participant,
+        name: link.name.clone(),
+        base: base.into(),
+        origin: link.origin.clone(),
+        handle: link.handle.clone(),
+        client,
+        prepares: Prepares::default(),
+        heard: Arc::clone(&heard),
+    };
+    let address = link.address.clone();
+    let watch = async move {
+        loop {
+            let last = *heard.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = last + KEEP_ALIVE;
+            if due > Instant::now() {
+                tokio::time::sleep_until(due).await;
+                continue;
+            }
+            if let Err(lost) = probe(&address).await {
+                return lost;
+            }
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+    };
+    calls::run(link, caller, watch).await
+}
+
+/// What a call needs beside its message.
+#[derive(Clone)]
+struct Caller {
+    participant: ParticipantId,
+    name: Arc<str>,
+    base: Arc<str>,
+    origin: Origin,
+    handle: Handle,
+    client: Client,
+    prepares: Prepares,
+    /// When it last answered anything.
+    heard: Arc<Mutex<Instant>>,
+}
+
+/// An answer, whole.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// Why a call says nothing about its branch.
+enum Unknown {
+    /// Nobody is there.
+    Away(String),
+    /// A newer run of this coordinator was seen there.
+    Fenced(u64),
+    /// Somebody is, and says something else, or nothing.
+    Other(String),
+}
+
+impl calls::Caller for Caller {
+    async fn call(
+        self,
+        id: TransactionId,
+        branch: u32,
+        message: Message,
+        timeout: Duration,
+    ) -> Option<Lost> {
+        let (event, lost) = match self.attempt(id, branch, message, timeout).await {
+            Ok(event) => (event, None),
+            Err(unknown) => {
+                let (why, lost) = match unknown {
+                    Unknown::Away(why) => (why.clone(), Some(Lost::Http(why))),
+                    Unknown::Fenced(known) => return Some(Lost::Fenced(known)),
+                    Unknown::Other(why) => (why, None),
+                };
+                let participant = self.participant;
+                tracing::debug!(participant = %self.name, transaction = %id, branch, error = why,
+                    "no answer that counts");
+                self.handle.directory.update(participant, |it| it.last_error = why.into());
+                (Event::Unreachable { participant, id, branch }, lost)
+            }
+        };
+        self.handle.events(vec![event]).await;
+        lost
+    }
+}
+
+impl Caller {
+    async fn attempt(
+        &self,
+        id: TransactionId,
+        branch: u32,
+        message: Message,
+        timeout: Duration,
+    ) -> Result<Event, Unknown> {
+        let from = self.participant;
+        let acknowledged = |number, acknowledgement| Event::Acknowledged {
+            from,
+            journal: None,
+            id,
+            branch,
+            number,
+            acknowledgement,
+        };
+        let to = Recipient { origin: &self.origin, id, branch };
+        match message {
+            Message::Prepare { payload, .. } => {
+                let body = body::prepare(&to, &payload);
+                let turn = self.prepares.enter(id, branch).await;
+                let answer = tokio::select! {
+                    biased;
+                    () = turn.closed() => {
+                        return Err(Unknown::Other("prepare was closed by a rollback".into()));
+                    }
+                    answer = self.post("prepare", &to, body, timeout) => answer?,
+                };
+                let vote = self.vote(&answer)?;
+                Ok(Event::Voted { from, journal: NO_JOURNAL, id, branch, vote })
+            }
+            Message::Commit { number, output } => {
+                let body = body::decision(&to, number, output.as_ref());
+                self.done("commit", self.post("commit", &to, body, timeout).await?)?;
+                Ok(acknowledged(number, Acknowledgement::Committed))
+            }
+            Message::Rollback { number, output } => {
+                self.prepares.close(id, branch).await;
+                let body = body::decision(&to, number, output.as_ref());
+                self.done("rollback", self.post("rollback", &to, body, timeout).await?)?;
+                Ok(acknowledged(number, Acknowledgement::RolledBack))
+            }
+        }
+    }
+
+    fn vote(&self, answer: &Answer) -> Result<Vote, Unknown> {
+        match answer.status {
+            StatusCode::OK => {
+                let output = body::output(&answer.body).map_err(|what| {
+                    Unknown::Other(format!("prepare was answered 200 with {what}"))
+                })?;
+                Ok(Vote::Commit { output, committed: false })
+            }
+            StatusCode::CONFLICT => {
+                Ok(Vote::Abort(Arc::new(body::refusal(self.participant, &answer.body))))
+            }
+            _ => Err(self.unknown("prepare", "200 means yes, 409 no", answer)),
+        }
+    }
+
+    fn done(&self, call: &str, answer: Answer) -> Result<(), Unknown> {
+        match answer.status {
+            StatusCode::OK => Ok(()),
+            _ => Err(self.unknown(call, "200 means done", &answer)),
+        }
+    }
+
+    fn unknown(&self, call: &str, good: &str, answer: &Answer) -> Unknown {
+        let own = self.handle.journal.run().epoch;
+        let known = answer.headers.get(EPOCH).and_then(|epoch| epoch.to_str().ok()?.parse().ok());
+        match known {
+            Some(known) if answer.status == StatusCode::PRECONDITION_FAILED && known >= own => {
+                Unknown::Fenced(known)
+            }
+            _ => {
+                let said: String =
+                    String::from_utf8_lossy(&answer.body).chars().take(TOLD).collect();
+                let status = answer.status.as_u16();
+                Unknown::Other(format!("{call} was answered {status} ({good}): {said}"))
+            }
+        }
+    }
+
+    async fn post(
+        &self,
+        call: &str,
+        to: &Recipient<'_>,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Answer, Unknown> {
+        let other = |error: &dyn std::error::Error| {
+            Unknown::Other(format!("{call} got no answer: {}", with_causes(error)))
+        };
+        let request = Request::post(format!("{}/{call}", self.base)).body(Full::new(body));
+        let mut request = request.map_err(|error| other(&error))?;
+        self.write_headers(request.headers_mut(), to);
+        let answered = async {
+            let response =
+                self.client.request(request).await.map_err(|error| match error.is_connect() {
+                    true => Unknown::Away(with_causes(&error)),
+                    false => other(&error),
+                })?;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| {
+                let why = with_causes(&*error);
+                Unknown::Other(format!("{call}'s answer could not be read to its end: {why}"))
+            })?;
+            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+        };
+        let late = |_| Unknown::Other(format!("{call} was not answered within {timeout:?}"));
+        tokio::time::timeout(timeout, answered).await.map_err(late)?
+    }
+
+    fn write_headers(&self, headers: &mut HeaderMap, to: &Recipient<'_>) {
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json.clone());
+        headers.insert(header::ACCEPT, json);
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
+        // W3C trace context, level 1: the transaction is the trace, the call a span.
+        let span = u64::from_le_bytes(
+            (self.handle.environment.random)()[..8].try_into().unwrap_or([1; 8]),
+        );
+        let trace = u128::from_be_bytes(*to.id.as_bytes());
+        let texts = [
+            ("dtc-transaction-id", to.id.to_string()),
+            ("dtc-branch", to.branch.to_string()),
+            ("dtc-coordinator-id", to.origin.coordinator_id.clone()),
+            ("dtc-epoch", to.origin.epoch.to_string()),
+            ("dtc-incarnation", to.origin.incarnation.clone()),
+            ("traceparent", format!("00-{trace:032x}-{:016x}-01", span.max(1))),
+        ];
+        for (name, text) in texts {
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// Which branch a call is about, and who calls.
+struct Recipient<'a> {
+    origin: &'a Origin,
+    id: TransactionId,
+    branch: u32,
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}

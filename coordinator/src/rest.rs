@@ -1,0 +1,50 @@
+//! HTTP/JSON at the edge: the same calls as gRPC's, in HTTP's words.
+//!
+//! Bodies are read here and shown here; what is asked for is done by
+//! [`Services`], so that both ways in have one behaviour.
+
+mod body;
+mod document;
+mod participants;
+mod problem;
+mod query;
+mod request;
+mod transactions;
+mod view;
+mod wait;
+
+use axum::{Router, extract::DefaultBodyLimit, http::Uri};
+use common::TransactionId;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::service::{Services, transaction_id};
+use problem::Problem;
+
+/// Room in a request for what is not payload.
+const REQUEST_OVERHEAD: usize = 1 << 20;
+
+/// Everything under `/transactions` and `/participants`, its description at
+/// `/openapi.json`, and a page to read that at `/docs`.
+pub(crate) fn router(services: Services) -> Router {
+    let limit = services.rules.max_payload.saturating_mul(4) + REQUEST_OVERHEAD;
+    let (router, document) = OpenApiRouter::with_openapi(document::head())
+        .routes(routes!(transactions::create, transactions::list))
+        .routes(routes!(transactions::get))
+        .routes(routes!(transactions::enlist))
+        .routes(routes!(transactions::prepare))
+        .routes(routes!(transactions::commit))
+        .routes(routes!(transactions::rollback))
+        .routes(routes!(participants::list))
+        .routes(routes!(participants::get, participants::register, participants::deregister))
+        .routes(routes!(participants::renew))
+        .split_for_parts();
+    router
+        .with_state(services)
+        .layer(DefaultBodyLimit::max(limit))
+        .merge(document::router(document))
+        .method_not_allowed_fallback(|uri: Uri| async move { Problem::method_not_allowed(&uri) })
+}
+
+fn id_of(text: &str) -> Result<TransactionId, Problem> {
+    Ok(transaction_id(text)?)
+}

@@ -1,0 +1,118 @@
+//! `/participants`.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use proto::dtc::DeregisterRequest;
+
+use super::{
+    body::{self, JsonBody},
+    problem::Problem,
+    query::Parameters,
+    request::{Leaving, NewParticipant},
+    view::{Participant, Participants},
+};
+use crate::service::Services;
+
+/// List participants
+///
+/// Those that are registered, and those that are known by their address.
+#[utoipa::path(
+    get, path = "/participants", tag = "participants",
+    responses(
+        (status = 200, description = "All of them.", body = Participants),
+        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn list(State(services): State<Services>) -> Result<Json<Participants>, Problem> {
+    let all = services.list_participants().await?;
+    Ok(Json(Participants { participants: all.into_iter().map(Participant::from).collect() }))
+}
+
+/// Look at a participant
+#[utoipa::path(
+    get, path = "/participants/{name}", tag = "participants",
+    params(("name" = String, Path, description = "Its name.")),
+    responses(
+        (status = 200, description = "As it is now.", body = Participant),
+        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn get(
+    State(services): State<Services>,
+    Path(name): Path<String>,
+) -> Result<Json<Participant>, Problem> {
+    Ok(Json(services.participant(&name).await?.into()))
+}
+
+/// Register a participant
+///
+/// Durable. One that is known by the name moves to the address, with all its
+/// unfinished branches.
+#[utoipa::path(
+    put, path = "/participants/{name}", tag = "participants",
+    params(("name" = String, Path, min_length = 1, max_length = 64, pattern = "^[a-z][a-z0-9-]*$",
+            description = "1 to 64 of a-z, 0-9 and '-', beginning with a letter.")),
+    request_body = NewParticipant,
+    responses(
+        (status = 200, description = "Registered.", body = Participant),
+        (status = "default", description = "Not registered.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn register(
+    State(services): State<Services>,
+    Path(name): Path<String>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Participant>, Problem> {
+    let new = body::read::<NewParticipant>(body)?;
+    services.register(new.into_wire(name.clone())?).await?;
+    Ok(Json(services.participant(&name).await?.into()))
+}
+
+/// Renew a registration
+///
+/// Its lease begins anew.
+#[utoipa::path(
+    post, path = "/participants/{name}/renew", tag = "participants",
+    params(("name" = String, Path, description = "The participant's name.")),
+    responses(
+        (status = 200, description = "Renewed.", body = Participant),
+        (status = "default", description = "Not renewed.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn renew(
+    State(services): State<Services>,
+    Path(name): Path<String>,
+) -> Result<Json<Participant>, Problem> {
+    services.renew(&name)?;
+    Ok(Json(services.participant(&name).await?.into()))
+}
+
+/// Deregister a participant
+///
+/// Refused while it has unfinished transactions, unless they are to be waited for.
+#[utoipa::path(
+    delete, path = "/participants/{name}", tag = "participants",
+    params(("name" = String, Path, description = "Its name."), Leaving),
+    responses(
+        (status = 204, description = "It is gone."),
+        (status = 202, description = "It is being drained.", body = Participant),
+        (status = "default", description = "Not deregistered.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn deregister(
+    State(services): State<Services>,
+    Path(name): Path<String>,
+    Parameters(leaving): Parameters<Leaving>,
+) -> Result<Response, Problem> {
+    let drain = leaving.drain.unwrap_or_default();
+    let request = DeregisterRequest { name: name.clone(), drain };
+    if services.deregister(request).await?.removed {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let participant: Participant = services.participant(&name).await?.into();
+    Ok((StatusCode::ACCEPTED, Json(participant)).into_response())
+}

@@ -1,0 +1,265 @@
+//! `/transactions`.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use coordinator_core::AnswerAt;
+use proto::dtc::{
+    self, BeginRequest, CommitTransactionRequest, EnlistRequest, PrepareTransactionRequest,
+    RollbackTransactionRequest,
+};
+
+use super::{
+    body::{self, JsonBody},
+    id_of,
+    problem::Problem,
+    query::Parameters,
+    request::{Described, Filter, Moment, NewBranch, NewTransaction, Waiting},
+    view::{self, Enlisted, Transactions},
+    wait::wait,
+};
+use crate::service::Services;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Run a transaction
+///
+/// Answered at once, with the transaction in `Location`; or, with `?wait=` or
+/// `Prefer: wait=N`, when its outcome is known or the time is over. From the answer
+/// on, the transaction is known, whatever crashes.
+#[utoipa::path(
+    post, path = "/transactions", tag = "transactions",
+    params(
+        Waiting,
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128,
+         description = "Makes the request safe to repeat: the same key with the same body is the same transaction."),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the outcome (RFC 7240)."),
+    ),
+    request_body = NewTransaction,
+    responses(
+        (status = 201, description = "Begun; the outcome is in `state` if it was waited for.", body = view::Transaction,
+         headers(("Location" = String, description = "Where the transaction is."))),
+        (status = "default", description = "Nothing was begun.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn create(
+    State(services): State<Services>,
+    Parameters(waiting): Parameters<Waiting>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    let wait = wait(waiting.wait, &headers)?;
+    let described = Described::from(NewTransaction::read(body)?);
+    let key = idempotency_key(&headers)?;
+    let transaction = match described.interactive {
+        true => begin(&services, described, key).await?,
+        false => run(&services, described, key, wait).await?,
+    };
+    let location = HeaderValue::from_str(&format!("/transactions/{}", transaction.id));
+    let shown = Json(view::Transaction::from(transaction));
+    let mut response = (StatusCode::CREATED, shown).into_response();
+    if let Ok(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+async fn run(
+    services: &Services,
+    described: Described,
+    key: String,
+    wait: Option<Duration>,
+) -> Result<dtc::Transaction, Problem> {
+    let answer_at = match (wait, described.answer_at) {
+        (None, _) => AnswerAt::Begun,
+        (_, Moment::Completion) => AnswerAt::Completion,
+        (_, Moment::Decision) => AnswerAt::Decision,
+    };
+    let request = described.into_wire(key)?;
+    Ok(services.run_announced(&request, answer_at, wait).await?)
+}
+
+async fn begin(
+    services: &Services,
+    described: Described,
+    key: String,
+) -> Result<dtc::Transaction, Problem> {
+    if !described.branches.is_empty() {
+        let problem =
+            "are enlisted one by one at /transactions/{id}/branches where it is interactive";
+        return Err(Problem::invalid("branches", problem));
+    }
+    if !key.is_empty() {
+        let problem = "is not possible for an interactive transaction: repeated, it is another one";
+        return Err(Problem::invalid(IDEMPOTENCY_KEY, problem));
+    }
+    let request = BeginRequest { options: Some(described.options.into_wire()?) };
+    let begun = services.begin(request).await?;
+    Ok(services.look(id_of(&begun.transaction_id)?).await?)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else {
+        return Ok(String::new());
+    };
+    let invalid = |problem: &str| Err(Problem::invalid(IDEMPOTENCY_KEY, problem));
+    if keys.next().is_some() {
+        return invalid("was given twice");
+    }
+    // The header is a structured field, a quoted string; most clients send it bare.
+    match key.to_str().map(|key| key.trim().trim_matches('"')) {
+        Ok("") => invalid("is empty; 1 to 128 characters"),
+        Ok(key) => Ok(key.into()),
+        Err(_) => invalid("has characters that are not visible ASCII"),
+    }
+}
+
+/// List transactions
+///
+/// Newest first, a page at a time.
+#[utoipa::path(
+    get, path = "/transactions", tag = "transactions",
+    params(Filter),
+    responses(
+        (status = 200, description = "A page.", body = Transactions),
+        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn list(
+    State(services): State<Services>,
+    Parameters(filter): Parameters<Filter>,
+) -> Result<Json<Transactions>, Problem> {
+    let page = services.list(filter.into_wire()?).await?;
+    let token = page.next_page_token;
+    Ok(Json(Transactions {
+        transactions: page.transactions.into_iter().map(view::Transaction::from).collect(),
+        next_page_token: (!token.is_empty()).then_some(token),
+    }))
+}
+
+/// Look at a transaction
+///
+/// With its trail: everything that happened, in order.
+#[utoipa::path(
+    get, path = "/transactions/{id}", tag = "transactions",
+    params(("id" = String, Path, format = "uuid", description = "The transaction.")),
+    responses(
+        (status = 200, description = "As it is now.", body = view::Transaction),
+        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn get(
+    State(services): State<Services>,
+    Path(id): Path<String>,
+) -> Result<Json<view::Transaction>, Problem> {
+    Ok(Json(services.look(id_of(&id)?).await?.into()))
+}
+
+/// Enlist a branch
+///
+/// In an interactive transaction that is active.
+#[utoipa::path(
+    post, path = "/transactions/{id}/branches", tag = "interactive",
+    params(("id" = String, Path, format = "uuid", description = "The transaction.")),
+    request_body = NewBranch,
+    responses(
+        (status = 201, description = "Enlisted.", body = Enlisted),
+        (status = "default", description = "Not enlisted.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn enlist(
+    State(services): State<Services>,
+    Path(id): Path<String>,
+    JsonBody(body): JsonBody,
+) -> Result<(StatusCode, Json<Enlisted>), Problem> {
+    id_of(&id)?;
+    let branch = body::read::<NewBranch>(body)?.into_wire("")?;
+    let request = EnlistRequest { transaction_id: id, branch: Some(branch) };
+    let branch = services.enlist(request).await?.branch;
+    Ok((StatusCode::CREATED, Json(Enlisted { branch })))
+}
+
+/// Prepare a transaction
+///
+/// Interactive: collects the votes and stops there. Optional, as commit prepares by
+/// itself.
+#[utoipa::path(
+    post, path = "/transactions/{id}/prepare", tag = "interactive",
+    params(("id" = String, Path, format = "uuid", description = "The transaction."), Waiting),
+    responses(
+        (status = 200, description = "As it is when all votes are in, or the wait is over.", body = view::Transaction),
+        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn prepare(
+    State(services): State<Services>,
+    Path(id): Path<String>,
+    Parameters(waiting): Parameters<Waiting>,
+    headers: HeaderMap,
+) -> Result<Json<view::Transaction>, Problem> {
+    id_of(&id)?;
+    let wait = wait(waiting.wait, &headers)?.map(wire);
+    let request = PrepareTransactionRequest { transaction_id: id, wait };
+    Ok(shown(services.prepare(request).await?.transaction))
+}
+
+/// Commit a transaction
+///
+/// Interactive: prepares first where that has not been done. Waits for 30 s unless
+/// told otherwise.
+#[utoipa::path(
+    post, path = "/transactions/{id}/commit", tag = "interactive",
+    params(("id" = String, Path, format = "uuid", description = "The transaction."), Waiting),
+    responses(
+        (status = 200, description = "As it is when every branch has acknowledged, or the wait is over.", body = view::Transaction),
+        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn commit(
+    State(services): State<Services>,
+    Path(id): Path<String>,
+    Parameters(waiting): Parameters<Waiting>,
+    headers: HeaderMap,
+) -> Result<Json<view::Transaction>, Problem> {
+    id_of(&id)?;
+    let wait = wait(waiting.wait, &headers)?.map(wire);
+    let request = CommitTransactionRequest { transaction_id: id, answer_at: 0, wait };
+    Ok(shown(services.commit(request).await?.transaction))
+}
+
+/// Roll a transaction back
+///
+/// Whatever it is for, as long as it is not decided.
+#[utoipa::path(
+    post, path = "/transactions/{id}/rollback", tag = "transactions",
+    params(("id" = String, Path, format = "uuid", description = "The transaction."), Waiting),
+    responses(
+        (status = 200, description = "As it is when nothing is owed, or the wait is over.", body = view::Transaction),
+        (status = "default", description = "Not possible, say because it is committed.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn rollback(
+    State(services): State<Services>,
+    Path(id): Path<String>,
+    Parameters(waiting): Parameters<Waiting>,
+    headers: HeaderMap,
+) -> Result<Json<view::Transaction>, Problem> {
+    id_of(&id)?;
+    let wait = wait(waiting.wait, &headers)?.map(wire);
+    let request = RollbackTransactionRequest { transaction_id: id, answer_at: 0, wait };
+    Ok(shown(services.rollback(request).await?.transaction))
+}
+
+fn shown(transaction: Option<dtc::Transaction>) -> Json<view::Transaction> {
+    Json(transaction.unwrap_or_default().into())
+}
+
+fn wire(wait: Duration) -> prost_types::Duration {
+    prost_types::Duration { seconds: wait.as_secs() as i64, nanos: wait.subsec_nanos() as i32 }
+}
