@@ -522,7 +522,7 @@ class GrpcTest(Rules, unittest.TestCase):
             recovery.outcome = outcome
             until(lambda: self.state() == state, f"it is {state}")
 
-    def test_in_doubt_after_a_restart_it_asks_at_once(self):
+    def test_in_doubt_after_a_restart_it_asks_within_seconds(self):
         recovery, questions = self.recovery()
         self.prepare()
         self.kill()
