@@ -334,9 +334,8 @@ class HttpTest(Rules, unittest.TestCase):
         if status == 400:
             return "malformed", answer["message"]
         if call != "prepare":
-            expected = {"ROLLED_BACK": (409, "commit"), "COMMITTED": (409, "rollback"), "UNKNOWN_BRANCH": (404, "commit")}
-            self.assertEqual((status, call), expected[answer["code"]])
-            return {"ROLLED_BACK": "rolled back", "COMMITTED": "committed", "UNKNOWN_BRANCH": "unknown"}[answer["code"]], None
+            return {("commit", 409, "ROLLED_BACK"): "rolled back", ("commit", 404, "UNKNOWN_BRANCH"): "unknown",
+                    ("rollback", 409, "COMMITTED"): "committed"}[call, status, answer["code"]], None
         self.assertEqual(status, 409)
         return "no", answer["code"]
 
