@@ -1,6 +1,6 @@
 //! The coordinator's flags.
 
-use std::{str::FromStr, time::Duration};
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::Parser;
 use common_service::{ServiceArgs, parse_duration};
@@ -43,7 +43,8 @@ pub(crate) struct Args {
     pub(crate) allowed: Vec<Pattern>,
 
     /// Where participants without a link reach this coordinator to ask for
-    /// outcomes, as http://host:port
+    /// outcomes, as http://host:port; by default where it listens, unless that is
+    /// every address of the machine
     #[arg(long, env = "DTC_ADVERTISE", value_name = "URL", value_parser = parse_advertised)]
     pub(crate) advertise: Option<String>,
 
@@ -170,6 +171,13 @@ impl Args {
             stalled_after: self.stalled_after,
             ..Config::default()
         }
+    }
+
+    /// Where participants can ask it, if anywhere; `port` is what it listens on.
+    pub(crate) fn advertised(&self, port: u16) -> Option<String> {
+        let ip = self.service.listen.ip();
+        let own = (!ip.is_unspecified()).then(|| SocketAddr::new(ip, port));
+        self.advertise.clone().or_else(|| own.map(|own| format!("http://{own}")))
     }
 
     /// How a transaction is run that says nothing else.

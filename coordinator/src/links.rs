@@ -64,7 +64,8 @@ impl Links {
         let Some(address) = participant.address.clone() else {
             return Ok(());
         };
-        let asks = participant.asks;
+        // With nobody to ask, it is treated as one that can't.
+        let asks = participant.asks && !self.origin.recovery_address.is_empty();
         let target = match address.is_http() {
             true => Target::Http { client: self.client.clone(), base: address.base() },
             false => {

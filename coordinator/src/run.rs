@@ -125,7 +125,9 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
         }
     });
     let capacity = args.max_queue as usize;
-    let links = Links::new(handle.clone(), args.advertise.clone(), capacity, args.allowed.clone());
+    let port = listener.local_addr().map_or(args.service.listen.port(), |bound| bound.port());
+    let advertised = args.advertised(port);
+    let links = Links::new(handle.clone(), advertised, capacity, args.allowed.clone());
     for participant in directory.all() {
         links.ensure(&participant)?;
     }

@@ -42,7 +42,9 @@ const POOL_IDLE: Duration = Duration::from_secs(4);
 const TOLD: usize = 200;
 const AGENT: &str = concat!("dtc-coordinator/", env!("CARGO_PKG_VERSION"));
 const EPOCH: HeaderName = HeaderName::from_static("dtc-epoch");
-/// Such participants have no journal that could be told apart.
+/// In which a participant may tell its journal: a UUID, made with its database.
+const JOURNAL: HeaderName = HeaderName::from_static("dtc-journal-id");
+/// Of one that doesn't tell.
 const NO_JOURNAL: JournalId = JournalId::from_bytes([0; 16]);
 
 /// A client with no connections yet.
@@ -170,9 +172,9 @@ impl Caller {
         timeout: Duration,
     ) -> Result<Event, Unknown> {
         let from = self.participant;
-        let acknowledged = |number, acknowledgement| Event::Acknowledged {
+        let acknowledged = |journal, number, acknowledgement| Event::Acknowledged {
             from,
-            journal: None,
+            journal,
             id,
             branch,
             number,
@@ -191,18 +193,30 @@ impl Caller {
                     answer = self.post("prepare", &to, body, timeout) => answer?,
                 };
                 let vote = self.vote(&answer)?;
-                Ok(Event::Voted { from, journal: NO_JOURNAL, id, branch, vote })
+                let journal = journal(&answer)?.unwrap_or(NO_JOURNAL);
+                Ok(Event::Voted { from, journal, id, branch, vote })
             }
             Message::Commit { number, output } => {
                 let body = body::decision(&to, number, output.as_ref());
-                self.done("commit", self.post("commit", &to, body, timeout).await?)?;
-                Ok(acknowledged(number, Acknowledgement::Committed))
+                let answer = self.post("commit", &to, body, timeout).await?;
+                let done = match (answer.status, body::code(&answer.body).as_deref()) {
+                    (StatusCode::OK, _) => Acknowledgement::Committed,
+                    (StatusCode::NOT_FOUND, Some("UNKNOWN_BRANCH")) => Acknowledgement::Unknown,
+                    (StatusCode::CONFLICT, Some("ROLLED_BACK")) => Acknowledgement::RolledBack,
+                    _ => return Err(self.unknown("commit", "200 means done", &answer)),
+                };
+                Ok(acknowledged(journal(&answer)?, number, done))
             }
             Message::Rollback { number, output } => {
                 self.prepares.close(id, branch).await;
                 let body = body::decision(&to, number, output.as_ref());
-                self.done("rollback", self.post("rollback", &to, body, timeout).await?)?;
-                Ok(acknowledged(number, Acknowledgement::RolledBack))
+                let answer = self.post("rollback", &to, body, timeout).await?;
+                let done = match (answer.status, body::code(&answer.body).as_deref()) {
+                    (StatusCode::OK, _) => Acknowledgement::RolledBack,
+                    (StatusCode::CONFLICT, Some("COMMITTED")) => Acknowledgement::Committed,
+                    _ => return Err(self.unknown("rollback", "200 means done", &answer)),
+                };
+                Ok(acknowledged(journal(&answer)?, number, done))
             }
         }
     }
@@ -219,13 +233,6 @@ impl Caller {
                 Ok(Vote::Abort(Arc::new(body::refusal(self.participant, &answer.body))))
             }
             _ => Err(self.unknown("prepare", "200 means yes, 409 no", answer)),
-        }
-    }
-
-    fn done(&self, call: &str, answer: Answer) -> Result<(), Unknown> {
-        match answer.status {
-            StatusCode::OK => Ok(()),
-            _ => Err(self.unknown(call, "200 means done", &answer)),
         }
     }
 
@@ -300,6 +307,15 @@ impl Caller {
             }
         }
     }
+}
+
+/// The journal that an answer comes from, where it tells.
+fn journal(answer: &Answer) -> Result<Option<JournalId>, Unknown> {
+    let read = |value: &HeaderValue| {
+        let id = value.to_str().ok().and_then(|text| text.parse().ok());
+        id.ok_or_else(|| Unknown::Other(format!("{JOURNAL} is {value:?}, which is no UUID")))
+    };
+    answer.headers.get(JOURNAL).map(read).transpose()
 }
 
 /// Which branch a call is about, and who calls.

@@ -80,6 +80,15 @@ pub(super) fn output(body: &Bytes) -> Result<Option<Opaque>, String> {
     Ok(Some(kept.encode_to_vec().into()))
 }
 
+/// The code in an answer's body, where there is one.
+pub(super) fn code(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Coded {
+        code: String,
+    }
+    serde_json::from_slice::<Coded>(body).ok().map(|coded| coded.code)
+}
+
 /// Why prepare was refused: `{"code", "message"}`, a problem of RFC 9457, or text.
 pub(super) fn refusal(from: ParticipantId, body: &[u8]) -> Reason {
     #[derive(Deserialize, Default)]
