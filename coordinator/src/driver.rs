@@ -219,6 +219,7 @@ impl Driver {
                     branches: new.branches,
                     interactive: new.interactive,
                     announced: new.announced,
+                    trace: new.trace,
                     waiter: Waiter {
                         token: self.pending.calls.add(reply),
                         at: new.answer_at,
@@ -338,7 +339,7 @@ impl Driver {
             Action::Append { .. } => {}
             Action::LookupKey { id, key } => self.lookups.push((id, key)),
             Action::Lookup { from, id, branch } => self.find(from, id, branch),
-            Action::Send { to, id, branch, message, timeout } => {
+            Action::Send { to, id, branch, message, timeout, trace } => {
                 match message {
                     Message::Prepare { .. } => {
                         common_store::crash_point!("coordinator-before-prepare");
@@ -348,7 +349,7 @@ impl Driver {
                     }
                     Message::Rollback { .. } => {}
                 }
-                let outgoing = Outgoing::Message { id, branch, message, timeout };
+                let outgoing = Outgoing::Message { id, branch, message, timeout, trace };
                 if !self.send(to, outgoing) {
                     self.refused.push(Event::Unreachable { participant: to, id, branch });
                 }

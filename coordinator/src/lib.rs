@@ -22,5 +22,6 @@ mod retention;
 mod run;
 mod service;
 mod story;
+mod trace;
 
 pub use run::{run_from_args, run_in};

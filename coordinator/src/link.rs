@@ -16,7 +16,7 @@ mod unary;
 use std::{sync::Arc, time::Duration};
 
 use common::TransactionId;
-use coordinator_core::{BranchOutcome, Event, Message, ParticipantId};
+use coordinator_core::{BranchOutcome, Event, Message, Opaque, ParticipantId};
 use proto::dtc::{LinkState, Origin, participant_service_client::ParticipantServiceClient};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::{
@@ -40,9 +40,23 @@ const BACKOFF_CAP: Duration = Duration::from_secs(2);
 /// What the driver hands to a link.
 #[derive(Debug, Clone)]
 pub(crate) enum Outgoing {
-    Message { id: TransactionId, branch: u32, message: Message, timeout: Duration },
-    Outcome { id: TransactionId, branch: u32, outcome: BranchOutcome },
-    Ended { before: TransactionId, except: Vec<TransactionId> },
+    Message {
+        id: TransactionId,
+        branch: u32,
+        message: Message,
+        timeout: Duration,
+        /// The client's.
+        trace: Option<Opaque>,
+    },
+    Outcome {
+        id: TransactionId,
+        branch: u32,
+        outcome: BranchOutcome,
+    },
+    Ended {
+        before: TransactionId,
+        except: Vec<TransactionId>,
+    },
 }
 
 /// Why a link ended.
@@ -66,6 +80,7 @@ pub(crate) struct Link {
     pub(crate) name: Arc<str>,
     pub(crate) address: Arc<Address>,
     pub(crate) target: Target,
+    pub(crate) client: Client,
     /// Without a stream: whether it asks when in doubt.
     pub(crate) asks: bool,
     pub(crate) origin: Origin,
@@ -77,11 +92,8 @@ pub(crate) struct Link {
 #[derive(Clone)]
 pub(crate) enum Target {
     Grpc(Box<Endpoint>),
-    Http {
-        client: Client,
-        /// What `/prepare`, `/commit` and `/rollback` come under.
-        base: String,
-    },
+    /// What `/prepare`, `/commit` and `/rollback` come under.
+    Http(String),
 }
 
 /// How every channel to a participant is set up.
@@ -136,10 +148,10 @@ impl Link {
     async fn connect(&mut self) -> Result<(), Lost> {
         let endpoint = match &self.target {
             Target::Grpc(endpoint) => endpoint,
-            Target::Http { client, base } => {
-                let (client, base) = (client.clone(), base.clone());
+            Target::Http(base) => {
+                let base = base.clone();
                 http::probe(&self.address).await?;
-                self.http(client, base).await;
+                self.http(base).await;
                 return Ok(());
             }
         };
@@ -172,9 +184,9 @@ impl Link {
         self.ended(&lost).await;
     }
 
-    async fn http(&mut self, client: Client, base: String) {
+    async fn http(&mut self, base: String) {
         self.connected(LinkState::Http, false).await;
-        let lost = http::run(self, client, base).await;
+        let lost = http::run(self, base).await;
         self.ended(&lost).await;
     }
 

@@ -67,7 +67,7 @@ impl Links {
         // With nobody to ask, it is treated as one that can't.
         let asks = participant.asks && !self.origin.recovery_address.is_empty();
         let target = match address.is_http() {
-            true => Target::Http { client: self.client.clone(), base: address.base() },
+            true => Target::Http(address.base()),
             false => {
                 let endpoint = link::endpoint(&address)
                     .map_err(|error| Error::invalid("address", error.to_string()))?;
@@ -87,6 +87,7 @@ impl Links {
             name: participant.name.clone(),
             address: address.clone(),
             target,
+            client: self.client.clone(),
             asks,
             origin: self.origin.clone(),
             handle: self.handle.clone(),

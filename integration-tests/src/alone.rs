@@ -99,7 +99,8 @@ impl Alone {
 pub fn branches_at<'a>(participants: impl IntoIterator<Item = &'a str>) -> Vec<Branch> {
     let branch = |participant: &str| Branch {
         participant: participant.into(),
-        payload: Some(typed(&ReserveStock::default())),
+        // One that speaks HTTP takes JSON, or nothing.
+        payload: (!participant.ends_with("/prepare")).then(|| typed(&ReserveStock::default())),
     };
     participants.into_iter().map(branch).collect()
 }

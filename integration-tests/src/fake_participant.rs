@@ -1,5 +1,7 @@
-//! A participant by script: a real gRPC server that answers what a test says,
-//! and remembers what it heard. It keeps no promises.
+//! A participant by script: a real gRPC or HTTP server that answers what a test
+//! says, and remembers what it heard. It keeps no promises.
+
+mod http;
 
 use std::{
     net::SocketAddr,
@@ -63,6 +65,22 @@ pub enum Reply {
     After(Duration, Box<Reply>),
 }
 
+/// How a participant is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// gRPC, with a link.
+    Link,
+    /// gRPC, the three calls only.
+    Calls,
+    /// HTTP, and it tells its journal.
+    Http,
+}
+
+impl Speaks {
+    /// All the ways.
+    pub const ALL: [Self; 3] = [Self::Link, Self::Calls, Self::Http];
+}
+
 /// What a participant without a will of its own says: yes to everything.
 pub fn agree(heard: &Heard) -> Reply {
     match heard {
@@ -84,6 +102,17 @@ struct State {
 
 type Shared = Arc<Mutex<State>>;
 
+impl State {
+    fn new() -> Shared {
+        Arc::new(Mutex::new(Self {
+            journal_id: Uuid::from_u128(0x0fa4e),
+            heard: Vec::new(),
+            script: Box::new(agree),
+            link: None,
+        }))
+    }
+}
+
 fn lock(state: &Shared) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -91,39 +120,43 @@ fn lock(state: &Shared) -> MutexGuard<'_, State> {
 /// A participant by script. Ends when dropped.
 pub struct FakeParticipant {
     address: SocketAddr,
+    speaks: Speaks,
     state: Shared,
     serving: JoinHandle<()>,
 }
 
 impl FakeParticipant {
-    /// One that agrees to everything until a script is set; with `link`, or
-    /// with the three calls only.
+    /// One that agrees to everything until a script is set.
     ///
     /// # Errors
     ///
     /// When there is no port to be had.
-    pub async fn start(link: bool) -> std::io::Result<Self> {
+    pub async fn start(speaks: Speaks) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let state = Arc::new(Mutex::new(State {
-            journal_id: Uuid::from_u128(0x0fa4e),
-            heard: Vec::new(),
-            script: Box::new(agree),
-            link: None,
-        }));
-        let service = ParticipantServiceServer::new(Service { state: Arc::clone(&state), link });
-        let serving = tokio::spawn(async move {
-            let incoming = TcpListenerStream::new(listener);
-            let server = tonic::transport::Server::builder().add_service(service);
-            // It ends with the test.
-            let _ = server.serve_with_incoming(incoming).await;
-        });
-        Ok(Self { address, state, serving })
+        let state = State::new();
+        let serving = match speaks {
+            Speaks::Http => tokio::spawn(http::serve(listener, Arc::clone(&state))),
+            Speaks::Link | Speaks::Calls => {
+                let link = speaks == Speaks::Link;
+                let service = Service { state: Arc::clone(&state), link };
+                tokio::spawn(serve_grpc(listener, ParticipantServiceServer::new(service)))
+            }
+        };
+        Ok(Self { address, speaks, state, serving })
     }
 
     /// Where it serves, as a coordinator wants it.
     pub fn uri(&self) -> String {
-        format!("http://{}", self.address)
+        self.uri_at(self.address)
+    }
+
+    /// The same if it were there, say behind a proxy.
+    pub fn uri_at(&self, address: SocketAddr) -> String {
+        match self.speaks {
+            Speaks::Link | Speaks::Calls => format!("http://{address}"),
+            Speaks::Http => format!("http://{address}/base/prepare"),
+        }
     }
 
     /// Where it serves.
@@ -170,6 +203,13 @@ impl Drop for FakeParticipant {
     fn drop(&mut self) {
         self.serving.abort();
     }
+}
+
+async fn serve_grpc(listener: TcpListener, service: ParticipantServiceServer<Service>) {
+    let incoming = TcpListenerStream::new(listener);
+    let server = tonic::transport::Server::builder().add_service(service);
+    // It ends with the test.
+    let _ = server.serve_with_incoming(incoming).await;
 }
 
 struct Service {

@@ -19,6 +19,7 @@ mod fake_coordinator;
 mod fake_participant;
 mod process;
 mod proxy;
+mod rest;
 mod scene;
 mod shop;
 
@@ -35,8 +36,9 @@ pub use alone::{Alone, branches_at};
 pub use cluster::{Binaries, Cluster, Role};
 pub use eventually::{DEADLINE, eventually};
 pub use fake_coordinator::{FakeCoordinator, FakeLink};
-pub use fake_participant::{FakeParticipant, Heard, Reply, agree};
+pub use fake_participant::{FakeParticipant, Heard, Reply, Speaks, agree};
 pub use process::{Process, Start};
 pub use proxy::{Direction, End, Proxy};
+pub use rest::{Answer, Rest};
 pub use scene::{Loss, Scene};
 pub use shop::{CURRENCY, Purchase, Shop, typed};

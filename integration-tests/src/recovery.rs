@@ -17,7 +17,8 @@ use proto::dtc::{
 use tonic::transport::Channel;
 
 use crate::{
-    Addresses, FakeParticipant, Heard, Process, Reply, Role, Start, agree, build, channel, typed,
+    Addresses, FakeParticipant, Heard, Process, Reply, Role, Speaks, Start, agree, build, channel,
+    typed,
 };
 
 /// Items in a message.
@@ -51,7 +52,7 @@ pub async fn measure(count: usize) -> anyhow::Result<Recovery> {
     let folder = tempfile::Builder::new().prefix("dtc-").tempdir()?;
     let mut participants = Vec::new();
     for _ in 0..3 {
-        participants.push(FakeParticipant::start(true).await?);
+        participants.push(FakeParticipant::start(Speaks::Link).await?);
     }
     let limits = ["--max-in-flight", "--max-per-participant"].into_iter();
     let always = limits.fold(Start::new(), |start, limit| start.arg(limit).arg("1000000"));

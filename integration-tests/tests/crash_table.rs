@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use integration_tests::{
     FakeParticipant, Heard, Loss, Purchase,
     Role::{self, Coordinator, Inventory, Order, Payment},
-    Scene, eventually, typed,
+    Scene, Speaks, eventually, typed,
 };
 use proto::{
     dtc::{
@@ -189,28 +189,33 @@ async fn coordinator_after_some_prepares_with_a_participant_that_cannot_ask(
     scene: &mut Scene,
     loss: Loss,
 ) -> anyhow::Result<()> {
-    let courier = FakeParticipant::start(false).await?;
+    let courier = FakeParticipant::start(Speaks::Calls).await?;
+    let messenger = FakeParticipant::start(Speaks::Http).await?;
     let participant = Participant { name: "courier".into(), address: courier.uri(), asks: false };
-    let request = RegisterRequest { participant: Some(participant) };
+    let request = RegisterRequest { participant: Some(participant), lease: None };
     scene.shop.registry.clone().register(request).await?;
     scene.linked("courier").await?;
     let mut request = Scene::purchase("a").request();
     let payload = Some(typed(&ReserveStock::default()));
     request.branches.push(Branch { participant: "courier".into(), payload });
+    request.branches.push(Branch { participant: messenger.uri(), payload: None });
 
     dies_over(scene, request, loss).await?;
     let begun = scene.count(Coordinator, "SELECT count(*) FROM unfinished WHERE begin NOT NULL")?;
     ensure!(begun == 1, "there are {begun} begin records");
-    let heard = courier.heard();
-    ensure!(matches!(&heard[..], [Heard::Prepare(_)]), "the courier heard {heard:?}");
+    for heard in [courier.heard(), messenger.heard()] {
+        ensure!(matches!(&heard[..], [Heard::Prepare(_)]), "they heard {heard:?}");
+    }
     scene.cluster.coordinator.start().await?;
     let only = scene.only_transaction().await?;
     let ended = scene.comes_to(&only.id, TransactionState::Aborted).await?;
     ensure!(has(&ended, TrailKind::Recovered), "not recovered: {ended:?}");
-    let rolled_back = courier.heard().into_iter().any(
-        |heard| matches!(heard, Heard::Rollback(rollback) if rollback.transaction_id == only.id),
-    );
-    ensure!(rolled_back, "the courier heard {:?}", courier.heard());
+    for heard in [courier.heard(), messenger.heard()] {
+        let rolled_back = heard.iter().any(
+            |it| matches!(it, Heard::Rollback(rollback) if rollback.transaction_id == only.id),
+        );
+        ensure!(rolled_back, "they heard {heard:?}");
+    }
     scene.check_sold(0).await
 }
 

@@ -1,6 +1,8 @@
 //! The scripted ends understand each other, by calls and by link.
 
-use integration_tests::{FakeCoordinator, FakeParticipant, Heard, Reply, agree, eventually};
+use integration_tests::{
+    FakeCoordinator, FakeParticipant, Heard, Reply, Speaks, agree, eventually,
+};
 use proto::{
     dtc::{Acknowledgement, LinkCommit, LinkPrepare, LinkRequest, Payload, Vote},
     shop::ReserveStock,
@@ -18,7 +20,7 @@ fn payload() -> Payload {
 
 #[tokio::test]
 async fn by_calls() {
-    let participant = FakeParticipant::start(false).await.unwrap();
+    let participant = FakeParticipant::start(Speaks::Calls).await.unwrap();
     let coordinator = coordinator(&participant);
     let transaction = Uuid::from_u128(3);
     let vote = coordinator.prepare(transaction, 0, payload()).await.unwrap();
@@ -40,7 +42,7 @@ async fn by_calls() {
 
 #[tokio::test]
 async fn by_link() {
-    let participant = FakeParticipant::start(true).await.unwrap();
+    let participant = FakeParticipant::start(Speaks::Link).await.unwrap();
     let mut link = coordinator(&participant).link().await.unwrap();
     assert!(link.next().await.unwrap().hello.is_some());
     let transaction_id = prost::bytes::Bytes::copy_from_slice(&[5; 16]);

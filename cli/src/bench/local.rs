@@ -67,7 +67,7 @@ impl Local {
             let service = start(&program_name(kind), kind.name(), args).await?;
             let (name, address) = (kind.name().into(), service.url());
             let participant = Some(Participant { name, address, asks: false });
-            registry.register(RegisterRequest { participant }).await?;
+            registry.register(RegisterRequest { participant, lease: None }).await?;
             participants.push((kind, service));
         }
         Ok(Self { coordinator, participants, folder })

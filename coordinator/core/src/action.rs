@@ -51,6 +51,8 @@ pub enum Action {
         message: Message,
         /// How long the attempt may take.
         timeout: Duration,
+        /// The client's trace.
+        trace: Option<Opaque>,
     },
     /// Answer a client's call.
     Reply {

@@ -126,6 +126,8 @@ pub struct Begin {
     /// Its client may get its id before the outcome, and ask for it after a crash:
     /// the begin record goes first (rule 5).
     pub announced: bool,
+    /// The client's trace, handed on with each message while the process runs.
+    pub trace: Option<Opaque>,
     /// Who is answered. An interactive one is answered when its begin record is
     /// durable.
     pub waiter: Waiter,

@@ -24,8 +24,8 @@ use core::time::Duration;
 use common::{TransactionId, planted};
 
 use crate::{
-    Action, AnswerAt, Begin, Config, Fingerprint, NewBranch, Options, Reason, Record, Reply,
-    RequestKey, Sequence, Time, TrailEvent, TrailKind, Waiter,
+    Action, AnswerAt, Begin, Config, Fingerprint, NewBranch, Opaque, Options, Reason, Record,
+    Reply, RequestKey, Sequence, Time, TrailEvent, TrailKind, Waiter,
     participants::Participants,
     projection::{Milestone, Phase as State},
     timers::Timers,
@@ -68,6 +68,7 @@ pub(crate) struct Transaction {
     key: Option<(RequestKey, Fingerprint)>,
     interactive: bool,
     announced: bool,
+    trace: Option<Opaque>,
     options: Options,
     state: State,
     branches: Vec<Branch>,
@@ -109,6 +110,7 @@ impl Transaction {
             key: begin.key,
             interactive: begin.interactive,
             announced: begin.announced,
+            trace: begin.trace,
             options: begin.options,
             state: State::Opening,
             branches: Vec::with_capacity(begin.branches.len()),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use common::TransactionId;
 use common_service::Environment;
 use coordinator_core::{
-    AnswerAt, BranchOutcome, Event, Fingerprint, NewBranch, Options, ParticipantId, Reply,
+    AnswerAt, BranchOutcome, Event, Fingerprint, NewBranch, Opaque, Options, ParticipantId, Reply,
     RequestKey, TrailEvent, View,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -21,6 +21,7 @@ pub(crate) struct NewTransaction {
     pub(crate) branches: Vec<NewBranch>,
     pub(crate) interactive: bool,
     pub(crate) announced: bool,
+    pub(crate) trace: Option<Opaque>,
     pub(crate) answer_at: AnswerAt,
 }
 

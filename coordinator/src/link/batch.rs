@@ -113,6 +113,7 @@ mod tests {
             branch: 0,
             message: Message::Prepare { payload: payload.into(), one_phase: false },
             timeout: Duration::from_secs(1),
+            trace: None,
         }
     }
 

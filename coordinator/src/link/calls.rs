@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use common::TransactionId;
-use coordinator_core::Message;
+use coordinator_core::{Message, Opaque};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{Link, Lost, Outgoing};
@@ -15,13 +15,17 @@ const CALLS: usize = 256;
 pub(super) trait Caller: Clone + Send + 'static {
     /// Makes one call and reports what it came to; returns why the participant
     /// seems to be away, if it does.
-    fn call(
-        self,
-        id: TransactionId,
-        branch: u32,
-        message: Message,
-        timeout: Duration,
-    ) -> impl Future<Output = Option<Lost>> + Send;
+    fn call(self, call: Call) -> impl Future<Output = Option<Lost>> + Send;
+}
+
+/// What a call is to bring over.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) id: TransactionId,
+    pub(super) branch: u32,
+    pub(super) message: Message,
+    pub(super) timeout: Duration,
+    pub(super) trace: Option<Opaque>,
 }
 
 /// Works until a call, or `watch`, shows that the participant is away.
@@ -50,10 +54,11 @@ pub(super) async fn run(
                     return Lost::Protocol("the participant has another address now".into());
                 };
                 // Outcomes are asked for by a call and answered there.
-                if let Outgoing::Message { id, branch, message, timeout } = outgoing {
+                if let Outgoing::Message { id, branch, message, timeout, trace } = outgoing {
                     let caller = caller.clone();
+                    let call = Call { id, branch, message, timeout, trace };
                     calls.spawn(async move {
-                        let lost = caller.call(id, branch, message, timeout).await;
+                        let lost = caller.call(call).await;
                         drop(permit);
                         lost
                     });

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use common::{JournalId, TransactionId};
 use common_service::{Resolver, connector};
-use coordinator_core::{Acknowledgement, Event, Message, ParticipantId, Vote};
+use coordinator_core::{Acknowledgement, Event, Message, Opaque, ParticipantId, Vote};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{
@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
 use super::{CONNECT_TIMEOUT, KEEP_ALIVE, Link, Lost, calls};
-use crate::{address::Address, driver::Handle};
+use crate::{address::Address, driver::Handle, trace};
 use prepares::Prepares;
 
 /// What all HTTP participants are called with: connections are kept and shared.
@@ -74,7 +74,7 @@ fn lost(error: &dyn std::error::Error) -> Lost {
 }
 
 /// Works until the participant does not listen any more.
-pub(super) async fn run(link: &mut Link, client: Client, base: String) -> Lost {
+pub(super) async fn run(link: &mut Link, base: String) -> Lost {
     let heard = Arc::new(Mutex::new(Instant::now()));
     let caller = Caller {
         participant: link.participant,
@@ -82,7 +82,7 @@ pub(super) async fn run(link: &mut Link, client: Client, base: String) -> Lost {
         base: base.into(),
         origin: link.origin.clone(),
         handle: link.handle.clone(),
-        client,
+        client: link.client.clone(),
         prepares: Prepares::default(),
         heard: Arc::clone(&heard),
     };
@@ -136,14 +136,9 @@ enum Unknown {
 }
 
 impl calls::Caller for Caller {
-    async fn call(
-        self,
-        id: TransactionId,
-        branch: u32,
-        message: Message,
-        timeout: Duration,
-    ) -> Option<Lost> {
-        let (event, lost) = match self.attempt(id, branch, message, timeout).await {
+    async fn call(self, call: calls::Call) -> Option<Lost> {
+        let (id, branch) = (call.id, call.branch);
+        let (event, lost) = match self.attempt(call).await {
             Ok(event) => (event, None),
             Err(unknown) => {
                 let (why, lost) = match unknown {
@@ -164,13 +159,8 @@ impl calls::Caller for Caller {
 }
 
 impl Caller {
-    async fn attempt(
-        &self,
-        id: TransactionId,
-        branch: u32,
-        message: Message,
-        timeout: Duration,
-    ) -> Result<Event, Unknown> {
+    async fn attempt(&self, call: calls::Call) -> Result<Event, Unknown> {
+        let calls::Call { id, branch, message, timeout, trace } = call;
         let from = self.participant;
         let acknowledged = |journal, number, acknowledgement| Event::Acknowledged {
             from,
@@ -180,7 +170,7 @@ impl Caller {
             number,
             acknowledgement,
         };
-        let to = Recipient { origin: &self.origin, id, branch };
+        let to = Recipient { origin: &self.origin, id, branch, trace };
         match message {
             Message::Prepare { payload, .. } => {
                 let body = body::prepare(&to, &payload);
@@ -288,20 +278,19 @@ impl Caller {
         headers.insert(header::CONTENT_TYPE, json.clone());
         headers.insert(header::ACCEPT, json);
         headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
-        // W3C trace context, level 1: the transaction is the trace, the call a span.
-        let span = u64::from_le_bytes(
-            (self.handle.environment.random)()[..8].try_into().unwrap_or([1; 8]),
-        );
-        let trace = u128::from_be_bytes(*to.id.as_bytes());
+        let [random @ .., _, _, _, _, _, _, _, _] = (self.handle.environment.random)();
+        let span = u64::from_le_bytes(random);
+        let (parent, state) = trace::of_call(to.trace.as_ref(), to.id, span);
         let texts = [
             ("dtc-transaction-id", to.id.to_string()),
             ("dtc-branch", to.branch.to_string()),
             ("dtc-coordinator-id", to.origin.coordinator_id.clone()),
             ("dtc-epoch", to.origin.epoch.to_string()),
             ("dtc-incarnation", to.origin.incarnation.clone()),
-            ("traceparent", format!("00-{trace:032x}-{:016x}-01", span.max(1))),
+            ("traceparent", parent),
+            ("tracestate", state),
         ];
-        for (name, text) in texts {
+        for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
             if let Ok(value) = HeaderValue::from_str(&text) {
                 headers.insert(name, value);
             }
@@ -323,6 +312,7 @@ struct Recipient<'a> {
     origin: &'a Origin,
     id: TransactionId,
     branch: u32,
+    trace: Option<Opaque>,
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::{JournalId, TransactionId};
+use common::JournalId;
 use coordinator_core::{Acknowledgement, Event, Message, ParticipantId};
 use proto::dtc::{
     CommitRequest, Origin, PrepareRequest, RollbackRequest,
@@ -36,14 +36,9 @@ pub(super) async fn run(link: &mut Link, client: ParticipantServiceClient<Channe
 }
 
 impl calls::Caller for Caller {
-    async fn call(
-        mut self,
-        id: TransactionId,
-        branch: u32,
-        message: Message,
-        timeout: Duration,
-    ) -> Option<Lost> {
-        let answer = self.attempt(id, branch, message, timeout).await;
+    async fn call(mut self, call: calls::Call) -> Option<Lost> {
+        let (id, branch) = (call.id, call.branch);
+        let answer = self.attempt(call).await;
         let participant = self.participant;
         let event = match answer {
             Ok(event) => event,
@@ -66,13 +61,8 @@ impl calls::Caller for Caller {
 }
 
 impl Caller {
-    async fn attempt(
-        &mut self,
-        id: TransactionId,
-        branch: u32,
-        message: Message,
-        timeout: Duration,
-    ) -> Result<Event, Status> {
+    async fn attempt(&mut self, call: calls::Call) -> Result<Event, Status> {
+        let calls::Call { id, branch, message, timeout, .. } = call;
         let from = self.participant;
         let (origin, transaction_id) = (Some(self.origin.clone()), id.to_string());
         let acknowledged = |journal, number, acknowledgement| Event::Acknowledged {

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use coordinator_core::AnswerAt;
+use coordinator_core::{AnswerAt, Opaque};
 use proto::dtc::{
     self, BeginRequest, CommitTransactionRequest, EnlistRequest, PrepareTransactionRequest,
     RollbackTransactionRequest,
@@ -23,7 +23,7 @@ use super::{
     view::{self, Enlisted, Transactions},
     wait::wait,
 };
-use crate::service::Services;
+use crate::{service::Services, trace};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -56,9 +56,10 @@ pub(super) async fn create(
     let wait = wait(waiting.wait, &headers)?;
     let described = Described::from(NewTransaction::read(body)?);
     let key = idempotency_key(&headers)?;
+    let trace = trace::of_client(&headers);
     let transaction = match described.interactive {
-        true => begin(&services, described, key).await?,
-        false => run(&services, described, key, wait).await?,
+        true => begin(&services, described, key, trace).await?,
+        false => run(&services, described, key, wait, trace).await?,
     };
     let location = HeaderValue::from_str(&format!("/transactions/{}", transaction.id));
     let shown = Json(view::Transaction::from(transaction));
@@ -74,6 +75,7 @@ async fn run(
     described: Described,
     key: String,
     wait: Option<Duration>,
+    trace: Option<Opaque>,
 ) -> Result<dtc::Transaction, Problem> {
     let answer_at = match (wait, described.answer_at) {
         (None, _) => AnswerAt::Begun,
@@ -81,13 +83,14 @@ async fn run(
         (_, Moment::Decision) => AnswerAt::Decision,
     };
     let request = described.into_wire(key)?;
-    Ok(services.run_announced(&request, answer_at, wait).await?)
+    Ok(services.run_announced(&request, answer_at, wait, trace).await?)
 }
 
 async fn begin(
     services: &Services,
     described: Described,
     key: String,
+    trace: Option<Opaque>,
 ) -> Result<dtc::Transaction, Problem> {
     if !described.branches.is_empty() {
         let problem =
@@ -99,7 +102,7 @@ async fn begin(
         return Err(Problem::invalid(IDEMPOTENCY_KEY, problem));
     }
     let request = BeginRequest { options: Some(described.options.into_wire()?) };
-    let begun = services.begin(request).await?;
+    let begun = services.begin(request, trace).await?;
     Ok(services.look(id_of(&begun.transaction_id)?).await?)
 }
 

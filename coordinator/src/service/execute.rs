@@ -2,17 +2,23 @@
 
 use std::time::Duration;
 
-use coordinator_core::AnswerAt;
+use coordinator_core::{AnswerAt, Opaque};
 use proto::dtc::{ExecuteRequest, ExecuteResponse, Transaction};
 
 use super::{Services, request};
 use crate::{driver::NewTransaction, error::Error};
 
+/// That a client may get the id before the outcome.
+struct Announced {
+    /// The client's trace.
+    trace: Option<Opaque>,
+}
+
 impl Services {
     pub(super) async fn execute(&self, request: ExecuteRequest) -> Result<ExecuteResponse, Error> {
         let wait = request::wait(request.wait.as_ref())?;
         let answer_at = request::answer_at(request.answer_at)?;
-        let transaction = self.run(&request, answer_at, wait, false).await?;
+        let transaction = self.run(&request, answer_at, wait, None).await?;
         let committed = transaction.committed;
         Ok(ExecuteResponse { transaction: Some(transaction), committed })
     }
@@ -23,8 +29,10 @@ impl Services {
         request: &ExecuteRequest,
         answer_at: AnswerAt,
         wait: Option<Duration>,
+        trace: Option<Opaque>,
     ) -> Result<Transaction, Error> {
-        self.run(request, answer_at, wait.unwrap_or(request::WAIT), true).await
+        let announced = Some(Announced { trace });
+        self.run(request, answer_at, wait.unwrap_or(request::WAIT), announced).await
     }
 
     async fn run(
@@ -32,7 +40,7 @@ impl Services {
         request: &ExecuteRequest,
         answer_at: AnswerAt,
         wait: Duration,
-        announced: bool,
+        announced: Option<Announced>,
     ) -> Result<Transaction, Error> {
         let key = match &*request.request_key {
             "" => None,
@@ -42,8 +50,15 @@ impl Services {
         let branches = self.rules.branches(&request.branches, &self.links)?;
         let key = key.map(|key| (key, request::fingerprint(request, &branches)));
         self.check_room()?;
-        let interactive = false;
-        let new = NewTransaction { key, options, branches, interactive, announced, answer_at };
+        let new = NewTransaction {
+            key,
+            options,
+            branches,
+            interactive: false,
+            announced: announced.is_some(),
+            trace: announced.and_then(|announced| announced.trace),
+            answer_at,
+        };
         let reply = self.handle.begin(new, wait).await?;
         let mut transaction = self.transaction(None, reply).await?;
         transaction.trail.clear();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coordinator_core::{AnswerAt, Reply, RequestKey};
+use coordinator_core::{AnswerAt, Opaque, Reply, RequestKey};
 use proto::dtc::{
     self, BeginRequest, BeginResponse, CommitTransactionRequest, CommitTransactionResponse,
     EnlistRequest, EnlistResponse, GetTransactionRequest, GetTransactionResponse,
@@ -20,7 +20,11 @@ use crate::{
 const SOON: Duration = Duration::from_secs(30);
 
 impl Services {
-    pub(crate) async fn begin(&self, request: BeginRequest) -> Result<BeginResponse, Error> {
+    pub(crate) async fn begin(
+        &self,
+        request: BeginRequest,
+        trace: Option<Opaque>,
+    ) -> Result<BeginResponse, Error> {
         let options = self.rules.options(request.options.as_ref())?;
         self.check_room()?;
         let new = NewTransaction {
@@ -29,6 +33,7 @@ impl Services {
             branches: Vec::new(),
             interactive: true,
             announced: true,
+            trace,
             answer_at: AnswerAt::Decision,
         };
         match self.handle.begin(new, SOON).await? {

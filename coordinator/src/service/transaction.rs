@@ -42,7 +42,7 @@ impl TransactionService for Services {
         &self,
         request: Request<BeginRequest>,
     ) -> Result<Response<BeginResponse>, Status> {
-        Ok(Response::new(Services::begin(self, request.into_inner()).await?))
+        Ok(Response::new(Services::begin(self, request.into_inner(), None).await?))
     }
 
     async fn enlist(

@@ -324,6 +324,7 @@ impl State {
             branches,
             interactive,
             announced: false,
+            trace: None,
             waiter,
         }));
     }

@@ -9,7 +9,7 @@ use rand::RngExt;
 use uuid::Uuid;
 
 use super::message::Maker;
-use crate::{FakeParticipant, Heard, Reply, Shop, agree, eventually, typed};
+use crate::{FakeParticipant, Heard, Reply, Shop, Speaks, agree, eventually, typed};
 
 /// Transactions that it has a branch of, at a time.
 const TRANSACTIONS: usize = 4;
@@ -21,7 +21,7 @@ pub(super) struct Liar {
 
 impl Liar {
     pub(super) async fn start(answer: MessageDescriptor) -> anyhow::Result<Self> {
-        Ok(Self { fake: FakeParticipant::start(true).await?, answer })
+        Ok(Self { fake: FakeParticipant::start(Speaks::Link).await?, answer })
     }
 
     /// Gets some branches to promise and says nothing yet; returns their transactions.

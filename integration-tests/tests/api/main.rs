@@ -15,12 +15,12 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::SeqCst},
 };
 
-use integration_tests::{FakeParticipant, Heard, Reply, agree, branches_at};
+use integration_tests::{FakeParticipant, Heard, Reply, Speaks, agree, branches_at};
 use proto::dtc::{AnswerAt, ExecuteRequest, TransactionOptions};
 
 /// A participant by script, with a link.
 async fn linked() -> FakeParticipant {
-    FakeParticipant::start(true).await.unwrap()
+    FakeParticipant::start(Speaks::Link).await.unwrap()
 }
 
 /// A transaction at these, with short attempts.

@@ -1,6 +1,6 @@
 //! Participants by name, and what participants in doubt are answered.
 
-use integration_tests::{Alone, FakeParticipant, branches_at, eventually};
+use integration_tests::{Alone, FakeParticipant, Speaks, branches_at, eventually};
 use proto::dtc::{
     BranchOutcome, ExecuteRequest, GetOutcomeRequest, LinkState, ListParticipantsRequest,
     Participant, RegisterRequest,
@@ -13,7 +13,7 @@ use crate::{Gate, at_decision, is_commit, is_prepare, linked, prepared_ids, requ
 async fn register(coordinator: &Alone, name: &str, participant: &FakeParticipant) {
     let participant =
         Participant { name: name.into(), address: participant.uri(), ..Default::default() };
-    let request = RegisterRequest { participant: Some(participant) };
+    let request = RegisterRequest { participant: Some(participant), lease: None };
     coordinator.registry.clone().register(request).await.unwrap();
 }
 
@@ -26,7 +26,7 @@ async fn registered_names_outlive_a_restart_and_may_move() {
     assert_eq!(unknown.code(), Code::InvalidArgument);
     assert!(unknown.message().contains("'warehouse'"), "{unknown}");
 
-    let (first, second) = (linked().await, FakeParticipant::start(false).await.unwrap());
+    let (first, second) = (linked().await, FakeParticipant::start(Speaks::Calls).await.unwrap());
     register(&coordinator, "warehouse", &first).await;
     register(&coordinator, "till", &second).await;
     for _ in 0..2 {

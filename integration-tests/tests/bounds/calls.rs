@@ -168,11 +168,11 @@ async fn bad_input_of_registry_and_recovery_is_refused() {
     ] {
         let participant =
             Participant { name: name.into(), address: address.into(), ..Default::default() };
-        let request = RegisterRequest { participant: Some(participant) };
+        let request = RegisterRequest { participant: Some(participant), lease: None };
         let answer = coordinator.registry.clone().register(request).await;
         refused(answer, Code::InvalidArgument, &words);
     }
-    let nothing = RegisterRequest { participant: None };
+    let nothing = RegisterRequest { participant: None, lease: None };
     let answer = coordinator.registry.clone().register(nothing).await;
     refused(answer, Code::InvalidArgument, &["participant.name"]);
 

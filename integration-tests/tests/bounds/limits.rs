@@ -32,7 +32,7 @@ async fn transactions_branches_and_bytes_in_flight_are_bounded() {
     let start = Start::new().arg("--max-in-flight").arg("2").arg("--max-branches").arg("3");
     let start = start.arg("--max-in-flight-bytes").arg("5000");
     let coordinator = Alone::start_with(start).await.unwrap();
-    let participant = FakeParticipant::start(true).await.unwrap();
+    let participant = FakeParticipant::start(Speaks::Link).await.unwrap();
     let uri = participant.uri();
     let request = |branches: usize| {
         let branches = branches_at(std::iter::repeat_n(uri.as_str(), branches));

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 
 use anyhow::{Context, ensure};
 use integration_tests::{
-    Alone, CURRENCY, Cluster, FakeParticipant, Heard, Purchase, Reply, Shop, Start, agree,
+    Alone, CURRENCY, Cluster, FakeParticipant, Heard, Purchase, Reply, Shop, Speaks, Start, agree,
     branches_at, eventually, typed,
 };
 use prost::Message;

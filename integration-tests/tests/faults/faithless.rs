@@ -5,8 +5,8 @@ use super::*;
 #[tokio::test]
 async fn duplicated_and_invented_answers_change_nothing() {
     let coordinator = Alone::start().await.unwrap();
-    let one = Arc::new(FakeParticipant::start(true).await.unwrap());
-    let two = FakeParticipant::start(true).await.unwrap();
+    let one = Arc::new(FakeParticipant::start(Speaks::Link).await.unwrap());
+    let two = FakeParticipant::start(Speaks::Link).await.unwrap();
     let names = [one.uri(), two.uri()];
     assert!(run(&coordinator, request_at(&names)).await.committed);
     silent_to(&one, |heard| is_prepare(heard) || is_commit(heard));
@@ -100,10 +100,10 @@ async fn a_coordinator_that_learns_of_a_newer_run_of_itself_stops() {
 
 #[tokio::test]
 async fn a_journal_that_did_not_vote_cannot_acknowledge() {
-    for link in [true, false] {
+    for speaks in Speaks::ALL {
         let coordinator = Alone::start().await.unwrap();
-        let (participant, proxy, uri) = behind_proxy(link).await;
-        let other = FakeParticipant::start(true).await.unwrap();
+        let (participant, proxy, uri) = behind_proxy(speaks).await;
+        let other = FakeParticipant::start(Speaks::Link).await.unwrap();
         let names = [uri, other.uri()];
         assert!(run(&coordinator, request_at(&names)).await.committed);
         silent_to(&participant, is_commit);
@@ -116,7 +116,7 @@ async fn a_journal_that_did_not_vote_cannot_acknowledge() {
         participant.set_script(agree);
         proxy.cut();
         let transaction = coordinator.ended(&id).await.unwrap();
-        assert_eq!(transaction.outcome(), Outcome::HeuristicHazard, "link {link}");
+        assert_eq!(transaction.outcome(), Outcome::HeuristicHazard, "{speaks:?}");
         assert_eq!(states(&transaction), [BranchState::Hazard, BranchState::Committed]);
         assert_eq!(count(&transaction, TrailKind::Hazard), 1);
         assert!(transaction.committed, "the decision stands");
@@ -126,10 +126,10 @@ async fn a_journal_that_did_not_vote_cannot_acknowledge() {
 #[tokio::test]
 async fn a_broken_promise_is_called_one_and_never_dressed_up() {
     let mut coordinator = Alone::start().await.unwrap();
-    for link in [true, false] {
+    for speaks in Speaks::ALL {
         let (one, two) = (
-            FakeParticipant::start(link).await.unwrap(),
-            FakeParticipant::start(true).await.unwrap(),
+            FakeParticipant::start(speaks).await.unwrap(),
+            FakeParticipant::start(Speaks::Link).await.unwrap(),
         );
         let request = || request_at(&[one.uri(), two.uri()]);
         let on = |is: fn(&Heard) -> bool, answer: Reply| {
@@ -137,12 +137,12 @@ async fn a_broken_promise_is_called_one_and_never_dressed_up() {
         };
         on(is_commit, Reply::RolledBack);
         let mixed = run(&coordinator, request()).await;
-        assert_eq!(mixed.outcome(), Outcome::HeuristicMixed, "link {link}");
+        assert_eq!(mixed.outcome(), Outcome::HeuristicMixed, "{speaks:?}");
         assert_eq!(states(&mixed), [BranchState::Heuristic, BranchState::Committed]);
 
         on(is_commit, Reply::Unknown);
         let hazard = run(&coordinator, request()).await;
-        assert_eq!(hazard.outcome(), Outcome::HeuristicHazard, "link {link}");
+        assert_eq!(hazard.outcome(), Outcome::HeuristicHazard, "{speaks:?}");
 
         on(is_rollback, Reply::Committed);
         two.set_script(|heard| match is_prepare(heard) {
@@ -150,7 +150,7 @@ async fn a_broken_promise_is_called_one_and_never_dressed_up() {
             false => agree(heard),
         });
         let opposite = run(&coordinator, request()).await;
-        assert_eq!(opposite.outcome(), Outcome::HeuristicMixed, "link {link}");
+        assert_eq!(opposite.outcome(), Outcome::HeuristicMixed, "{speaks:?}");
         assert!(!opposite.committed);
 
         coordinator.process.stop().await.unwrap();

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, ensure};
 use integration_tests::{
     Alone, Cluster, Direction, FakeCoordinator, FakeParticipant, Heard, Proxy, Purchase, Reply,
-    Start, agree, branches_at, eventually,
+    Speaks, Start, agree, branches_at, eventually,
 };
 use prost::bytes::Bytes;
 use proto::dtc::{
@@ -116,9 +116,9 @@ fn bytes(id: &str) -> Bytes {
 }
 
 /// A participant behind a proxy, and its address there.
-async fn behind_proxy(link: bool) -> (FakeParticipant, Proxy, String) {
-    let participant = FakeParticipant::start(link).await.unwrap();
+async fn behind_proxy(speaks: Speaks) -> (FakeParticipant, Proxy, String) {
+    let participant = FakeParticipant::start(speaks).await.unwrap();
     let proxy = Proxy::start(participant.address()).await.unwrap();
-    let uri = format!("http://{}", proxy.address());
+    let uri = participant.uri_at(proxy.address());
     (participant, proxy, uri)
 }

@@ -24,13 +24,13 @@ async fn given_up(coordinator: &Alone, id: &str, name: &str) {
 
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_and_counts_once() {
-    for link in [true, false] {
+    for speaks in Speaks::ALL {
         for (lost, refuse) in
             [(is_prepare as fn(&Heard) -> bool, false), (is_commit, false), (is_rollback, true)]
         {
             let coordinator = Alone::start().await.unwrap();
-            let (participant, proxy, uri) = behind_proxy(link).await;
-            let other = FakeParticipant::start(true).await.unwrap();
+            let (participant, proxy, uri) = behind_proxy(speaks).await;
+            let other = FakeParticipant::start(Speaks::Link).await.unwrap();
             let names = [uri, other.uri()];
             assert!(run(&coordinator, request_at(&names)).await.committed);
             let before = participant.heard().len();
@@ -78,8 +78,10 @@ async fn a_lost_answer_is_asked_for_again_and_counts_once() {
             let heard = participant.heard().split_off(before);
             let times = heard.iter().filter(|it| lost(it) && id_of(it) == transaction.id).count();
             // A rollback is not sent again to one that is away and will ask.
-            let left = states(&transaction)[0] == BranchState::LeftToAsk && refuse && link;
-            assert!(times >= 2 || left, "link {link}: sent again: {heard:?}");
+            let left = states(&transaction)[0] == BranchState::LeftToAsk
+                && refuse
+                && speaks == Speaks::Link;
+            assert!(times >= 2 || left, "{speaks:?}: sent again: {heard:?}");
         }
     }
 }
@@ -87,8 +89,8 @@ async fn a_lost_answer_is_asked_for_again_and_counts_once() {
 #[tokio::test]
 async fn a_link_that_is_cut_is_made_again_and_the_transaction_goes_on() {
     let coordinator = Alone::start().await.unwrap();
-    let (participant, proxy, uri) = behind_proxy(true).await;
-    let other = FakeParticipant::start(true).await.unwrap();
+    let (participant, proxy, uri) = behind_proxy(Speaks::Link).await;
+    let other = FakeParticipant::start(Speaks::Link).await.unwrap();
     let names = [uri, other.uri()];
     assert!(run(&coordinator, request_at(&names)).await.committed);
     for is in [is_prepare as fn(&Heard) -> bool, is_commit] {
@@ -114,10 +116,10 @@ async fn a_link_that_is_cut_is_made_again_and_the_transaction_goes_on() {
 
 #[tokio::test]
 async fn a_lost_answer_in_one_phase_is_settled_by_the_participant() {
-    for link in [true, false] {
+    for speaks in [Speaks::Link, Speaks::Calls] {
         for did_commit in [true, false] {
             let coordinator = Alone::start().await.unwrap();
-            let only = FakeParticipant::start(link).await.unwrap();
+            let only = FakeParticipant::start(speaks).await.unwrap();
             let names = [only.uri()];
             let single = run(&coordinator, request_at(&names)).await;
             assert!(single.committed, "{single:?}");
@@ -133,9 +135,9 @@ async fn a_lost_answer_in_one_phase_is_settled_by_the_participant() {
                 }
             });
             let settled = run(&coordinator, within(SHORT, request_at(&names))).await;
-            assert_eq!(settled.committed, did_commit, "link {link}: {settled:?}");
+            assert_eq!(settled.committed, did_commit, "{speaks:?}: {settled:?}");
             let outcome = if did_commit { Outcome::Committed } else { Outcome::Aborted };
-            assert_eq!(settled.outcome(), outcome, "link {link}");
+            assert_eq!(settled.outcome(), outcome, "{speaks:?}");
         }
     }
 }

@@ -1,58 +1,71 @@
 //! Participants without a link, and what travels with the messages.
 
+use proto::dtc::{Payload, payload::Kind};
+
 use super::*;
+
+/// What an HTTP participant answers, as scripts have it.
+fn json_text(text: &str) -> Payload {
+    Payload { kind: Some(Kind::Typed(text.to_owned().into())) }
+}
 
 #[tokio::test]
 async fn without_a_link_prepare_commit_and_rollback_are_called_and_tried_again() {
     let coordinator = Alone::start().await.unwrap();
-    let plain = FakeParticipant::start(false).await.unwrap();
-    let linked = FakeParticipant::start(true).await.unwrap();
-    // Each call fails twice, in two ways.
-    let script = |last: fn(&Heard) -> Reply| {
-        let mut tries = [0, 0, 0];
-        move |heard: &Heard| {
-            let kind = if is_prepare(heard) { 0 } else { 1 + usize::from(is_commit(heard)) };
-            tries[kind] += 1;
-            match tries[kind] {
-                1 => Reply::Failed("not now".into()),
-                2 => Reply::Silence,
-                _ => last(heard),
+    for speaks in [Speaks::Calls, Speaks::Http] {
+        let plain = FakeParticipant::start(speaks).await.unwrap();
+        let linked = FakeParticipant::start(Speaks::Link).await.unwrap();
+        // Each call fails twice, in two ways.
+        let script = |last: fn(&Heard) -> Reply| {
+            let mut tries = [0, 0, 0];
+            move |heard: &Heard| {
+                let kind = if is_prepare(heard) { 0 } else { 1 + usize::from(is_commit(heard)) };
+                tries[kind] += 1;
+                match tries[kind] {
+                    1 => Reply::Failed("not now".into()),
+                    2 => Reply::Silence,
+                    _ => last(heard),
+                }
             }
-        }
-    };
-    plain.set_script(script(agree));
-    let request = || within(LONG, request_at(&[plain.uri(), linked.uri()]));
-    let committed = run(&coordinator, request()).await;
-    assert!(committed.committed, "{committed:?}");
-    let committed = coordinator.ended(&committed.id).await.unwrap();
-    assert_eq!(states(&committed), [BranchState::Committed; 2]);
-    assert!(count(&committed, TrailKind::Retried) >= 1, "{committed:?}");
+        };
+        plain.set_script(script(agree));
+        let request = || within(LONG, request_at(&[plain.uri(), linked.uri()]));
+        let committed = run(&coordinator, request()).await;
+        assert!(committed.committed, "{committed:?}");
+        let committed = coordinator.ended(&committed.id).await.unwrap();
+        assert_eq!(states(&committed), [BranchState::Committed; 2]);
+        assert!(count(&committed, TrailKind::Retried) >= 1, "{committed:?}");
 
-    plain.set_script(script(agree));
-    linked.set_script(|heard| match is_prepare(heard) {
-        true => Reply::Refuse("NO".into()),
-        false => agree(heard),
-    });
-    let aborted = run(&coordinator, request()).await;
-    assert_eq!(aborted.outcome(), Outcome::Aborted);
-    let aborted = coordinator.ended(&aborted.id).await.unwrap();
-    assert_eq!(states(&aborted), [BranchState::RolledBack, BranchState::Refused]);
+        plain.set_script(script(agree));
+        linked.set_script(|heard| match is_prepare(heard) {
+            true => Reply::Refuse("NO".into()),
+            false => agree(heard),
+        });
+        let aborted = run(&coordinator, request()).await;
+        assert_eq!(aborted.outcome(), Outcome::Aborted);
+        let aborted = coordinator.ended(&aborted.id).await.unwrap();
+        assert_eq!(states(&aborted), [BranchState::RolledBack, BranchState::Refused]);
 
-    // The two outputs travel, and the refusal of the one without a link counts.
-    plain.set_script(|_| Reply::Refuse("NOT_THIS".into()));
-    linked.set_script(agree);
-    let refused = run(&coordinator, request()).await;
-    assert_eq!(refused.abort_reason.unwrap().code, "NOT_THIS");
+        // The two outputs travel, and the refusal of the one without a link counts.
+        plain.set_script(|_| Reply::Refuse("NOT_THIS".into()));
+        linked.set_script(agree);
+        let refused = run(&coordinator, request()).await;
+        assert_eq!(refused.abort_reason.unwrap().code, "NOT_THIS");
+    }
 }
 
 #[tokio::test]
 async fn what_prepare_returns_is_handed_back_with_the_decision() {
     let mut coordinator = Alone::start().await.unwrap();
     let output = integration_tests::typed(&proto::shop::GetStockRequest { sku: "ticket".into() });
-    for link in [true, false] {
+    for speaks in Speaks::ALL {
+        let output = match speaks {
+            Speaks::Http => json_text("{\"held\":  [12345678901234567890.10]}"),
+            _ => output.clone(),
+        };
         let (one, two) = (
-            FakeParticipant::start(link).await.unwrap(),
-            FakeParticipant::start(link).await.unwrap(),
+            FakeParticipant::start(speaks).await.unwrap(),
+            FakeParticipant::start(speaks).await.unwrap(),
         );
         let promised = output.clone();
         let gate = Arc::new(AtomicBool::new(false));
@@ -88,14 +101,17 @@ async fn what_prepare_returns_is_handed_back_with_the_decision() {
 
 #[tokio::test]
 async fn one_that_cannot_ask_is_rolled_back_by_a_restarted_coordinator() {
-    for (asks, is_told) in [(false, true), (true, false)] {
+    for (speaks, asks, is_told) in
+        [(Speaks::Calls, false, true), (Speaks::Calls, true, false), (Speaks::Http, false, true)]
+    {
         let mut coordinator = Alone::start().await.unwrap();
-        let plain = FakeParticipant::start(false).await.unwrap();
-        let linked = FakeParticipant::start(true).await.unwrap();
+        let plain = FakeParticipant::start(speaks).await.unwrap();
+        let linked = FakeParticipant::start(Speaks::Link).await.unwrap();
         let participant = Participant { name: "plain".into(), address: plain.uri(), asks };
-        let request = RegisterRequest { participant: Some(participant) };
+        let request = RegisterRequest { participant: Some(participant), lease: None };
         coordinator.registry.register(request).await.unwrap();
-        let names = ["plain".to_owned(), linked.uri()];
+        let name = if speaks == Speaks::Http { plain.uri() } else { "plain".into() };
+        let names = [name, linked.uri()];
         assert!(run(&coordinator, request_at(&names)).await.committed);
 
         silent_to(&linked, is_prepare);

@@ -4,12 +4,12 @@ use super::*;
 
 #[tokio::test]
 async fn one_that_never_answers_aborts_its_transaction_at_the_deadline_and_delays_no_other() {
-    for link in [true, false] {
+    for speaks in Speaks::ALL {
         let coordinator = Alone::start().await.unwrap();
-        let silent = FakeParticipant::start(link).await.unwrap();
+        let silent = FakeParticipant::start(speaks).await.unwrap();
         let (one, two) = (
-            FakeParticipant::start(true).await.unwrap(),
-            FakeParticipant::start(link).await.unwrap(),
+            FakeParticipant::start(Speaks::Link).await.unwrap(),
+            FakeParticipant::start(speaks).await.unwrap(),
         );
         silent_to(&silent, is_prepare);
         let stuck = spawn(&coordinator, within(LONG, request_at(&[silent.uri(), one.uri()])));
@@ -40,8 +40,8 @@ async fn one_that_never_answers_aborts_its_transaction_at_the_deadline_and_delay
 #[tokio::test]
 async fn a_vote_after_the_deadline_is_answered_with_rollback() {
     let coordinator = Alone::start().await.unwrap();
-    let late = FakeParticipant::start(true).await.unwrap();
-    let other = FakeParticipant::start(true).await.unwrap();
+    let late = FakeParticipant::start(Speaks::Link).await.unwrap();
+    let other = FakeParticipant::start(Speaks::Link).await.unwrap();
     assert!(run(&coordinator, request_at(&[other.uri(), late.uri()])).await.committed);
     silent_to(&late, |heard| !matches!(heard, Heard::Hello(_)));
     let request = within(SHORT, request_at(&[other.uri(), late.uri()]));
@@ -96,11 +96,13 @@ async fn a_dead_participant_fills_its_own_bound_only() {
     let always = Start::new().arg("--max-per-participant").arg("3");
     let coordinator = Alone::start_with(always).await.unwrap();
     let dead = {
-        let participant = FakeParticipant::start(true).await.unwrap();
+        let participant = FakeParticipant::start(Speaks::Link).await.unwrap();
         participant.uri()
     };
-    let (one, two) =
-        (FakeParticipant::start(true).await.unwrap(), FakeParticipant::start(true).await.unwrap());
+    let (one, two) = (
+        FakeParticipant::start(Speaks::Link).await.unwrap(),
+        FakeParticipant::start(Speaks::Link).await.unwrap(),
+    );
     let stuck: Vec<Running> = (0..3)
         .map(|_| spawn(&coordinator, within(LONG, request_at(&[dead.clone(), dead.clone()]))))
         .collect();
@@ -130,8 +132,8 @@ async fn a_dead_participant_fills_its_own_bound_only() {
 #[tokio::test]
 async fn the_attempts_of_prepare_may_be_limited() {
     let coordinator = Alone::start().await.unwrap();
-    let silent = FakeParticipant::start(false).await.unwrap();
-    let one = FakeParticipant::start(true).await.unwrap();
+    let silent = FakeParticipant::start(Speaks::Calls).await.unwrap();
+    let one = FakeParticipant::start(Speaks::Link).await.unwrap();
     assert!(run(&coordinator, request_at(&[one.uri(), silent.uri()])).await.committed);
     let prepares = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&prepares);

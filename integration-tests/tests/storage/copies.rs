@@ -4,7 +4,8 @@ use std::{fs, net::SocketAddr, path::Path};
 
 use anyhow::ensure;
 use integration_tests::{
-    Cluster, FakeParticipant, Loss, Process, Reply, Role, Scene, Shop, Start, channel, typed, vfs,
+    Cluster, FakeParticipant, Loss, Process, Reply, Role, Scene, Shop, Speaks, Start, channel,
+    typed, vfs,
 };
 use proto::dtc::{
     BeginRequest, Branch, BranchState, EnlistRequest, Outcome, PrepareTransactionRequest,
@@ -41,7 +42,7 @@ async fn a_participant_that_lost_its_journal_makes_the_outcome_a_hazard() {
 /// What comes of a transaction whose participant is not what it was when it voted.
 async fn outcome_after(change: impl FnOnce(&FakeParticipant)) -> Outcome {
     let scene = Scene::start().await.unwrap();
-    let courier = FakeParticipant::start(false).await.unwrap();
+    let courier = FakeParticipant::start(Speaks::Calls).await.unwrap();
     let mut client = scene.shop.transactions.clone();
     let begun = client.begin(BeginRequest::default()).await.unwrap().into_inner();
     let payload = Some(typed(&ReserveStock::default()));

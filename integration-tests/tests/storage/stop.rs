@@ -4,7 +4,7 @@ use anyhow::ensure;
 use integration_tests::{
     FakeParticipant, Heard, Reply,
     Role::{Coordinator, Inventory, Order, Payment},
-    Scene, Start, agree, eventually, typed,
+    Scene, Speaks, Start, agree, eventually, typed,
 };
 use proto::{
     dtc::{Branch, TransactionState},
@@ -15,7 +15,7 @@ use proto::{
 async fn sigterm_ends_all_four_cleanly_while_transactions_are_under_way() {
     let drain = Start::new().arg("--drain-timeout").arg("300ms");
     let mut scene = Scene::start_with(Coordinator, drain).await.unwrap();
-    let silent = FakeParticipant::start(true).await.unwrap();
+    let silent = FakeParticipant::start(Speaks::Link).await.unwrap();
     silent.set_script(|heard| match heard {
         Heard::Prepare(_) => Reply::Silence,
         heard => agree(heard),

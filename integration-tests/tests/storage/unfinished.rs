@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::ensure;
 use integration_tests::{
-    FakeParticipant, Heard, Reply, Role::Coordinator, Scene, agree, eventually, typed,
+    FakeParticipant, Heard, Reply, Role::Coordinator, Scene, Speaks, agree, eventually, typed,
 };
 use proto::{
     dtc::{
@@ -66,7 +66,7 @@ async fn run_all(scene: &Scene, participant: &str) -> anyhow::Result<Vec<Transac
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_unfinished_transactions_are_finished_after_a_restart() {
     let mut scene = Scene::start().await.unwrap();
-    let participant = FakeParticipant::start(true).await.unwrap();
+    let participant = FakeParticipant::start(Speaks::Link).await.unwrap();
     let acknowledges = Arc::new(AtomicBool::new(false));
     participant.set_script({
         let acknowledges = Arc::clone(&acknowledges);

@@ -66,6 +66,7 @@ impl Transaction {
             branch: index as u32,
             message,
             timeout,
+            trace: self.trace.clone(),
         });
     }
 

@@ -144,6 +144,7 @@ impl World {
             branches,
             interactive: false,
             announced: false,
+            trace: None,
             waiter: Waiter { token: number, at: AnswerAt::Decision, until: self.now + LONG },
         };
         adapt(&mut begin);

@@ -124,7 +124,8 @@ mod tests {
     #[test]
     fn an_output_goes_back_as_it_came() {
         let origin = origin();
-        let to = Recipient { origin: &origin, id: TransactionId::from_bytes([1; 16]), branch: 2 };
+        let id = TransactionId::from_bytes([1; 16]);
+        let to = Recipient { origin: &origin, id, branch: 2, trace: None };
         for text in ["{\"held\": 12345678901234567890.10}", "7", "[1,  2]", "\"x\""] {
             let kept = output(&Bytes::from(text)).unwrap();
             let body = decision(&to, 1, kept.as_ref());

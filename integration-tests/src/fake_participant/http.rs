@@ -1,0 +1,124 @@
+//! The script over HTTP.
+
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http::StatusCode;
+use proto::dtc::{CommitRequest, Origin, Payload, PrepareRequest, RollbackRequest, payload::Kind};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use tokio::net::TcpListener;
+
+use super::{Heard, Reply, Shared, lock, misfit, reply};
+
+#[derive(Deserialize)]
+struct Body {
+    transaction_id: String,
+    branch: u32,
+    coordinator_id: String,
+    epoch: u64,
+    incarnation: String,
+    #[serde(default)]
+    payload: Option<Box<RawValue>>,
+    #[serde(default)]
+    decision_number: u32,
+    #[serde(default)]
+    output: Option<Box<RawValue>>,
+}
+
+impl Body {
+    fn origin(&self) -> Option<Origin> {
+        Some(Origin {
+            coordinator_id: self.coordinator_id.clone(),
+            epoch: self.epoch,
+            incarnation: self.incarnation.clone(),
+            recovery_address: String::new(),
+        })
+    }
+}
+
+/// The JSON text as a typed payload.
+fn kept(value: Option<&RawValue>) -> Option<Payload> {
+    let text = value.map(|value| value.get().to_owned());
+    text.map(|text| Payload { kind: Some(Kind::Typed(text.into())) })
+}
+
+pub(super) async fn serve(listener: TcpListener, state: Shared) {
+    let router = Router::new()
+        .route("/base/prepare", post(prepare))
+        .route("/base/commit", post(commit))
+        .route("/base/rollback", post(rollback))
+        .with_state(state);
+    // It ends with the test.
+    let _ = axum::serve(listener, router).await;
+}
+
+async fn prepare(State(state): State<Shared>, Json(body): Json<Body>) -> Response {
+    let heard = Heard::Prepare(PrepareRequest {
+        origin: body.origin(),
+        payload: kept(body.payload.as_deref()),
+        transaction_id: body.transaction_id,
+        branch: body.branch,
+        one_phase: false,
+    });
+    answer(&state, heard).await
+}
+
+async fn commit(State(state): State<Shared>, Json(body): Json<Body>) -> Response {
+    let heard = Heard::Commit(CommitRequest {
+        origin: body.origin(),
+        output: kept(body.output.as_deref()),
+        transaction_id: body.transaction_id,
+        branch: body.branch,
+        decision_number: body.decision_number,
+    });
+    answer(&state, heard).await
+}
+
+async fn rollback(State(state): State<Shared>, Json(body): Json<Body>) -> Response {
+    let heard = Heard::Rollback(RollbackRequest {
+        origin: body.origin(),
+        output: kept(body.output.as_deref()),
+        transaction_id: body.transaction_id,
+        branch: body.branch,
+        decision_number: body.decision_number,
+    });
+    answer(&state, heard).await
+}
+
+async fn answer(state: &Shared, heard: Heard) -> Response {
+    let asked = heard.clone();
+    let Some(reply) = reply(state, heard).await else {
+        return std::future::pending().await;
+    };
+    let coded = |status: StatusCode, code: &str| {
+        let body: Value = json!({ "code": code, "message": "the script says so" });
+        (status, Json(body)).into_response()
+    };
+    let mut response = match (&asked, reply) {
+        (Heard::Prepare(_), Reply::Promise(output)) => match output.and_then(|it| it.kind) {
+            Some(Kind::Typed(text)) => (StatusCode::OK, text).into_response(),
+            _ => StatusCode::OK.into_response(),
+        },
+        (Heard::Prepare(_), Reply::Refuse(code)) => coded(StatusCode::CONFLICT, &code),
+        (Heard::Commit(_), Reply::Committed) | (Heard::Rollback(_), Reply::RolledBack) => {
+            StatusCode::OK.into_response()
+        }
+        (Heard::Commit(_), Reply::Unknown) => coded(StatusCode::NOT_FOUND, "UNKNOWN_BRANCH"),
+        (Heard::Commit(_), Reply::RolledBack) => coded(StatusCode::CONFLICT, "ROLLED_BACK"),
+        (Heard::Rollback(_), Reply::Committed) => coded(StatusCode::CONFLICT, "COMMITTED"),
+        (_, Reply::Failed(message)) => (StatusCode::INTERNAL_SERVER_ERROR, message).into_response(),
+        (_, reply) => {
+            let message = misfit(&reply).message().to_owned();
+            (StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
+        }
+    };
+    let journal = lock(state).journal_id.to_string();
+    if let Ok(journal) = journal.parse() {
+        response.headers_mut().insert("dtc-journal-id", journal);
+    }
+    response
+}
