@@ -27,6 +27,8 @@ mod counting;
 mod environment;
 mod error;
 mod exit;
+#[cfg(target_os = "linux")]
+mod files;
 mod intake;
 mod listener;
 mod logging;

@@ -21,6 +21,8 @@ pub fn run_process<F: Future<Output = Result<(), Fatal>>>(
     run: impl FnOnce(Environment) -> F,
 ) -> ExitCode {
     let _logs = init_logging(args);
+    #[cfg(target_os = "linux")]
+    crate::files::raise_limit();
     let threads = args.worker_threads.map_or_else(half_of_the_cores, usize::from);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = match builder.worker_threads(threads).enable_all().build() {

@@ -9,8 +9,8 @@ use crate::{
     damage::{Suspect, checksum},
 };
 
-/// Raised by one whenever the format of `meta` or `starts` changes.
-pub(crate) const FORMAT: i64 = 2;
+/// Raised by one whenever the format of a table changes.
+pub(crate) const FORMAT: i64 = 3;
 
 /// "DTCj": marks a SQLite file as ours.
 pub(crate) const APPLICATION_ID: i32 = 0x4454_436A;

@@ -125,7 +125,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def send(self, status, body, headers={}):
         text = json.dumps(body).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(text)), **headers}.items():
+        # The journal's id with each answer: it is how a database that was lost is found out.
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(text)),
+                            "Dtc-Journal-Id": self.server.journal.id, **headers}.items():
             self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")
