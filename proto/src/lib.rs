@@ -3,7 +3,7 @@
 
 mod payload;
 
-pub use payload::{PayloadError, decode_payload};
+pub use payload::{DESCRIPTORS, Descriptors, PayloadError, decode_payload, decode_payload_of};
 
 /// The encoded `FileDescriptorSet` of everything that is on the wire.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

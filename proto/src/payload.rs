@@ -1,6 +1,6 @@
 //! Payloads: protobuf bytes from programs, JSON objects from people.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage};
@@ -15,10 +15,35 @@ const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
 /// Characters.
 const SHOWN: usize = 300;
 
-static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(crate::FILE_DESCRIPTOR_SET)
-        .expect("the descriptor set that the build made can be decoded")
-});
+/// Of everything that is on the wire.
+pub static DESCRIPTORS: Descriptors = Descriptors::new(crate::FILE_DESCRIPTOR_SET);
+
+/// What messages look like: for payloads that people type as JSON, and for
+/// reflection.
+#[derive(Debug)]
+pub struct Descriptors {
+    encoded: &'static [u8],
+    pool: OnceLock<DescriptorPool>,
+}
+
+impl Descriptors {
+    /// From the encoded `FileDescriptorSet` that a build made.
+    pub const fn new(encoded: &'static [u8]) -> Self {
+        Self { encoded, pool: OnceLock::new() }
+    }
+
+    /// As it was given.
+    pub fn encoded(&self) -> &'static [u8] {
+        self.encoded
+    }
+
+    fn pool(&self) -> &DescriptorPool {
+        self.pool.get_or_init(|| {
+            DescriptorPool::decode(self.encoded)
+                .expect("the descriptor set that the build made can be decoded")
+        })
+    }
+}
 
 /// Why a payload is not the message that was expected.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +90,18 @@ pub enum PayloadError {
 pub fn decode_payload<M: Message + Name + Default>(
     payload: Option<&Payload>,
 ) -> Result<M, PayloadError> {
+    decode_payload_of(&DESCRIPTORS, payload)
+}
+
+/// As [`decode_payload`], for a message with descriptors of its own.
+///
+/// # Errors
+///
+/// As [`decode_payload`].
+pub fn decode_payload_of<M: Message + Name + Default>(
+    descriptors: &Descriptors,
+    payload: Option<&Payload>,
+) -> Result<M, PayloadError> {
     let expected = M::full_name;
     match payload.and_then(|payload| payload.kind.as_ref()) {
         None => Err(PayloadError::Missing { expected: expected() }),
@@ -73,7 +110,8 @@ pub fn decode_payload<M: Message + Name + Default>(
         Some(payload::Kind::Json(object)) => {
             let json_error =
                 |cause: String| PayloadError::Json { expected: expected(), cause: cut(&cause) };
-            let descriptor = DESCRIPTORS
+            let descriptor = descriptors
+                .pool()
                 .get_message_by_name(&expected())
                 .ok_or_else(|| json_error("no such message is known here".into()))?;
             let object = to_json_object(object, "")?;

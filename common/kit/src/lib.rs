@@ -102,6 +102,7 @@ mod tests;
 
 pub use common::BranchId;
 pub use handle::{Handle, Listing};
+pub use proto::Descriptors;
 pub use resource::{Error, Refusal, ResourceManager, Vote};
 pub use run::Program;
 pub use version::Versioned;

@@ -2,6 +2,7 @@
 
 use common::BranchId;
 use prost::{Message, Name};
+use proto::Descriptors;
 use rusqlite::Transaction;
 
 /// The resource that a participant manages: stock, accounts, orders.
@@ -22,6 +23,12 @@ pub trait ResourceManager: Send + Sync + 'static {
     type Payload: Message + Name + Default;
     /// What prepare finds out and commit and rollback need; `()` for nothing.
     type Output: Message + Default;
+
+    /// What describes the payload and the calls of its own, where that is not the
+    /// `proto` package: for payloads typed as JSON, and for reflection.
+    fn descriptors() -> &'static Descriptors {
+        &proto::DESCRIPTORS
+    }
 
     /// Checks the payload and reserves what it needs. [`Vote::Commit`] is a
     /// promise: commit and rollback of what was reserved must be possible

@@ -183,6 +183,7 @@ async fn serve<R: ResourceManager>(
         .grpc(own.add_service(ParticipantServiceServer::new(Service { engine })))
         .registry(registry)
         .service_names(&[SERVICE_NAME, program.service])
+        .descriptors(R::descriptors().encoded())
         .serve(listener, shutdown.begun())
         .await?;
     store.close().await;

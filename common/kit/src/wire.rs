@@ -184,7 +184,7 @@ pub(crate) fn decode<R: ResourceManager>(
         let message = format!("the payload has {size} bytes, the limit is {max}");
         return Err(Refusal::new("PAYLOAD_TOO_LARGE", message));
     }
-    let message: R::Payload = proto::decode_payload(payload)
+    let message: R::Payload = proto::decode_payload_of(R::descriptors(), payload)
         .map_err(|error| Refusal::new("BAD_PAYLOAD", error.to_string()))?;
     let bytes = message.encode_to_vec();
     Ok(Decoded { message, bytes })

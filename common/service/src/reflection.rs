@@ -11,18 +11,24 @@ const OWN_SERVICES: [&str; 3] = [
     "grpc.reflection.v1alpha.ServerReflection",
 ];
 
-/// Adds reflection that lists `services`, health and itself.
-pub(crate) fn add_to(routes: Routes, services: &[String]) -> Result<Routes, ServiceError> {
-    let v1 = builder(services).build_v1()?;
-    let v1alpha = builder(services).build_v1alpha()?;
+/// Adds reflection that lists `services`, health and itself; `own` describes what
+/// `proto` does not.
+pub(crate) fn add_to(
+    routes: Routes,
+    services: &[String],
+    own: &[u8],
+) -> Result<Routes, ServiceError> {
+    let v1 = builder(services, own).build_v1()?;
+    let v1alpha = builder(services, own).build_v1alpha()?;
     Ok(routes.add_service(v1).add_service(v1alpha))
 }
 
-fn builder(services: &[String]) -> Builder<'static> {
+fn builder<'a>(services: &[String], own: &'a [u8]) -> Builder<'a> {
     // Each version would list only itself beside what is registered.
     let builder = Builder::configure()
         .include_reflection_service(false)
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(own)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(pb::v1::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(pb::v1alpha::FILE_DESCRIPTOR_SET);

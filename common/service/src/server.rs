@@ -60,6 +60,7 @@ pub struct Server {
     http: Router,
     registry: Registry,
     service_names: Vec<String>,
+    descriptors: &'static [u8],
     port_file: Option<PathBuf>,
     drain_timeout: Duration,
 }
@@ -72,6 +73,7 @@ impl Server {
             http: Router::new(),
             registry: Registry::new(),
             service_names: Vec::new(),
+            descriptors: &[],
             port_file: args.port_file.clone(),
             drain_timeout: args.drain_timeout,
         }
@@ -102,6 +104,12 @@ impl Server {
         Self { service_names: names.iter().map(|&name| name.into()).collect(), ..self }
     }
 
+    /// The encoded `FileDescriptorSet` of services that `proto` does not have.
+    #[must_use]
+    pub fn descriptors(self, descriptors: &'static [u8]) -> Self {
+        Self { descriptors, ..self }
+    }
+
     /// Serves until `shutdown` resolves; then lets what is being served finish,
     /// for the drain timeout at most. Streams that don't end by themselves have
     /// to watch the shutdown too (see [`Shutdown`](crate::Shutdown)).
@@ -118,8 +126,8 @@ impl Server {
         for name in &self.service_names {
             health.set_service_status(name, ServingStatus::Serving).await;
         }
-        let routes =
-            reflection::add_to(self.routes.add_service(health_service), &self.service_names)?;
+        let routes = self.routes.add_service(health_service);
+        let routes = reflection::add_to(routes, &self.service_names, self.descriptors)?;
         let intake = Intake::default();
         let router = routes
             .into_axum_router()
