@@ -83,6 +83,7 @@ fn arrows_point_one_way() {
     for participant in ["participant-inventory", "participant-payment", "participant-order"] {
         assert_eq!(ours(participant), ["common_kit", "proto"], "{participant}");
     }
+    assert_eq!(ours("example-shipping"), ["common_kit"]);
 }
 
 #[test]

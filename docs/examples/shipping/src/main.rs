@@ -1,0 +1,5 @@
+//! See `example-shipping --help`.
+
+fn main() -> std::process::ExitCode {
+    example_shipping::run_from_args()
+}
