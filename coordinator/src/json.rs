@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value as Json};
 /// How deep payloads may be nested: protobuf's readers stop soon after.
 const DEEPEST: usize = 24;
 /// Beyond, doubles leave whole numbers out.
-const EXACT: u64 = 1 << 53;
+pub(crate) const EXACT: u64 = 1 << 53;
 
 /// What is wrong with a value, and where.
 #[derive(Debug, PartialEq, Eq)]

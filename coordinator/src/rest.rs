@@ -9,6 +9,7 @@ mod participants;
 mod problem;
 mod query;
 mod request;
+mod schema;
 mod transactions;
 mod view;
 mod wait;

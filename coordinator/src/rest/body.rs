@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::problem::Problem;
+use crate::json;
 
 /// How long a body may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,11 +54,42 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     }
 }
 
+/// JSON has one kind of number, of which 1000.0 is the same as 1000.
+fn spell_whole_numbers(value: &mut Value) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(spell_whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(spell_whole_numbers),
+        Value::Number(number) if number.is_f64() => {
+            let whole =
+                number.as_f64().filter(|it| it.fract() == 0.0 && it.abs() <= json::EXACT as f64);
+            if let Some(whole) = whole {
+                *number = (whole as i64).into();
+            }
+        }
+        _ => {}
+    }
+}
+
 /// A value as a type; a problem names the field.
-pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+pub(super) fn read<T: DeserializeOwned>(mut value: Value) -> Result<T, Problem> {
+    spell_whole_numbers(&mut value);
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { "the body".into() } else { path };
         Problem::invalid(field, error.into_inner().to_string())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_point() {
+        let value = serde_json::from_str("[1000.0, 2e3, -0.0, 3]").unwrap();
+        assert_eq!(read::<Vec<u64>>(value).ok(), Some(vec![1000, 2000, 0, 3]));
+        for wrong in ["[0.5]", "[1e300]", "[-1.0]"] {
+            assert!(read::<Vec<u64>>(serde_json::from_str(wrong).unwrap()).is_err(), "{wrong}");
+        }
+    }
 }

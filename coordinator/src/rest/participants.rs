@@ -13,6 +13,7 @@ use super::{
     problem::Problem,
     query::Parameters,
     request::{Leaving, NewParticipant},
+    schema,
     view::{Participant, Participants},
 };
 use crate::service::Services;
@@ -21,7 +22,7 @@ use crate::service::Services;
 ///
 /// Those that are registered, and those that are known by their address.
 #[utoipa::path(
-    get, path = "/participants", tag = "participants",
+    get, path = "/participants", operation_id = "listParticipants", tag = "participants",
     responses(
         (status = 200, description = "All of them.", body = Participants),
         (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
@@ -34,7 +35,7 @@ pub(super) async fn list(State(services): State<Services>) -> Result<Json<Partic
 
 /// Look at a participant
 #[utoipa::path(
-    get, path = "/participants/{name}", tag = "participants",
+    get, path = "/participants/{name}", operation_id = "getParticipant", tag = "participants",
     params(("name" = String, Path, description = "Its name.")),
     responses(
         (status = 200, description = "As it is now.", body = Participant),
@@ -53,12 +54,17 @@ pub(super) async fn get(
 /// Durable. One that is known by the name moves to the address, with all its
 /// unfinished branches.
 #[utoipa::path(
-    put, path = "/participants/{name}", tag = "participants",
+    put, path = "/participants/{name}", operation_id = "registerParticipant", tag = "participants",
     params(("name" = String, Path, min_length = 1, max_length = 64, pattern = "^[a-z][a-z0-9-]*$",
             description = "1 to 64 of a-z, 0-9 and '-', beginning with a letter.")),
-    request_body = NewParticipant,
+    request_body = schema::NewParticipant,
     responses(
-        (status = 200, description = "Registered.", body = Participant),
+        (status = 200, description = "Registered.", body = Participant,
+         links(
+            ("look" = (operation_id = "getParticipant", parameters(("name" = "$response.body#/name")))),
+            ("renew" = (operation_id = "renewRegistration", parameters(("name" = "$response.body#/name")))),
+            ("deregister" = (operation_id = "deregisterParticipant", parameters(("name" = "$response.body#/name")))),
+         )),
         (status = "default", description = "Not registered.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -68,7 +74,8 @@ pub(super) async fn register(
     JsonBody(body): JsonBody,
 ) -> Result<Json<Participant>, Problem> {
     let new = body::read::<NewParticipant>(body)?;
-    services.register(new.into_wire(name.clone())?).await?;
+    let registered = services.register(new.into_wire(name.clone())?).await;
+    registered.map_err(|error| Problem::from(error).without("participant."))?;
     Ok(Json(services.participant(&name).await?.into()))
 }
 
@@ -76,7 +83,7 @@ pub(super) async fn register(
 ///
 /// Its lease begins anew.
 #[utoipa::path(
-    post, path = "/participants/{name}/renew", tag = "participants",
+    post, path = "/participants/{name}/renew", operation_id = "renewRegistration", tag = "participants",
     params(("name" = String, Path, description = "The participant's name.")),
     responses(
         (status = 200, description = "Renewed.", body = Participant),
@@ -95,7 +102,7 @@ pub(super) async fn renew(
 ///
 /// Refused while it has unfinished transactions, unless they are to be waited for.
 #[utoipa::path(
-    delete, path = "/participants/{name}", tag = "participants",
+    delete, path = "/participants/{name}", operation_id = "deregisterParticipant", tag = "participants",
     params(("name" = String, Path, description = "Its name."), Leaving),
     responses(
         (status = 204, description = "It is gone."),

@@ -42,6 +42,12 @@ impl Problem {
         Error::invalid(field, problem).into()
     }
 
+    /// Where the wire has the body within a field: the body's field.
+    pub(super) fn without(self, prefix: &str) -> Self {
+        let field = self.field.map(|field| field.strip_prefix(prefix).unwrap_or(&field).into());
+        Self { field, ..self }
+    }
+
     /// The body can't be read at all.
     pub(super) fn unreadable(status: StatusCode, detail: String) -> Self {
         let title = "The request cannot be read";

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{body, problem::Problem, view};
+use super::{body, problem::Problem, schema, view};
 use crate::json;
 
 /// A day, in milliseconds.
@@ -17,11 +17,6 @@ const LONGEST: u64 = 24 * 60 * 60 * 1000;
 const SHORTEST_LEASE: u64 = 1000;
 
 /// A new transaction: a list of participants' URLs, or a description.
-#[derive(ToSchema)]
-#[schema(as = NewTransaction)]
-#[allow(dead_code, reason = "the description of what `read` takes")]
-#[derive(Deserialize)]
-#[serde(untagged)]
 pub(super) enum NewTransaction {
     /// The URLs of HTTP participants' prepare calls, such as
     /// `http://127.0.0.1:8001/prepare`. They get no payload.
@@ -30,7 +25,7 @@ pub(super) enum NewTransaction {
 }
 
 /// A transaction with its branches, or one to be driven call by call.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Described {
     /// What is to be done where; none for an interactive one.
@@ -50,13 +45,11 @@ pub(super) struct Described {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewBranch {
-    /// A registered name (`inventory`), a gRPC address (`http://host:port`), or the
-    /// URL of an HTTP participant's prepare (`http://host:port/base/prepare`).
-    #[schema(min_length = 1, max_length = 1024)]
+    #[schema(value_type = schema::Named)]
     pub(super) participant: String,
     /// What it is to do. HTTP participants may do without.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, schema::Json>>)]
     pub(super) payload: Option<Map<String, Value>>,
 }
 
@@ -122,7 +115,8 @@ pub(super) struct Filter {
     /// Transactions on a page; 100 where not set.
     #[param(minimum = 1, maximum = 1000)]
     page_size: Option<u32>,
-    /// From the page before.
+    /// From the page before; empty for the first.
+    #[param(pattern = "^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})?$")]
     page_token: Option<String>,
 }
 
@@ -156,7 +150,7 @@ impl From<NewTransaction> for Described {
 impl Described {
     pub(super) fn into_wire(self, request_key: String) -> Result<ExecuteRequest, Problem> {
         let branches = self.branches.into_iter().enumerate();
-        let branches = branches.map(|(index, it)| it.into_wire(&format!("branches[{index}]")));
+        let branches = branches.map(|(index, it)| it.into_wire(&format!("branches[{index}].")));
         Ok(ExecuteRequest {
             request_key,
             branches: branches.collect::<Result<_, _>>()?,
@@ -171,10 +165,11 @@ impl Described {
 }
 
 impl NewBranch {
-    pub(super) fn into_wire(self, field: &str) -> Result<Branch, Problem> {
+    /// `within` is what stands before its fields' names.
+    pub(super) fn into_wire(self, within: &str) -> Result<Branch, Problem> {
         let payload = self.payload.map(|payload| {
             json::fields(payload).map_err(|wrong| {
-                Problem::invalid(format!("{field}.payload{}", wrong.path), wrong.problem)
+                Problem::invalid(format!("{within}payload{}", wrong.path), wrong.problem)
             })
         });
         let payload = payload.transpose()?.map(|fields| Payload { kind: Some(Kind::Json(fields)) });
@@ -243,19 +238,12 @@ impl Filter {
 }
 
 /// A participant's registration.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewParticipant {
-    /// `http://host:port` of one that speaks gRPC; `http://host:port/base/prepare` of
-    /// one that speaks HTTP.
-    #[schema(min_length = 1, max_length = 1024)]
     address: String,
-    /// It speaks gRPC without `Link`, and asks when in doubt.
     #[serde(default)]
     asks: bool,
-    /// How long the registration is good unless it is renewed; without end where
-    /// not set.
-    #[schema(minimum = 1000, maximum = 86400000)]
     lease_ms: Option<u64>,
 }
 

@@ -20,6 +20,7 @@ use super::{
     problem::Problem,
     query::Parameters,
     request::{Described, Filter, Moment, NewBranch, NewTransaction, Waiting},
+    schema,
     view::{self, Enlisted, Transactions},
     wait::wait,
 };
@@ -33,17 +34,24 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// `Prefer: wait=N`, when its outcome is known or the time is over. From the answer
 /// on, the transaction is known, whatever crashes.
 #[utoipa::path(
-    post, path = "/transactions", tag = "transactions",
+    post, path = "/transactions", operation_id = "createTransaction", tag = "transactions",
     params(
         Waiting,
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128,
          description = "Makes the request safe to repeat: the same key with the same body is the same transaction."),
         ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the outcome (RFC 7240)."),
     ),
-    request_body = NewTransaction,
+    request_body = schema::NewTransaction,
     responses(
         (status = 201, description = "Begun; the outcome is in `state` if it was waited for.", body = view::Transaction,
-         headers(("Location" = String, description = "Where the transaction is."))),
+         headers(("Location" = String, description = "Where the transaction is.")),
+         links(
+            ("look" = (operation_id = "getTransaction", parameters(("id" = "$response.body#/id")))),
+            ("enlist" = (operation_id = "enlistBranch", parameters(("id" = "$response.body#/id")))),
+            ("prepare" = (operation_id = "prepareTransaction", parameters(("id" = "$response.body#/id")))),
+            ("commit" = (operation_id = "commitTransaction", parameters(("id" = "$response.body#/id")))),
+            ("rollback" = (operation_id = "rollbackTransaction", parameters(("id" = "$response.body#/id")))),
+         )),
         (status = "default", description = "Nothing was begun.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -127,10 +135,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
 ///
 /// Newest first, a page at a time.
 #[utoipa::path(
-    get, path = "/transactions", tag = "transactions",
+    get, path = "/transactions", operation_id = "listTransactions", tag = "transactions",
     params(Filter),
     responses(
-        (status = 200, description = "A page.", body = Transactions),
+        (status = 200, description = "A page.", body = Transactions,
+         links(("next" = (operation_id = "listTransactions", parameters(("page_token" = "$response.body#/next_page_token")))))),
         (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -150,7 +159,7 @@ pub(super) async fn list(
 ///
 /// With its trail: everything that happened, in order.
 #[utoipa::path(
-    get, path = "/transactions/{id}", tag = "transactions",
+    get, path = "/transactions/{id}", operation_id = "getTransaction", tag = "transactions",
     params(("id" = String, Path, format = "uuid", description = "The transaction.")),
     responses(
         (status = 200, description = "As it is now.", body = view::Transaction),
@@ -168,7 +177,7 @@ pub(super) async fn get(
 ///
 /// In an interactive transaction that is active.
 #[utoipa::path(
-    post, path = "/transactions/{id}/branches", tag = "interactive",
+    post, path = "/transactions/{id}/branches", operation_id = "enlistBranch", tag = "interactive",
     params(("id" = String, Path, format = "uuid", description = "The transaction.")),
     request_body = NewBranch,
     responses(
@@ -184,7 +193,8 @@ pub(super) async fn enlist(
     id_of(&id)?;
     let branch = body::read::<NewBranch>(body)?.into_wire("")?;
     let request = EnlistRequest { transaction_id: id, branch: Some(branch) };
-    let branch = services.enlist(request).await?.branch;
+    let enlisted = services.enlist(request).await;
+    let branch = enlisted.map_err(|error| Problem::from(error).without("branch."))?.branch;
     Ok((StatusCode::CREATED, Json(Enlisted { branch })))
 }
 
@@ -193,7 +203,7 @@ pub(super) async fn enlist(
 /// Interactive: collects the votes and stops there. Optional, as commit prepares by
 /// itself.
 #[utoipa::path(
-    post, path = "/transactions/{id}/prepare", tag = "interactive",
+    post, path = "/transactions/{id}/prepare", operation_id = "prepareTransaction", tag = "interactive",
     params(("id" = String, Path, format = "uuid", description = "The transaction."), Waiting),
     responses(
         (status = 200, description = "As it is when all votes are in, or the wait is over.", body = view::Transaction),
@@ -217,7 +227,7 @@ pub(super) async fn prepare(
 /// Interactive: prepares first where that has not been done. Waits for 30 s unless
 /// told otherwise.
 #[utoipa::path(
-    post, path = "/transactions/{id}/commit", tag = "interactive",
+    post, path = "/transactions/{id}/commit", operation_id = "commitTransaction", tag = "interactive",
     params(("id" = String, Path, format = "uuid", description = "The transaction."), Waiting),
     responses(
         (status = 200, description = "As it is when every branch has acknowledged, or the wait is over.", body = view::Transaction),
@@ -240,7 +250,7 @@ pub(super) async fn commit(
 ///
 /// Whatever it is for, as long as it is not decided.
 #[utoipa::path(
-    post, path = "/transactions/{id}/rollback", tag = "transactions",
+    post, path = "/transactions/{id}/rollback", operation_id = "rollbackTransaction", tag = "transactions",
     params(("id" = String, Path, format = "uuid", description = "The transaction."), Waiting),
     responses(
         (status = 200, description = "As it is when nothing is owed, or the wait is over.", body = view::Transaction),
