@@ -1,5 +1,7 @@
 //! What clients may ask for, and what they are told.
 
+use std::collections::BTreeSet;
+
 use integration_tests::{Alone, Cluster, Heard, Reply, Rest, Start, agree, eventually};
 use serde_json::{Value, json};
 
@@ -205,6 +207,18 @@ async fn an_address_in_a_request_must_be_allowed() {
     assert!(one.heard().is_empty());
 }
 
+/// What stands under a key, wherever.
+fn all<'a>(value: &'a Value, key: &str) -> Vec<&'a str> {
+    match value {
+        Value::Array(values) => values.iter().flat_map(|it| all(it, key)).collect(),
+        Value::Object(fields) => {
+            let below = fields.values().flat_map(|it| all(it, key));
+            below.chain(fields.get(key).and_then(Value::as_str)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 #[tokio::test]
 async fn the_document_and_the_page_are_served() {
     let (_coordinator, rest) = coordinator().await;
@@ -213,6 +227,18 @@ async fn the_document_and_the_page_are_served() {
     for path in ["/transactions", "/transactions/{id}/commit", "/participants/{name}"] {
         assert!(document["paths"][path].is_object(), "{path}");
     }
+    for reference in all(&document, "$ref") {
+        let known = document.pointer(reference.trim_start_matches('#'));
+        assert!(known.is_some(), "{reference}");
+    }
+    let paths = document["paths"].as_object().unwrap().values();
+    let operations: Vec<_> = paths
+        .flat_map(|path| path.as_object().unwrap().values())
+        .map(|operation| operation["operationId"].as_str().unwrap())
+        .collect();
+    let named = all(&document, "operationId");
+    assert_eq!(BTreeSet::from_iter(&operations), BTreeSet::from_iter(&named));
+    assert_eq!(BTreeSet::from_iter(&operations).len(), operations.len(), "{operations:?}");
     let page = rest.get("/docs/").await.unwrap_err().to_string();
     assert!(page.contains("<html") && page.contains("swagger"), "{page}");
     eventually("metrics are beside it", async || {

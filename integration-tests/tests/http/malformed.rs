@@ -73,6 +73,20 @@ async fn every_malformed_request_is_refused_with_the_field_and_the_reason() {
             "",
             "never begun here",
         ),
+        (
+            "/transactions/0192f0c1-7a3e-7c5d-9b1e-3f2a6c8d4e5f/branches",
+            "{\"participant\": \"x\"}",
+            400,
+            "participant",
+            "'x' is registered",
+        ),
+        (
+            "/transactions/0192f0c1-7a3e-7c5d-9b1e-3f2a6c8d4e5f/branches",
+            "{\"participant\": \"x\", \"payload\": {\"a\": [9007199254740993]}}",
+            400,
+            "payload.a[0]",
+            "send it as a string",
+        ),
         ("/participants/nobody/renew", "", 404, "", "'nobody'"),
         ("/nothing", "", 404, "", "there is nothing at /nothing"),
     ] {
