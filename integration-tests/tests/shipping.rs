@@ -8,8 +8,8 @@ use example_shipping::wire::{
 };
 use integration_tests::{Addresses, Alone, Process, Start, channel, eventually, typed};
 use proto::dtc::{
-    BeginRequest, Branch, CommitTransactionRequest, EnlistRequest, ExecuteRequest, Payload,
-    PrepareTransactionRequest, Transaction, payload::Kind,
+    AnswerAt, BeginRequest, Branch, CommitTransactionRequest, EnlistRequest, ExecuteRequest,
+    Payload, PrepareTransactionRequest, Transaction, payload::Kind,
 };
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -113,8 +113,8 @@ async fn a_promise_outlives_kill_9() {
     example.process.kill();
     let commit = CommitTransactionRequest {
         transaction_id: transaction_id.clone(),
-        wait: Some(prost_types::Duration { seconds: 0, nanos: 1_000_000 }),
-        ..Default::default()
+        answer_at: AnswerAt::Decision.into(),
+        wait: None,
     };
     assert!(client.commit(commit).await.unwrap().into_inner().committed);
     example.process.start().await.unwrap();
