@@ -1,7 +1,6 @@
 //! The journal: what must survive, and how it is asked.
 
 pub(crate) mod codec;
-#[cfg(test)]
 mod memory;
 mod sqlite;
 
@@ -13,7 +12,6 @@ use proto::journal;
 use tonic::async_trait;
 
 use crate::address::Address;
-#[cfg(test)]
 pub(crate) use memory::MemoryJournal;
 pub(crate) use sqlite::SqliteJournal;
 

@@ -9,6 +9,7 @@ mod config;
 mod convert;
 mod directory;
 mod driver;
+mod embedded;
 mod error;
 mod fence;
 mod ids;
@@ -20,8 +21,15 @@ mod metrics;
 mod rest;
 mod retention;
 mod run;
+mod running;
 mod service;
 mod story;
 mod trace;
 
+pub use common::TransactionId;
+pub use embedded::{
+    Branch, Closures, Error, Orphan, Phase, Resource, Settings, StartError, TransactionCoordinator,
+    Versioned, Vote,
+};
 pub use run::{run_from_args, run_in};
+pub use tonic::async_trait;

@@ -38,7 +38,7 @@ pub(crate) struct Services {
 
 impl Services {
     /// The transaction that a reply shows, from memory or the journal.
-    async fn transaction(
+    pub(crate) async fn transaction(
         &self,
         id: Option<TransactionId>,
         reply: Reply,

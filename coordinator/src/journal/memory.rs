@@ -1,4 +1,5 @@
-//! The journal in memory, for tests: a new identity at each start.
+//! The journal in memory, for tests and for programs that embed the coordinator: a
+//! new identity at each start.
 
 use std::{
     collections::BTreeMap,

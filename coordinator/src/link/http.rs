@@ -6,7 +6,6 @@
 //! - Only the answers that the contract names say anything; all others are 'unknown'.
 
 mod body;
-mod prepares;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -28,18 +27,19 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
 use super::{CONNECT_TIMEOUT, KEEP_ALIVE, Link, Lost, calls};
-use crate::{address::Address, driver::Handle, trace};
-use prepares::Prepares;
+use crate::{address::Address, driver::Handle, running::Running, trace};
 
 /// What all HTTP participants are called with: connections are kept and shared.
 pub(crate) type Client = legacy::Client<HttpConnector<Resolver>, Full<Bytes>>;
 
-/// Bytes of an answer.
-const MAX_ANSWER: usize = 3 << 20;
+/// Bytes of an output, and of an answer that has none.
+const MAX_OUTPUT: usize = 1 << 20;
+const MAX_ANSWER: usize = 64 << 10;
 /// Shorter than servers usually keep a connection that is idle.
 const POOL_IDLE: Duration = Duration::from_secs(4);
 /// How much of an answer that says nothing is told.
 const TOLD: usize = 200;
+const PREPARE: &str = "prepare";
 const AGENT: &str = concat!("dtc-coordinator/", env!("CARGO_PKG_VERSION"));
 const EPOCH: HeaderName = HeaderName::from_static("dtc-epoch");
 /// In which a participant may tell its journal: a UUID, made with its database.
@@ -83,7 +83,7 @@ pub(super) async fn run(link: &mut Link, base: String) -> Lost {
         origin: link.origin.clone(),
         handle: link.handle.clone(),
         client: link.client.clone(),
-        prepares: Prepares::default(),
+        prepares: Running::default(),
         heard: Arc::clone(&heard),
     };
     let address = link.address.clone();
@@ -113,7 +113,7 @@ struct Caller {
     origin: Origin,
     handle: Handle,
     client: Client,
-    prepares: Prepares,
+    prepares: Running,
     /// When it last answered anything.
     heard: Arc<Mutex<Instant>>,
 }
@@ -174,13 +174,15 @@ impl Caller {
         match message {
             Message::Prepare { payload, .. } => {
                 let body = body::prepare(&to, &payload);
-                let turn = self.prepares.enter(id, branch).await;
+                let Some(turn) = self.prepares.enter(id, branch).await else {
+                    return Err(Unknown::Other("an earlier prepare is still being closed".into()));
+                };
                 let answer = tokio::select! {
                     biased;
                     () = turn.closed() => {
                         return Err(Unknown::Other("prepare was closed by a rollback".into()));
                     }
-                    answer = self.post("prepare", &to, body, timeout) => answer?,
+                    answer = self.post(PREPARE, &to, body, timeout) => answer?,
                 };
                 let vote = self.vote(&answer)?;
                 let journal = journal(&answer)?.unwrap_or(NO_JOURNAL);
@@ -262,7 +264,9 @@ impl Caller {
                     false => other(&error),
                 })?;
             let (parts, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| {
+            let is_promise = parts.status == StatusCode::OK && call == PREPARE;
+            let limit = if is_promise { MAX_OUTPUT } else { MAX_ANSWER };
+            let body = Limited::new(body, limit).collect().await.map_err(|error| {
                 let why = with_causes(&*error);
                 Unknown::Other(format!("{call}'s answer could not be read to its end: {why}"))
             })?;

@@ -1,0 +1,150 @@
+//! What can go wrong for a program that embeds the coordinator.
+
+use std::fmt;
+
+use common::TransactionId;
+use common_store::OpenError;
+
+/// Which phase a resource failed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Votes were being collected.
+    Prepare,
+    /// The decision to commit was being told.
+    Commit,
+    /// The decision to roll back was being told.
+    Rollback,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prepare => "prepare",
+            Self::Commit => "commit",
+            Self::Rollback => "rollback",
+        })
+    }
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A resource said no.
+    #[error("transaction {transaction} was rolled back: '{resource}' refused in prepare: {cause}")]
+    Refused {
+        /// The transaction.
+        transaction: TransactionId,
+        /// The resource's name.
+        resource: String,
+        /// Why, in its words.
+        cause: String,
+    },
+    /// A resource failed to prepare.
+    #[error(
+        "transaction {transaction} was rolled back: '{resource}' is broken in prepare: {cause}"
+    )]
+    Broken {
+        /// The transaction.
+        transaction: TransactionId,
+        /// The resource's name.
+        resource: String,
+        /// What it said.
+        cause: String,
+    },
+    /// A resource panicked in prepare.
+    #[error("transaction {transaction} was rolled back: '{resource}' panicked in prepare: {cause}")]
+    Panicked {
+        /// The transaction.
+        transaction: TransactionId,
+        /// The resource's name.
+        resource: String,
+        /// The panic's message.
+        cause: String,
+    },
+    /// No vote came in time.
+    #[error("transaction {transaction} was rolled back: no vote of '{resource}' in time: {cause}")]
+    PrepareTimeout {
+        /// The transaction.
+        transaction: TransactionId,
+        /// The resource's name.
+        resource: String,
+        /// How long was waited.
+        cause: String,
+    },
+    /// It was rolled back, and no resource was the reason.
+    #[error("transaction {transaction} was rolled back: {cause}")]
+    RolledBack {
+        /// The transaction.
+        transaction: TransactionId,
+        /// Why.
+        cause: String,
+    },
+    /// The decision stands and is durable; a resource has not done it yet and is
+    /// called again until it has.
+    #[error(
+        "transaction {transaction} is decided, and '{resource}' has not done its {phase} after {attempts} attempts: {cause}; it goes on"
+    )]
+    Unfinished {
+        /// The transaction.
+        transaction: TransactionId,
+        /// The first resource that is waited for.
+        resource: String,
+        /// What it has to do: the decision.
+        phase: Phase,
+        /// How often it was called.
+        attempts: u32,
+        /// What it said last.
+        cause: String,
+    },
+    /// A resource did the opposite of the decision, or may have.
+    #[error("transaction {transaction} has a heuristic outcome at '{resource}': {cause}")]
+    Heuristic {
+        /// The transaction.
+        transaction: TransactionId,
+        /// Where.
+        resource: String,
+        /// What is known.
+        cause: String,
+    },
+    /// The call doesn't fit the transaction's state.
+    #[error("transaction {transaction}: {cause}")]
+    WrongState {
+        /// The transaction.
+        transaction: TransactionId,
+        /// Which state it is in, and what is possible.
+        cause: String,
+    },
+    /// Nothing is known of it.
+    #[error("no transaction {0} is known: it was never begun here, or its retention has passed")]
+    UnknownTransaction(TransactionId),
+    /// A remote participant or its payload cannot be used.
+    #[error("{0}")]
+    Participant(String),
+    /// A bound would be exceeded; nothing was changed.
+    #[error("{0}")]
+    Exhausted(String),
+    /// The journal has failed, or this coordinator was closed: what was going on is found
+    /// out at the next start.
+    #[error("the coordinator has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Why a coordinator can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal cannot be taken up: {cause}")]
+pub struct StartError {
+    cause: String,
+}
+
+impl StartError {
+    pub(super) fn new(cause: impl fmt::Display) -> Self {
+        Self { cause: cause.to_string() }
+    }
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        Self::new(error)
+    }
+}

@@ -1,0 +1,303 @@
+//! Resources of this process as participants of the driver.
+//!
+//! Invariants:
+//! - The driver, and what brings its messages here, run apart from the resources: one
+//!   that blocks its thread holds up no timer and no other transaction of the driver.
+//! - Calls of one branch don't overlap, and a vote that was given is given again.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use common::{JournalId, TransactionId};
+use coordinator_core::{
+    Acknowledgement, Event, Message, Opaque, ParticipantId, Reason, Vote as CoreVote,
+};
+use tokio::{runtime, sync::mpsc};
+
+use super::resource::{Branch, Resource, Vote};
+use crate::{driver::Handle, link::Outgoing, running::Running};
+
+/// What stands before a resource's name where participants are named.
+pub(super) const PREFIX: &str = "local:";
+const QUEUE: usize = 65_536;
+
+/// All resources that take part.
+#[derive(Clone)]
+pub(super) struct Locals {
+    handle: Handle,
+    /// Where messages are brought: the coordinator's own runtime.
+    own: runtime::Handle,
+    /// Where resources are called: the program's.
+    program: runtime::Handle,
+    journal: JournalId,
+    running: Running,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    linked: HashMap<String, ParticipantId>,
+    branches: BTreeMap<(TransactionId, u32), Enlisted>,
+    /// For branches of earlier runs.
+    attached: HashMap<ParticipantId, Arc<dyn Resource>>,
+}
+
+#[derive(Clone)]
+struct Enlisted {
+    resource: Arc<dyn Resource>,
+    branch: Branch,
+    vote: Option<CoreVote>,
+    last_error: String,
+}
+
+/// Why a call comes to nothing.
+enum Silence {
+    /// Nobody could be called.
+    Nobody,
+    /// Another call of the branch answers for it.
+    Elsewhere,
+}
+
+impl Locals {
+    pub(super) fn new(handle: Handle, own: runtime::Handle, program: runtime::Handle) -> Self {
+        // The resources' memory is the coordinator's: it has its identity.
+        let journal = JournalId::from_bytes(*handle.journal.coordinator().as_bytes());
+        let (running, known) = (Running::default(), Arc::default());
+        Self { handle, own, program, journal, running, known }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The participant of a name, with a link that the driver knows.
+    pub(super) async fn participant(&self, name: &str) -> ParticipantId {
+        let id = {
+            let mut known = self.known();
+            if let Some(id) = known.linked.get(name) {
+                return *id;
+            }
+            let id = self.handle.directory.intern(&format!("{PREFIX}{name}"));
+            known.linked.insert(name.into(), id);
+            id
+        };
+        let (queue, queued) = mpsc::channel(QUEUE);
+        self.handle.link(id, queue).await;
+        let journal = Some(self.journal);
+        let connected = Event::Connected { participant: id, asks: false, journal };
+        self.handle.events(vec![connected]).await;
+        self.own.spawn(self.clone().link(id, queued));
+        id
+    }
+
+    /// Branches of earlier runs are this resource's from here on.
+    pub(super) async fn attach(&self, name: &str, resource: Arc<dyn Resource>) -> ParticipantId {
+        let id = self.participant(name).await;
+        self.known().attached.insert(id, resource);
+        id
+    }
+
+    /// Takes in a branch, before its prepare is sent.
+    pub(super) fn enlist(&self, branch: Branch, resource: Arc<dyn Resource>) {
+        let key = (branch.transaction, branch.number);
+        let last_error = String::new();
+        self.known().branches.insert(key, Enlisted { resource, branch, vote: None, last_error });
+    }
+
+    /// Forgets the branches of a transaction that has ended.
+    pub(super) fn forget(&self, id: TransactionId) {
+        self.known().branches.retain(|(of, _), _| *of != id);
+    }
+
+    /// The transactions whose branches are held.
+    pub(super) fn transactions(&self) -> Vec<TransactionId> {
+        let mut all: Vec<_> = self.known().branches.keys().map(|(id, _)| *id).collect();
+        all.dedup();
+        all
+    }
+
+    /// What a branch's resource said last, if that was an error.
+    pub(super) fn last_error(&self, id: TransactionId, number: u32) -> String {
+        let known = self.known();
+        known.branches.get(&(id, number)).map_or_else(String::new, |it| it.last_error.clone())
+    }
+
+    /// Whether somebody answers for earlier branches of a participant.
+    pub(super) fn is_attached(&self, id: ParticipantId) -> bool {
+        self.known().attached.contains_key(&id)
+    }
+
+    async fn link(self, participant: ParticipantId, mut queued: mpsc::Receiver<Outgoing>) {
+        while let Some(outgoing) = queued.recv().await {
+            if let Outgoing::Message { id, branch, message, .. } = outgoing {
+                self.own.spawn(self.clone().call(participant, id, branch, message));
+            }
+        }
+    }
+
+    fn find(&self, participant: ParticipantId, id: TransactionId, number: u32) -> Option<Enlisted> {
+        let known = self.known();
+        known.branches.get(&(id, number)).cloned().or_else(|| {
+            let resource = known.attached.get(&participant)?.clone();
+            let branch = Branch { transaction: id, number, version: 0, input: Vec::new() };
+            Some(Enlisted { resource, branch, vote: None, last_error: String::new() })
+        })
+    }
+
+    async fn call(self, from: ParticipantId, id: TransactionId, number: u32, message: Message) {
+        let event = match self.answer(from, id, number, message).await {
+            Ok(event) => event,
+            Err(Silence::Elsewhere) => return,
+            Err(Silence::Nobody) => Event::Unreachable { participant: from, id, branch: number },
+        };
+        self.handle.events(vec![event]).await;
+    }
+
+    async fn answer(
+        &self,
+        from: ParticipantId,
+        id: TransactionId,
+        number: u32,
+        message: Message,
+    ) -> Result<Event, Silence> {
+        let acknowledged = |number_of_decision, acknowledgement| Event::Acknowledged {
+            from,
+            journal: Some(self.journal),
+            id,
+            branch: number,
+            number: number_of_decision,
+            acknowledgement,
+        };
+        match message {
+            Message::Prepare { .. } => {
+                let vote = self.vote(from, id, number).await?;
+                Ok(Event::Voted { from, journal: self.journal, id, branch: number, vote })
+            }
+            Message::Commit { number: decision, output } => {
+                let done = self.decide(from, id, number, true, output).await?;
+                Ok(acknowledged(decision, done.unwrap_or(Acknowledgement::Committed)))
+            }
+            Message::Rollback { number: decision, output } => {
+                let done = self.decide(from, id, number, false, output).await?;
+                Ok(acknowledged(decision, done.unwrap_or(Acknowledgement::RolledBack)))
+            }
+        }
+    }
+
+    async fn vote(
+        &self,
+        from: ParticipantId,
+        id: TransactionId,
+        number: u32,
+    ) -> Result<CoreVote, Silence> {
+        let turn = self.running.try_enter(id, number).ok_or(Silence::Elsewhere)?;
+        let enlisted = self.find(from, id, number).ok_or(Silence::Nobody)?;
+        if let Some(vote) = enlisted.vote {
+            return Ok(vote);
+        }
+        let (resource, branch) = (enlisted.resource, enlisted.branch);
+        let called = {
+            let (resource, branch) = (Arc::clone(&resource), branch.clone());
+            self.run(async move { resource.prepare_with(&branch).await }, &turn).await?
+        };
+        let refused = |code: &str, message: String| {
+            CoreVote::Abort(Arc::new(Reason {
+                code: code.into(),
+                message,
+                participant: Some(from),
+            }))
+        };
+        let (vote, is_clean) = match called {
+            Ok(Ok(Vote::Commit(output))) => {
+                let output = (!output.is_empty()).then(|| Opaque::from(output));
+                (CoreVote::Commit { output, committed: false }, true)
+            }
+            Ok(Ok(Vote::ReadOnly)) => (CoreVote::ReadOnly, true),
+            Ok(Ok(Vote::Abort(why))) => (refused("REFUSED", why), true),
+            Ok(Err(why)) => (refused("BROKEN", why), false),
+            Err(panic) => (refused("PANICKED", panic), false),
+        };
+        if !is_clean {
+            // Nobody knows what it did before it broke.
+            let name = resource.name().into_owned();
+            let undone =
+                self.run(async move { resource.rollback_with(&branch, None).await }, &turn);
+            if let Ok(Err(error)) | Err(error) = undone.await? {
+                tracing::warn!(transaction = %id, resource = name, error,
+                    "could not be rolled back after it broke in prepare");
+            }
+        }
+        if let Some(enlisted) = self.known().branches.get_mut(&(id, number)) {
+            enlisted.vote = Some(vote.clone());
+        }
+        Ok(vote)
+    }
+
+    /// An acknowledgement for a call that failed.
+    async fn decide(
+        &self,
+        from: ParticipantId,
+        id: TransactionId,
+        number: u32,
+        commit: bool,
+        output: Option<Opaque>,
+    ) -> Result<Option<Acknowledgement>, Silence> {
+        let turn = self.running.enter(id, number).await.ok_or(Silence::Nobody)?;
+        let enlisted = self.find(from, id, number).ok_or(Silence::Nobody)?;
+        let Enlisted { resource, branch, .. } = enlisted;
+        let name = resource.name().into_owned();
+        let work = async move {
+            match commit {
+                true => resource.commit_with(&branch, output.as_deref().unwrap_or_default()).await,
+                false => resource.rollback_with(&branch, output.as_deref()).await,
+            }
+        };
+        let error = match self.run(work, &turn).await? {
+            Ok(Ok(())) => return Ok(None),
+            Ok(Err(error)) => error,
+            Err(panic) => format!("it panicked: {panic}"),
+        };
+        let phase = if commit { "commit" } else { "rollback" };
+        tracing::warn!(transaction = %id, branch = number, resource = name, phase, error,
+            "a resource failed; it is called again");
+        if let Some(enlisted) = self.known().branches.get_mut(&(id, number)) {
+            enlisted.last_error.clone_from(&error);
+        }
+        Ok(Some(Acknowledgement::Failed(error)))
+    }
+
+    /// Calls a resource in the program's runtime: its result, or the panic's message.
+    /// Nothing when the call was closed meanwhile; it has ended then.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+        turn: &crate::running::Turn,
+    ) -> Result<Result<T, String>, Silence> {
+        let mut task = self.program.spawn(work);
+        let ended = tokio::select! {
+            biased;
+            ended = &mut task => ended,
+            () = turn.closed() => {
+                task.abort();
+                let _ = task.await;
+                return Err(Silence::Elsewhere);
+            }
+        };
+        match ended {
+            Ok(value) => Ok(Ok(value)),
+            // Cancelled, not panicked: the program's runtime is ending.
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => Ok(Err(message_of(&*panic))),
+                Err(_) => Err(Silence::Nobody),
+            },
+        }
+    }
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").into()
+}
