@@ -1,6 +1,7 @@
 //! Clients and participants that speak HTTP.
 
 mod api;
+mod crashes;
 mod crowd;
 mod hostile;
 mod malformed;
