@@ -77,7 +77,6 @@ impl Resource for Scripted {
 
 fn quick() -> Settings {
     let mut settings = Settings::default();
-    settings.prepare_timeout = Duration::from_millis(400);
     settings.decision_timeout = Duration::from_millis(200);
     settings.wait = Duration::from_secs(20);
     settings
@@ -153,8 +152,10 @@ async fn a_client_may_prepare_first_and_decide_then() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_breaks_panics_blocks_or_is_silent_rolls_back_with_an_error_of_its_own() {
-    let coordinator = in_memory().await;
+async fn one_that_breaks_panics_or_blocks_rolls_back_with_an_error_of_its_own() {
+    let mut settings = quick();
+    settings.prepare_timeout = Duration::from_secs(2);
+    let coordinator = TransactionCoordinator::in_memory_with(settings).await.unwrap();
     for (prepare, is) in [
         (
             (|| Err("no disk".into())) as fn() -> Result<bool, String>,
@@ -167,7 +168,7 @@ async fn one_that_breaks_panics_blocks_or_is_silent_rolls_back_with_an_error_of_
         ),
         (
             || {
-                std::thread::sleep(Duration::from_millis(900));
+                std::thread::sleep(Duration::from_secs(4));
                 Ok(true)
             },
             |error| matches!(error, Error::PrepareTimeout { .. }),
@@ -200,7 +201,7 @@ async fn eventually(is: impl Fn() -> bool) {
 #[tokio::test]
 async fn one_that_hangs_in_commit_is_called_again_and_reported_and_blocks_nobody() {
     let mut settings = quick();
-    settings.wait = Duration::from_millis(700);
+    settings.wait = Duration::from_secs(2);
     let coordinator = TransactionCoordinator::in_memory_with(settings).await.unwrap();
     let (fine, mut hangs) = (Scripted::new("fine"), Scripted::new("hangs"));
     hangs.gate = Arc::new(Semaphore::new(0));
@@ -242,7 +243,7 @@ async fn what_was_unfinished_in_the_journal_goes_on_with_resources_of_the_same_n
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("transactions.db");
     let mut settings = quick();
-    settings.wait = Duration::from_millis(300);
+    settings.wait = Duration::from_secs(2);
     let open = || TransactionCoordinator::open_with(&path, settings.clone());
     let (one, mut two) = (Scripted::new("one"), Scripted::new("two"));
     two.gate = Arc::new(Semaphore::new(0));
@@ -434,7 +435,7 @@ async fn thousands_go_on_at_once() {
 #[tokio::test]
 async fn what_is_unknown_or_left_alone_is_told() {
     let mut settings = quick();
-    settings.idle_timeout = Duration::from_millis(100);
+    settings.idle_timeout = Duration::from_secs(1);
     let coordinator = TransactionCoordinator::in_memory_with(settings).await.unwrap();
     let nobody = "0192f0c1-7a3e-7c5d-9b1e-3f2a6c8d4e5f".parse().unwrap();
     assert_eq!(
@@ -450,7 +451,7 @@ async fn what_is_unknown_or_left_alone_is_told() {
                 assert!(matches!(error, Error::WrongState { .. }), "{error}");
                 break;
             }
-            Ok(_) => tokio::time::sleep(Duration::from_millis(300)).await,
+            Ok(_) => tokio::time::sleep(Duration::from_millis(1500)).await,
         }
         assert!(begun.elapsed() < Duration::from_secs(20));
     }
