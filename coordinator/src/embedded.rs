@@ -2,20 +2,20 @@
 
 mod error;
 mod local;
+mod outcome;
 mod resource;
+mod start;
 mod versioned;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use common::TransactionId;
-use common_service::{Environment, Shutdown};
-use common_store::FailStop;
-use coordinator_core::{AnswerAt, Config, NewBranch, Opaque, Options, Reply};
-use prometheus::Registry;
+use common_service::Environment;
+use coordinator_core::{AnswerAt, NewBranch, Opaque, Reply};
 use proto::dtc::{self, BeginRequest, EnlistRequest, Payload, payload::Kind};
 use tokio::{
     runtime::{self, Runtime},
-    sync::{broadcast::error::RecvError, watch},
+    sync::watch,
 };
 
 pub use error::{Error, Phase, StartError};
@@ -23,23 +23,17 @@ pub use resource::{Branch, Closures, Resource, Vote};
 pub use versioned::Versioned;
 
 use crate::{
-    directory::Directory,
-    driver::{Call, Driver, Handle},
-    error::Error as CallError,
+    driver::{Call, Handle},
     journal::{Journal, MemoryJournal, SqliteJournal},
     json,
-    links::Links,
-    metrics::Metrics,
-    retention,
-    service::{Rules, Services},
+    service::Services,
 };
 use local::{Locals, PREFIX};
+use outcome::{error as told, outcome, refusal};
+use start::{Parts, environment, parts};
 
-/// How many messages may wait for one remote participant.
-const CAPACITY: usize = 65_536;
 /// Bytes of disk that are kept from new work.
 const MIN_FREE: u64 = 64 << 20;
-const MAX_PAYLOAD: usize = 1 << 20;
 /// How long what finished is remembered in memory.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -250,7 +244,7 @@ impl TransactionCoordinator {
     pub async fn begin_transaction(&self) -> Result<TransactionId, Error> {
         let services = &self.inner.services;
         let begun = self.unless_stopped(services.begin(BeginRequest::default(), None)).await?;
-        let begun = begun.map_err(|error| self.error(None, error))?;
+        let begun = begun.map_err(|error| told(None, error))?;
         begun.transaction_id.parse().map_err(|_| Error::Stopped("an id that is none".into()))
     }
 
@@ -324,7 +318,7 @@ impl TransactionCoordinator {
         let branch = Some(dtc::Branch { participant: address.into(), payload });
         let request = EnlistRequest { transaction_id: id.to_string(), branch };
         let enlisted = self.unless_stopped(self.inner.services.enlist(request)).await?;
-        enlisted.map(|enlisted| enlisted.branch).map_err(|error| self.error(Some(id), error))
+        enlisted.map(|enlisted| enlisted.branch).map_err(|error| told(Some(id), error))
     }
 
     /// Asks all resources whether they can commit. True: all have promised. False: one
@@ -339,7 +333,7 @@ impl TransactionCoordinator {
         match transaction.state() {
             dtc::TransactionState::Prepared => Ok(true),
             _ if transaction.committed => Ok(true),
-            _ => refusal(self.outcome(id, &transaction, Phase::Prepare)),
+            _ => refusal(outcome(id, &transaction, Phase::Prepare, &self.inner.locals)),
         }
     }
 
@@ -355,7 +349,7 @@ impl TransactionCoordinator {
     /// [`enlist_resource`](Self::enlist_resource).
     pub async fn commit_transaction(&self, id: TransactionId) -> Result<(), Error> {
         let transaction = self.drive(id, Call::Commit(AnswerAt::Completion)).await?;
-        self.outcome(id, &transaction, Phase::Commit)
+        outcome(id, &transaction, Phase::Commit, &self.inner.locals)
     }
 
     /// Rolls back. Ok: all resources have.
@@ -370,7 +364,7 @@ impl TransactionCoordinator {
             let cause = "it is committed, and a commit decision is not taken back".into();
             return Err(Error::WrongState { transaction: id, cause });
         }
-        match self.outcome(id, &transaction, Phase::Rollback) {
+        match outcome(id, &transaction, Phase::Rollback, &self.inner.locals) {
             Err(error @ (Error::Unfinished { .. } | Error::Heuristic { .. })) => Err(error),
             _ => Ok(()),
         }
@@ -420,7 +414,7 @@ impl TransactionCoordinator {
     pub async fn orphans(&self) -> Result<Vec<Orphan>, Error> {
         let inner = &*self.inner;
         let views = self.unless_stopped(inner.handle.list(None)).await?;
-        let views = views.map_err(|error| self.error(None, error))?;
+        let views = views.map_err(|error| told(None, error))?;
         let held = inner.locals.transactions();
         let mut orphans = Vec::new();
         for view in views.iter().filter(|view| !held.contains(&view.id)) {
@@ -446,7 +440,7 @@ impl TransactionCoordinator {
 
     async fn call(&self, id: TransactionId, call: Call) -> Result<Reply, Error> {
         let reply = self.inner.handle.call(id, call, self.inner.wait);
-        self.unless_stopped(reply).await?.map_err(|error| self.error(Some(id), error))
+        self.unless_stopped(reply).await?.map_err(|error| told(Some(id), error))
     }
 
     async fn drive(&self, id: TransactionId, call: Call) -> Result<dtc::Transaction, Error> {
@@ -456,7 +450,7 @@ impl TransactionCoordinator {
 
     async fn shown(&self, id: TransactionId, reply: Reply) -> Result<dtc::Transaction, Error> {
         let shown = self.unless_stopped(self.inner.services.transaction(Some(id), reply)).await?;
-        shown.map_err(|error| self.error(Some(id), error))
+        shown.map_err(|error| told(Some(id), error))
     }
 
     async fn not_enlisted(&self, id: TransactionId, reply: Reply) -> Error {
@@ -479,175 +473,6 @@ impl TransactionCoordinator {
                 let why = why.ok().and_then(|why| why.clone());
                 Err(Error::Stopped(why.unwrap_or_else(|| "it is gone".into())))
             }
-        }
-    }
-
-    /// What became of a transaction, as the caller of a phase wants to know it.
-    fn outcome(
-        &self,
-        id: TransactionId,
-        transaction: &dtc::Transaction,
-        asked: Phase,
-    ) -> Result<(), Error> {
-        use dtc::{BranchState, Outcome};
-        let name =
-            |branch: &dtc::BranchStatus| branch.participant.trim_start_matches(PREFIX).to_owned();
-        let find = |states: &[BranchState]| {
-            transaction.branches.iter().find(|branch| states.contains(&branch.state()))
-        };
-        if let Outcome::HeuristicMixed | Outcome::HeuristicHazard = transaction.outcome() {
-            let branch = find(&[BranchState::Heuristic, BranchState::Hazard]);
-            let resource = branch.map(name).unwrap_or_default();
-            let cause = "it did not do as it had promised, or that cannot be known".into();
-            return Err(Error::Heuristic { transaction: id, resource, cause });
-        }
-        let owed = find(&[
-            BranchState::Committing,
-            BranchState::RollingBack,
-            BranchState::Preparing,
-            BranchState::Enlisted,
-        ]);
-        let is_undecided = transaction.outcome() == Outcome::Pending;
-        if let Some(branch) = owed.filter(|_| transaction.ended_at.is_none())
-            && (is_undecided || transaction.committed || asked == Phase::Rollback)
-        {
-            let phase = match (is_undecided, transaction.committed) {
-                (true, _) => Phase::Prepare,
-                (_, true) => Phase::Commit,
-                (_, false) => Phase::Rollback,
-            };
-            let said = self.inner.locals.last_error(id, branch.branch);
-            let cause = if said.is_empty() { "no answer yet".into() } else { said };
-            let (resource, attempts) = (name(branch), branch.attempts);
-            return Err(Error::Unfinished { transaction: id, resource, phase, attempts, cause });
-        }
-        if transaction.committed {
-            return Ok(());
-        }
-        let why = transaction.abort_reason.clone().unwrap_or_default();
-        let resource = why.participant.trim_start_matches(PREFIX).to_owned();
-        let cause = why.message;
-        Err(match (why.code.as_str(), why.participant.as_str()) {
-            ("PREPARE_TIMEOUT" | "PREPARE_ATTEMPTS", _) => {
-                Error::PrepareTimeout { transaction: id, resource, cause }
-            }
-            (_, "") => Error::RolledBack { transaction: id, cause },
-            ("BROKEN", _) => Error::Broken { transaction: id, resource, cause },
-            ("PANICKED", _) => Error::Panicked { transaction: id, resource, cause },
-            _ => Error::Refused { transaction: id, resource, cause },
-        })
-    }
-
-    fn error(&self, id: Option<TransactionId>, error: CallError) -> Error {
-        let cause = error.to_string();
-        match (error, id) {
-            (CallError::UnknownTransaction(id), _) => Error::UnknownTransaction(id),
-            (CallError::WrongState { .. }, Some(transaction)) => {
-                Error::WrongState { transaction, cause }
-            }
-            (CallError::Exhausted(_), _) => Error::Exhausted(cause),
-            (CallError::Stopping | CallError::Journal(_), _) => Error::Stopped(cause),
-            _ => Error::Participant(cause),
-        }
-    }
-}
-
-/// False for a refusal; any other error stays one.
-fn refusal(outcome: Result<(), Error>) -> Result<bool, Error> {
-    match outcome {
-        Ok(()) => Ok(true),
-        Err(Error::Refused { .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// The operating system's, but that a failure ends this coordinator, not the process.
-fn environment(stop: watch::Sender<Option<String>>) -> Environment {
-    let stop = Arc::new(stop);
-    let real = Environment::real();
-    let failed = Arc::clone(&stop);
-    let on_failure = FailStop::new(move |failure| {
-        tracing::error!("{failure}");
-        failed.send_replace(Some(failure.to_string()));
-    });
-    Environment {
-        storage: common_store::Options { on_failure, ..real.storage },
-        exit: Arc::new(move |exit| {
-            stop.send_if_modified(|why| {
-                let first = why.is_none();
-                *why = why.take().or_else(|| Some(format!("{exit:?}; the log says more")));
-                first
-            });
-        }),
-        ..real
-    }
-}
-
-struct Parts {
-    handle: Handle,
-    services: Services,
-    locals: Locals,
-}
-
-async fn parts(
-    settings: Settings,
-    environment: Environment,
-    open: impl FnOnce(Environment) -> Result<Arc<dyn Journal>, StartError>,
-    own: runtime::Handle,
-    program: runtime::Handle,
-) -> Result<Parts, StartError> {
-    let journal = open(environment.clone())?;
-    let metrics = Metrics::new(&Registry::new()).map_err(StartError::new)?;
-    let directory = Arc::new(Directory::default());
-    let config = Config {
-        max_in_flight: settings.max_in_flight,
-        max_per_participant: settings.max_in_flight,
-        ..Config::default()
-    };
-    let max_branches = config.max_branches;
-    let journal_of_driver = Arc::clone(&journal);
-    let recovered = Driver::recover(config, journal_of_driver, directory, metrics, environment);
-    let (driver, handle) = recovered.await.map_err(StartError::new)?;
-    tokio::spawn(driver.run());
-    let allowed = ["localhost", "127.0.0.0/8", "[::1]"].map(|pattern| pattern.parse());
-    let allowed = allowed.into_iter().filter_map(Result::ok).collect();
-    let links = Links::new(handle.clone(), None, CAPACITY, allowed);
-    for participant in handle.directory.all() {
-        links.ensure(&participant).map_err(StartError::new)?;
-    }
-    tokio::spawn(retention::run(journal, settings.retention, u64::MAX));
-    let locals = Locals::new(handle.clone(), own, program);
-    tokio::spawn(forget_ended(handle.clone(), locals.clone()));
-    let options = Options {
-        prepare_timeout: settings.prepare_timeout,
-        commit_attempt_timeout: settings.decision_timeout,
-        idle_timeout: settings.idle_timeout,
-        ..Options::default()
-    };
-    let rules = Rules { options, max_payload: MAX_PAYLOAD, max_branches };
-    let shutdown = Shutdown::new();
-    let services =
-        Services { handle: handle.clone(), links, rules, shutdown, registering: Arc::default() };
-    Ok(Parts { handle, services, locals })
-}
-
-/// Lets go of the resources of what has ended.
-async fn forget_ended(handle: Handle, locals: Locals) {
-    let mut events = handle.watch();
-    loop {
-        match events.recv().await {
-            Ok(happened) if happened.event.kind == coordinator_core::TrailKind::Ended => {
-                locals.forget(happened.id);
-            }
-            Ok(_) => {}
-            Err(RecvError::Lagged(_)) => {
-                for id in locals.transactions() {
-                    if let Ok(Reply::NotHere) = handle.call(id, Call::Get, Duration::ZERO).await {
-                        locals.forget(id);
-                    }
-                }
-            }
-            Err(RecvError::Closed) => return,
         }
     }
 }

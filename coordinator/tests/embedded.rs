@@ -461,3 +461,60 @@ async fn what_is_unknown_or_left_alone_is_told() {
         .unwrap_err();
     assert!(matches!(&refused, Error::Participant(why) if why.contains("allow")), "{refused}");
 }
+
+const CHILD: &str = "EMBEDDED_CHILD_JOURNAL";
+
+/// Not a test by itself: a process that decides a transaction, leaves another prepared,
+/// and is killed then.
+#[tokio::test]
+#[ignore = "run by the test below"]
+async fn a_process_that_is_killed() {
+    let Ok(path) = std::env::var(CHILD) else { return };
+    let mut settings = quick();
+    settings.wait = Duration::from_millis(500);
+    let coordinator = TransactionCoordinator::open_with(path, settings).await.unwrap();
+    let mut hangs = Scripted::new("stock");
+    hangs.gate = Arc::new(Semaphore::new(0));
+    let decided = with(&coordinator, &[&hangs]).await;
+    let unfinished = coordinator.commit_transaction(decided).await.unwrap_err();
+    assert!(matches!(unfinished, Error::Unfinished { phase: Phase::Commit, .. }), "{unfinished}");
+    let undecided = with(&coordinator, &[&hangs]).await;
+    while coordinator.prepare_transaction(undecided).await != Ok(true) {}
+    println!("ready {decided} {undecided}");
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_process_that_was_killed_is_taken_up_from_its_journal() {
+    use std::io::{BufRead, BufReader};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("transactions.db");
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["a_process_that_is_killed", "--exact", "--ignored", "--nocapture"])
+        .env(CHILD, &path)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut ready = lines
+        .map_while(Result::ok)
+        .filter_map(|line| line.split_once("ready ").map(|(_, ids)| ids.to_owned()));
+    let ids = ready.next().expect("the child got so far");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let ids: Vec<TransactionId> = ids.split(' ').map(|id| id.parse().unwrap()).collect();
+    let coordinator = TransactionCoordinator::open_with(&path, quick()).await.unwrap();
+    assert_eq!(coordinator.orphans().await.unwrap().len(), 2);
+    let stock = Scripted::new("stock");
+    coordinator.attach(stock.clone()).await.unwrap();
+    assert_eq!(coordinator.commit_transaction(ids[0]).await, Ok(()));
+    let rolled_back = coordinator.commit_transaction(ids[1]).await.unwrap_err();
+    assert!(matches!(rolled_back, Error::RolledBack { .. }), "{rolled_back}");
+    eventually(|| {
+        let calls = stock.calls();
+        calls.contains(&"commit") && calls.contains(&"rollback") && !calls.contains(&"prepare")
+    })
+    .await;
+}

@@ -37,7 +37,7 @@ pub(super) async fn run(
     let room = Arc::new(Semaphore::new(CALLS));
     let mut calls = JoinSet::new();
     let mut watch = std::pin::pin!(watch);
-    loop {
+    let lost = loop {
         // Room first: what was taken from the queue may not be lost again.
         let next = async {
             let permit = Arc::clone(&room).acquire_owned().await.ok()?;
@@ -46,12 +46,12 @@ pub(super) async fn run(
         tokio::select! {
             biased;
             Some(ended) = calls.join_next() => if let Ok(Some(lost)) = ended {
-                return lost;
+                break lost;
             },
-            lost = &mut watch => return lost,
+            lost = &mut watch => break lost,
             next = next => {
                 let Some((outgoing, permit)) = next else {
-                    return Lost::Protocol("the participant has another address now".into());
+                    break Lost::Protocol("the participant has another address now".into());
                 };
                 // Outcomes are asked for by a call and answered there.
                 if let Outgoing::Message { id, branch, message, timeout, trace } = outgoing {
@@ -65,5 +65,8 @@ pub(super) async fn run(
                 }
             }
         }
-    }
+    };
+    // No call of this connection goes on beside those of the next.
+    calls.shutdown().await;
+    lost
 }
