@@ -209,6 +209,7 @@ impl Coordinator {
             && let Some((user, taken)) = self.keys.user(key)
         {
             if taken == *fingerprint {
+                self.announce(user, begin.announced);
                 return self.join(now, user, begin.interactive, begin.waiter, actions);
             }
             // A run that the journal may yet refuse has no right to the key.
@@ -262,6 +263,16 @@ impl Coordinator {
         self.begun += 1;
         self.bytes += transaction.bytes();
         self.transactions.insert(transaction.id(), transaction);
+    }
+
+    /// A run that one request was content to have unknown after a crash is joined by
+    /// one that is not.
+    fn announce(&mut self, user: TransactionId, announced: bool) {
+        if let Some(parked) = self.keys.parked(user) {
+            parked.begin.announced |= announced;
+        } else if let Some(transaction) = self.transactions.get_mut(&user) {
+            transaction.announce(announced);
+        }
     }
 
     /// A second request with a key waits for the run of the first.

@@ -251,6 +251,11 @@ impl Transaction {
         }
     }
 
+    /// From here on no client gets its id before that is good for asking.
+    pub(crate) fn announce(&mut self, announced: bool) {
+        self.announced |= announced;
+    }
+
     /// Whether a client may get its id: none that a crash would make unknown, where
     /// it could be asked for.
     fn is_known(&self) -> bool {

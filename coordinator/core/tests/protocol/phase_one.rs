@@ -9,7 +9,7 @@ use coordinator_core::{
 
 use crate::{
     participant::{NO, READ_ONLY, YES, output_of},
-    world::{P0, P1, P2, World, millis, seconds},
+    world::{P0, P1, P2, World, keyed, millis, seconds},
 };
 
 #[test]
@@ -304,4 +304,41 @@ fn an_announced_transaction_is_known_after_a_crash_from_its_first_answer_on() {
     world.connect_all();
     world.settle();
     assert!(world.is_rolled_back_at(P0, run.id) && world.is_rolled_back_at(P1, run.id));
+}
+
+#[test]
+fn one_who_needs_an_id_that_is_good_for_asking_may_join_a_run_that_promised_none() {
+    let mut world = World::new();
+    let request = |announced, at| {
+        move |begin: &mut coordinator_core::Begin| {
+            begin.key = keyed("key", 1);
+            begin.announced = announced;
+            begin.waiter.at = at;
+            begin.waiter.until = Time::default();
+        }
+    };
+    let branches = [(P0, YES), (P1, YES)];
+    world.execute_with(&branches, request(false, AnswerAt::Completion));
+    world.answer_lookups();
+    // It is being prepared, and nothing of it is durable.
+    let second = world.execute_with(&branches, request(true, AnswerAt::Begun));
+    world.advance(millis(10));
+    assert!(world.reply(second.token).is_none(), "a crash would make the id unknown");
+    world.exchange();
+    world.sync();
+    assert_eq!(world.outcome(second), Outcome::Committed);
+
+    // Before the first has begun, both get what the second needs.
+    let key = |announced, at| {
+        move |begin: &mut coordinator_core::Begin| {
+            request(announced, at)(begin);
+            begin.key = keyed("other", 1);
+        }
+    };
+    world.execute_with(&branches, key(false, AnswerAt::Completion));
+    let second = world.execute_with(&branches, key(true, AnswerAt::Begun));
+    world.answer_lookups();
+    assert!(world.on_the_way().iter().all(|it| it.1 != "prepare"), "the begin record goes first");
+    world.sync();
+    assert_eq!(world.outcome(second), Outcome::Pending);
 }
