@@ -186,7 +186,8 @@ impl TransactionCoordinator {
 
     /// With a journal in a SQLite file, which is made if there is none. What was
     /// unfinished there goes on: attach the resources that it names
-    /// ([`attach`](Self::attach)), and see [`orphans`](Self::orphans).
+    /// ([`attach`](Self::attach)), and see [`orphans`](Self::orphans). A file is one
+    /// coordinator's at a time: [`close`](Self::close) it before it is opened again.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@
 
 use std::{
     any::Any,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -109,14 +109,16 @@ impl Locals {
 
     /// Forgets the branches of a transaction that has ended.
     pub(super) fn forget(&self, id: TransactionId) {
-        self.known().branches.retain(|(of, _), _| *of != id);
+        let branches = &mut self.known().branches;
+        let all: Vec<_> = branches.range((id, 0)..=(id, u32::MAX)).map(|(key, _)| *key).collect();
+        for key in all {
+            branches.remove(&key);
+        }
     }
 
     /// The transactions whose branches are held.
-    pub(super) fn transactions(&self) -> Vec<TransactionId> {
-        let mut all: Vec<_> = self.known().branches.keys().map(|(id, _)| *id).collect();
-        all.dedup();
-        all
+    pub(super) fn transactions(&self) -> BTreeSet<TransactionId> {
+        self.known().branches.keys().map(|(id, _)| *id).collect()
     }
 
     /// What a branch's resource said last, if that was an error.

@@ -18,7 +18,8 @@ use tonic::async_trait;
 pub trait Resource: Send + Sync + 'static {
     /// What the journal calls it. After a restart its unfinished branches are found
     /// by this name ([`attach`](crate::TransactionCoordinator::attach)); resources
-    /// without one can't be attached again.
+    /// without one can't be attached again. Names are for kinds of resources, not for
+    /// single ones (those are inputs): what is known of a name stays in memory.
     fn name(&self) -> Cow<'_, str> {
         Cow::Borrowed("")
     }

@@ -25,9 +25,18 @@ pub(crate) struct MemoryJournal {
 
 #[derive(Debug, Default)]
 struct Held {
-    transactions: BTreeMap<TransactionId, (Stored, bool)>,
+    transactions: BTreeMap<TransactionId, Kept>,
     keys: BTreeMap<String, User>,
     participants: BTreeMap<String, Registration>,
+}
+
+/// A transaction, with what clean-up needs to know.
+#[derive(Debug)]
+struct Kept {
+    stored: Stored,
+    /// Not to be forgotten by itself.
+    kept: bool,
+    key: Option<String>,
 }
 
 impl MemoryJournal {
@@ -50,11 +59,14 @@ impl Held {
             Entry::Begin { id, key, .. } | Entry::Decision { id, key, .. } => (*id, key.clone()),
             Entry::End { id, .. } => (*id, None),
         };
+        let stored = Stored { id, begin: None, decision: None, end: None };
+        let new = Kept { stored, kept: false, key: None };
+        let transaction = self.transactions.entry(id).or_insert(new);
         if let Some((key, fingerprint)) = key {
+            transaction.key = Some(key.clone());
             self.keys.insert(key, (id, fingerprint));
         }
-        let new = Stored { id, begin: None, decision: None, end: None };
-        let (stored, kept_on) = self.transactions.entry(id).or_insert((new, false));
+        let stored = &mut transaction.stored;
         match entry {
             Entry::Begin { body, .. } => stored.begin = read(&body),
             Entry::Decision { body, .. } => {
@@ -63,8 +75,18 @@ impl Held {
             }
             Entry::End { body, kept, .. } => {
                 stored.end = read::<journal::End>(&body);
-                *kept_on = kept;
+                transaction.kept = kept;
             }
+        }
+    }
+
+    fn forget(&mut self, id: TransactionId) {
+        let Some(Kept { key: Some(key), .. }) = self.transactions.remove(&id) else {
+            return;
+        };
+        // A later transaction may have it by now.
+        if self.keys.get(&key).is_some_and(|(user, _)| *user == id) {
+            self.keys.remove(&key);
         }
     }
 }
@@ -100,7 +122,7 @@ impl Journal for MemoryJournal {
     }
 
     async fn find(&self, id: TransactionId) -> Result<Option<Stored>, JournalError> {
-        Ok(self.held().transactions.get(&id).map(|(stored, _)| stored.clone()))
+        Ok(self.held().transactions.get(&id).map(|it| it.stored.clone()))
     }
 
     async fn finished(
@@ -109,14 +131,14 @@ impl Journal for MemoryJournal {
         limit: usize,
     ) -> Result<Vec<Stored>, JournalError> {
         let held = self.held();
-        let newest = held.transactions.values().rev().map(|(stored, _)| stored);
+        let newest = held.transactions.values().rev().map(|it| &it.stored);
         let older = newest.filter(|stored| before.is_none_or(|before| stored.id < before));
         Ok(older.filter(|stored| stored.end.is_some()).take(limit).cloned().collect())
     }
 
     async fn unfinished(&self) -> Result<Vec<Stored>, JournalError> {
         let held = self.held();
-        let all = held.transactions.values().map(|(stored, _)| stored);
+        let all = held.transactions.values().map(|it| &it.stored);
         Ok(all.filter(|stored| stored.end.is_none()).cloned().collect())
     }
 
@@ -140,16 +162,13 @@ impl Journal for MemoryJournal {
 
     async fn forget(&self, retention: Retention, limit: usize) -> Result<usize, JournalError> {
         let mut held = self.held();
-        let may_go = |(stored, kept): &(Stored, bool)| {
-            let ended = stored.end.as_ref().map(|end| end.ended_at_us);
-            !kept
-                && stored.id < retention.before
-                && ended.is_some_and(|ended| ended < retention.ended_before)
+        let may_go = |(_, it): &(&TransactionId, &Kept)| {
+            let ended = it.stored.end.as_ref().map(|end| end.ended_at_us);
+            !it.kept && ended.is_some_and(|ended| ended < retention.ended_before)
         };
-        let all = held.transactions.iter().filter(|(_, entry)| may_go(entry));
-        let gone: Vec<_> = all.map(|(id, _)| *id).take(limit).collect();
-        held.transactions.retain(|id, _| !gone.contains(id));
-        held.keys.retain(|_, (id, _)| !gone.contains(id));
+        let old = held.transactions.range(..retention.before).filter(may_go);
+        let gone: Vec<_> = old.map(|(id, _)| *id).take(limit).collect();
+        gone.iter().for_each(|id| held.forget(*id));
         Ok(gone.len())
     }
 
