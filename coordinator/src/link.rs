@@ -62,7 +62,7 @@ pub(crate) enum Outgoing {
 /// Why a link ended.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
-    #[error("{0}")]
+    #[error("{}", with_causes(.0))]
     Connect(#[from] tonic::transport::Error),
     #[error("{}: {}", .0.code(), .0.message())]
     Status(#[from] Status),
@@ -256,4 +256,15 @@ async fn stop_for(participant: &str, known_epoch: u64, handle: &Handle) {
          stop one of the two for good"
     );
     handle.environment.halt(common_service::Exit::Fenced).await;
+}
+
+/// An error with what led to it: a transport's own text is that of its last step.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
 }

@@ -24,7 +24,14 @@ const METADATA: [IpAddr; 4] = [
 /// Whether no service may be called at an address, whoever allows it: link-local
 /// and metadata addresses, and those that are no single machine's.
 pub fn is_forbidden(ip: IpAddr) -> bool {
-    let ip = ip.to_canonical();
+    let ip = match ip {
+        // What a translator of networks without IPv4 makes of an IPv4 address (RFC 6052).
+        IpAddr::V6(it) if it.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
+            let [.., a, b, c, d] = it.octets();
+            IpAddr::from([a, b, c, d])
+        }
+        ip => ip.to_canonical(),
+    };
     let is_link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
@@ -83,6 +90,7 @@ mod tests {
             "169.254.169.254",
             "169.254.0.1",
             "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
             "fe80::1",
             "fd00:ec2::254",
             "168.63.129.16",

@@ -26,7 +26,7 @@ use proto::dtc::Origin;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
-use super::{CONNECT_TIMEOUT, KEEP_ALIVE, Link, Lost, calls};
+use super::{CONNECT_TIMEOUT, KEEP_ALIVE, Link, Lost, calls, with_causes};
 use crate::{address::Address, driver::Handle, running::Running, trace};
 
 /// What all HTTP participants are called with: connections are kept and shared.
@@ -131,29 +131,31 @@ enum Unknown {
     Away(String),
     /// A newer run of this coordinator was seen there.
     Fenced(u64),
-    /// Somebody is, and says something else, or nothing.
+    /// Somebody is, and says something else.
     Other(String),
+    /// The machine knows by itself, and may have made the next attempt.
+    Over(String),
 }
 
 impl calls::Caller for Caller {
     async fn call(self, call: calls::Call) -> Option<Lost> {
         let (id, branch) = (call.id, call.branch);
-        let (event, lost) = match self.attempt(call).await {
-            Ok(event) => (event, None),
-            Err(unknown) => {
-                let (why, lost) = match unknown {
-                    Unknown::Away(why) => (why.clone(), Some(Lost::Http(why))),
-                    Unknown::Fenced(known) => return Some(Lost::Fenced(known)),
-                    Unknown::Other(why) => (why, None),
-                };
-                let participant = self.participant;
-                tracing::debug!(participant = %self.name, transaction = %id, branch, error = why,
-                    "no answer that counts");
-                self.handle.directory.update(participant, |it| it.last_error = why.into());
-                (Event::Unreachable { participant, id, branch }, lost)
+        let participant = self.participant;
+        let unreachable = Event::Unreachable { participant, id, branch };
+        let (event, why, lost) = match self.attempt(call).await {
+            Ok(event) => {
+                self.handle.events(vec![event]).await;
+                return None;
             }
+            Err(Unknown::Fenced(known)) => return Some(Lost::Fenced(known)),
+            Err(Unknown::Away(why)) => (Some(unreachable), why.clone(), Some(Lost::Http(why))),
+            Err(Unknown::Other(why)) => (Some(unreachable), why, None),
+            Err(Unknown::Over(why)) => (None, why, None),
         };
-        self.handle.events(vec![event]).await;
+        tracing::debug!(participant = %self.name, transaction = %id, branch, error = why,
+            "no answer that counts");
+        self.handle.directory.update(participant, |it| it.last_error = why.into());
+        self.handle.events(event.into_iter().collect()).await;
         lost
     }
 }
@@ -180,7 +182,7 @@ impl Caller {
                 let answer = tokio::select! {
                     biased;
                     () = turn.closed() => {
-                        return Err(Unknown::Other("prepare was closed by a rollback".into()));
+                        return Err(Unknown::Over("prepare was closed by a rollback".into()));
                     }
                     answer = self.post(PREPARE, &to, body, timeout) => answer?,
                 };
@@ -273,7 +275,7 @@ impl Caller {
             *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
         };
-        let late = |_| Unknown::Other(format!("{call} was not answered within {timeout:?}"));
+        let late = |_| Unknown::Over(format!("{call} was not answered within {timeout:?}"));
         tokio::time::timeout(timeout, answered).await.map_err(late)?
     }
 
@@ -317,14 +319,4 @@ struct Recipient<'a> {
     id: TransactionId,
     branch: u32,
     trace: Option<Opaque>,
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }

@@ -220,6 +220,25 @@ fn all<'a>(value: &'a Value, key: &str) -> Vec<&'a str> {
 }
 
 #[tokio::test]
+async fn a_name_does_not_lead_to_a_forbidden_address() {
+    let all = Start::new().arg("--allow-participant").arg("*");
+    let coordinator = Alone::start_with(all).await.unwrap();
+    let rest = Rest::new(coordinator.process.address());
+    // To the system's resolver this is a name, of 169.254.169.254.
+    for url in ["http://0xa9fea9fe:80/prepare", "http://0xa9fea9fe:81"] {
+        let branch = json!({"participant": url, "payload": {}});
+        let body = json!({"branches": [branch], "options": {"prepare_timeout_ms": 300}});
+        let aborted = rest.json("POST", "/transactions?wait=30", &body).await.unwrap();
+        assert_eq!(aborted.text("state"), "rolledback", "{aborted:?}");
+        let known = rest.get("/participants").await.unwrap();
+        let known = known.body["participants"].as_array().unwrap();
+        let known = known.iter().find(|it| it["address"] == url).unwrap();
+        let error = known["last_error"].to_string();
+        assert!(error.contains("169.254.169.254, where no service is called"), "{url}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn the_document_and_the_page_are_served() {
     let (_coordinator, rest) = coordinator().await;
     let document = rest.get("/openapi.json").await.unwrap().body;
