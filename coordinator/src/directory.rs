@@ -167,6 +167,14 @@ impl Directory {
         known.by_id.values().filter(|known| known.address.is_some()).cloned().collect()
     }
 
+    /// Those that go when nothing is unfinished there.
+    pub(crate) fn draining(&self) -> Vec<Participant> {
+        let known = self.read();
+        let is_draining =
+            |known: &&Participant| known.standing.is_some_and(|standing| standing.draining);
+        known.by_id.values().filter(is_draining).cloned().collect()
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

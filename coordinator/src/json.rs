@@ -106,6 +106,19 @@ mod tests {
     }
 
     #[test]
+    fn the_deepest_that_is_taken_can_be_read_by_a_participant() {
+        use prost::Message;
+        let depth = DEEPEST - 1;
+        let deep = format!("{}{{}}{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+        let kind = proto::dtc::payload::Kind::Json(read(&deep).unwrap());
+        let payload = Some(proto::dtc::Payload { kind: Some(kind) });
+        let sent = proto::dtc::LinkPrepare { payload, ..Default::default() };
+        let sent = proto::dtc::LinkRequest { prepares: vec![sent], ..Default::default() };
+        assert_eq!(proto::dtc::LinkRequest::decode(&*sent.encode_to_vec()).as_ref(), Ok(&sent));
+        assert!(read(&format!("{{\"a\":{deep}}}")).is_err());
+    }
+
+    #[test]
     fn what_cannot_be_held_exactly_is_named_with_its_place() {
         let wrong = read(r#"{"lines": [{"quantity": 9007199254740993}]}"#).unwrap_err();
         assert_eq!(wrong.path, ".lines[0].quantity");

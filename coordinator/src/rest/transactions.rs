@@ -217,7 +217,7 @@ pub(super) async fn prepare(
     headers: HeaderMap,
 ) -> Result<Json<view::Transaction>, Problem> {
     id_of(&id)?;
-    let wait = wait(waiting.wait, &headers)?.map(wire);
+    let wait = wait(waiting.wait, &headers)?.and_then(|wait| wait.try_into().ok());
     let request = PrepareTransactionRequest { transaction_id: id, wait };
     Ok(shown(services.prepare(request).await?.transaction))
 }
@@ -241,7 +241,7 @@ pub(super) async fn commit(
     headers: HeaderMap,
 ) -> Result<Json<view::Transaction>, Problem> {
     id_of(&id)?;
-    let wait = wait(waiting.wait, &headers)?.map(wire);
+    let wait = wait(waiting.wait, &headers)?.and_then(|wait| wait.try_into().ok());
     let request = CommitTransactionRequest { transaction_id: id, answer_at: 0, wait };
     Ok(shown(services.commit(request).await?.transaction))
 }
@@ -264,15 +264,11 @@ pub(super) async fn rollback(
     headers: HeaderMap,
 ) -> Result<Json<view::Transaction>, Problem> {
     id_of(&id)?;
-    let wait = wait(waiting.wait, &headers)?.map(wire);
+    let wait = wait(waiting.wait, &headers)?.and_then(|wait| wait.try_into().ok());
     let request = RollbackTransactionRequest { transaction_id: id, answer_at: 0, wait };
     Ok(shown(services.rollback(request).await?.transaction))
 }
 
 fn shown(transaction: Option<dtc::Transaction>) -> Json<view::Transaction> {
     Json(transaction.unwrap_or_default().into())
-}
-
-fn wire(wait: Duration) -> prost_types::Duration {
-    prost_types::Duration { seconds: wait.as_secs() as i64, nanos: wait.subsec_nanos() as i32 }
 }

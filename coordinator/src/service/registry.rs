@@ -58,7 +58,7 @@ impl Services {
     pub(crate) fn renew(&self, name: &str) -> Result<RenewResponse, Error> {
         let standing = self.handle.directory.renew(name);
         let standing = standing.ok_or_else(|| unknown(name))?;
-        Ok(RenewResponse { lease: standing.lease.map(wire) })
+        Ok(RenewResponse { lease: standing.lease.and_then(|lease| lease.try_into().ok()) })
     }
 
     pub(crate) async fn deregister(
@@ -112,10 +112,7 @@ impl Services {
     pub(crate) async fn drain(self) {
         loop {
             tokio::time::sleep(LOOK).await;
-            for known in self.handle.directory.all() {
-                if !known.standing.is_some_and(|standing| standing.draining) {
-                    continue;
-                }
+            for known in self.handle.directory.draining() {
                 if let Err(error) = self.remove_if_drained(&known).await {
                     tracing::warn!(participant = %known.name, %error, "cannot be deregistered");
                 }
@@ -173,14 +170,7 @@ fn status(known: &directory::Participant, unfinished: usize) -> ParticipantStatu
         unfinished: u32::try_from(unfinished).unwrap_or(u32::MAX),
         journal_id: known.journal.map_or_else(String::new, |id| id.to_string()),
         draining: known.standing.is_some_and(|standing| standing.draining),
-        lease_left: known.standing.and_then(|standing| standing.lease_left()).map(wire),
-    }
-}
-
-fn wire(duration: Duration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: duration.as_secs() as i64,
-        nanos: duration.subsec_nanos() as i32,
+        lease_left: known.standing.and_then(|it| it.lease_left()?.try_into().ok()),
     }
 }
 

@@ -252,3 +252,47 @@ async fn all_three_ways_in_one_transaction() {
     .await
     .unwrap();
 }
+
+#[tokio::test]
+async fn connections_are_kept_and_used_again() {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+    let (_coordinator, rest) = coordinator().await;
+    let connections = Arc::new(Mutex::new((0, 0)));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/prepare", listener.local_addr().unwrap());
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                let (mut line, mut length, mut first) = (String::new(), 0, true);
+                // Line by line, until the empty one; then the body.
+                while stream.read_line(&mut line).await? > 0 {
+                    let text = std::mem::take(&mut line).to_ascii_lowercase();
+                    if let Some(value) = text.strip_prefix("content-length: ") {
+                        length = value.trim().parse().unwrap_or(0);
+                    }
+                    if text == "\r\n" {
+                        stream.read_exact(&mut vec![0; length]).await?;
+                        {
+                            let mut counted = counted.lock().unwrap();
+                            counted.0 += usize::from(std::mem::take(&mut first));
+                            counted.1 += 1;
+                        }
+                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+                    }
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    for _ in 0..20 {
+        let done = rest.json("POST", "/transactions?wait=30", &json!([url])).await.unwrap();
+        assert_eq!(done.text("state"), "committed", "{done:?}");
+    }
+    let (connections, requests) = *connections.lock().unwrap();
+    assert_eq!(requests, 40);
+    assert!(connections < 10, "{connections} connections for {requests} requests");
+}

@@ -1,6 +1,6 @@
 //! Registration while the coordinator runs.
 
-use integration_tests::{Heard, Reply, agree, eventually};
+use integration_tests::{Heard, Proxy, Reply, agree, eventually};
 use proto::dtc::{DeregisterRequest, RenewRequest};
 use serde_json::json;
 use tonic::Code;
@@ -125,4 +125,30 @@ async fn one_that_is_back_elsewhere_takes_its_unfinished_branches_over() {
     let ended = rest.ended(committed.text("id")).await.unwrap();
     assert_eq!(states(&ended), ["committed"; 2]);
     assert!(there.heard().iter().any(|it| matches!(it, Heard::Commit(_))));
+}
+
+#[tokio::test]
+async fn its_health_is_watched_while_nothing_is_asked_of_it() {
+    let (_coordinator, rest) = coordinator().await;
+    let one = http().await;
+    let proxy = Proxy::start(one.address()).await.unwrap();
+    let put = json!({"address": one.uri_at(proxy.address())});
+    rest.json("PUT", "/participants/one", &put).await.unwrap();
+    let becomes = async |link: &str| {
+        eventually("its health is seen", async || {
+            let known = rest.get("/participants/one").await?;
+            anyhow::ensure!(known.text("link") == link, "{known:?}");
+            Ok(known)
+        })
+        .await
+        .unwrap()
+    };
+    becomes("http").await;
+    let address = proxy.address();
+    drop(proxy);
+    let gone = becomes("disconnected").await;
+    assert!(gone.text("last_error").contains("refused"), "{gone:?}");
+    assert!(one.heard().is_empty(), "nothing was asked of it");
+    let _again = tokio::net::TcpListener::bind(address).await.unwrap();
+    becomes("http").await;
 }
