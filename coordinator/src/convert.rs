@@ -1,5 +1,6 @@
 //! Between the machine's words, the wire's, and the journal's.
 
+use common::TransactionId;
 use coordinator_core::{
     BranchState, Outcome, Reason, TrailEvent, TrailKind, TransactionState, View,
 };
@@ -132,6 +133,10 @@ pub(crate) fn transaction(view: &View, directory: &Directory) -> dtc::Transactio
         begun_at: Some(timestamp(view.begun_at.0)),
         decided_at: view.decided_at.map(|at| timestamp(at.0)),
         ended_at: view.ended_at.map(|at| timestamp(at.0)),
+        retry_of: match view.age == view.id {
+            true => String::new(),
+            false => view.age.to_string(),
+        },
     }
 }
 
@@ -169,6 +174,7 @@ pub(crate) fn stored(stored: &Stored, with_trail: bool) -> dtc::Transaction {
             outcome: dtc::Outcome::Pending.into(),
             request_key: begin.as_ref().map(|it| it.request_key.clone()).unwrap_or_default(),
             begun_at: begin.as_ref().map(|begin| timestamp(begin.begun_at_us)),
+            retry_of: begin.as_ref().map(|begin| retry_of(&begin.retry_of)).unwrap_or_default(),
             ..Default::default()
         },
     };
@@ -189,6 +195,10 @@ pub(crate) fn stored(stored: &Stored, with_trail: bool) -> dtc::Transaction {
         transaction.trail = trail.collect();
     }
     transaction
+}
+
+fn retry_of(bytes: &[u8]) -> String {
+    TransactionId::from_slice(bytes).map_or_else(String::new, |id| id.to_string())
 }
 
 fn decided(decision: &journal::Decision, end: Option<&journal::End>) -> dtc::Transaction {
@@ -220,6 +230,7 @@ fn decided(decision: &journal::Decision, end: Option<&journal::End>) -> dtc::Tra
         abort_reason: decision.abort_reason.clone(),
         begun_at: Some(timestamp(decision.begun_at_us)),
         decided_at: Some(timestamp(decision.decided_at_us)),
+        retry_of: retry_of(&decision.retry_of),
         ..Default::default()
     }
 }

@@ -212,8 +212,10 @@ impl Driver {
         match input {
             Input::Begin { new, wait, reply } => {
                 let now = self.clock.now();
+                let id = self.ids.next(now);
                 let begin = Begin {
-                    id: self.ids.next(now),
+                    id,
+                    age: new.retry_of.unwrap_or(id),
                     key: new.key,
                     options: new.options,
                     branches: new.branches,

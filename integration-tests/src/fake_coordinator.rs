@@ -88,6 +88,7 @@ impl FakeCoordinator {
             branch,
             payload: Some(payload),
             one_phase,
+            ..PrepareRequest::default()
         };
         Ok(self.client.clone().prepare(request).await?.into_inner())
     }

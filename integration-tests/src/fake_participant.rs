@@ -364,6 +364,7 @@ fn requests_of(origin: &Origin, message: LinkRequest) -> Vec<Heard> {
             branch: it.branch,
             payload: it.payload,
             one_phase: it.one_phase,
+            ..PrepareRequest::default()
         })
     });
     let commits = message.commits.into_iter().map(|it| {

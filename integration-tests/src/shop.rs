@@ -213,7 +213,7 @@ impl Shop {
     /// What the coordinator says.
     pub async fn begin(&self, purchase: &Purchase) -> Result<String, Status> {
         let mut client = self.transactions.clone();
-        let begun = client.begin(BeginRequest { options: None }).await?.into_inner();
+        let begun = client.begin(BeginRequest::default()).await?.into_inner();
         for branch in purchase.branches() {
             let transaction_id = begun.transaction_id.clone();
             client.enlist(EnlistRequest { transaction_id, branch: Some(branch) }).await?;

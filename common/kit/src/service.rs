@@ -76,8 +76,13 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
     ) -> Result<Response<PrepareResponse>, Status> {
         let request = request.into_inner();
         let origin = Origin::parse("origin", request.origin.as_ref())?;
+        let branch = branch(&origin, &request.transaction_id, request.branch)?;
         let prepare = Prepare {
-            branch: branch(&origin, &request.transaction_id, request.branch)?,
+            branch,
+            age: match &*request.retry_of {
+                "" => branch.transaction,
+                text => wire::uuid("retry_of", text)?,
+            },
             payload: wire::decode::<R>(request.payload.as_ref(), self.engine.limits.max_payload),
             one_phase: request.one_phase,
         };

@@ -238,7 +238,7 @@ fn prepare(number: u8, amount: i64) -> PrepareRequest {
         transaction_id: transaction(number).to_string(),
         branch: 0,
         payload: Some(typed(amount)),
-        one_phase: false,
+        ..PrepareRequest::default()
     }
 }
 

@@ -21,6 +21,10 @@ pub(crate) struct Origin {
 
 pub(crate) struct Prepare<R: ResourceManager> {
     pub(crate) branch: BranchId,
+    /// The first transaction of which the branch's is a retry, or its own: smaller
+    /// ids are older.
+    #[allow(dead_code)]
+    pub(crate) age: TransactionId,
     pub(crate) payload: Result<Decoded<R>, Refusal>,
     pub(crate) one_phase: bool,
 }
@@ -117,8 +121,15 @@ impl<R: ResourceManager> Batch<R> {
         }
         batch.prepares.reserve(request.prepares.len());
         for prepare in &request.prepares {
+            let branch = branch("prepares", &prepare.transaction_id, prepare.branch)?;
+            let age = match &prepare.retry_of {
+                none if none.is_empty() => branch.transaction,
+                bytes => TransactionId::from_slice(bytes)
+                    .ok_or_else(|| no_id("prepares.retry_of", bytes))?,
+            };
             batch.prepares.push(Prepare {
-                branch: branch("prepares", &prepare.transaction_id, prepare.branch)?,
+                branch,
+                age,
                 payload: decode::<R>(prepare.payload.as_ref(), max_payload),
                 one_phase: prepare.one_phase,
             });

@@ -97,6 +97,8 @@ pub enum Message {
         payload: Opaque,
         /// Commit it at once.
         one_phase: bool,
+        /// The transaction's age: see [`Begin::age`](crate::Begin::age).
+        age: TransactionId,
     },
     /// Make it final.
     Commit {

@@ -115,6 +115,9 @@ pub enum Event {
 pub struct Begin {
     /// Its id, greater than all before.
     pub id: TransactionId,
+    /// Where it stands in age, wherever transactions wait for each other: its own
+    /// id, or that of the first of which it is a retry.
+    pub age: TransactionId,
     /// The client's key, with the body's fingerprint.
     pub key: Option<(RequestKey, Fingerprint)>,
     /// How it is run.

@@ -40,6 +40,8 @@ impl Record {
 pub struct BeginRecord {
     /// The transaction.
     pub id: TransactionId,
+    /// See [`Begin::age`](crate::Begin::age).
+    pub age: TransactionId,
     /// The client's key, with the body's fingerprint.
     pub key: Option<(RequestKey, Fingerprint)>,
     /// Driven by its client, call by call.
@@ -70,6 +72,8 @@ pub struct BeginBranch {
 pub struct DecisionRecord {
     /// The transaction.
     pub id: TransactionId,
+    /// See [`Begin::age`](crate::Begin::age).
+    pub age: TransactionId,
     /// The client's key, with the body's fingerprint.
     pub key: Option<(RequestKey, Fingerprint)>,
     /// To commit, or to abort.

@@ -65,6 +65,7 @@ impl Context<'_> {
 #[derive(Debug, Clone)]
 pub(crate) struct Transaction {
     id: TransactionId,
+    age: TransactionId,
     key: Option<(RequestKey, Fingerprint)>,
     interactive: bool,
     announced: bool,
@@ -107,6 +108,7 @@ impl Transaction {
     pub(crate) fn begin(begin: Begin, context: &mut Context) -> Self {
         let mut transaction = Self {
             id: begin.id,
+            age: begin.age,
             key: begin.key,
             interactive: begin.interactive,
             announced: begin.announced,

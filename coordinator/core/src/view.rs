@@ -94,6 +94,8 @@ pub struct BranchView {
 pub struct View {
     /// Its id.
     pub id: TransactionId,
+    /// See [`Begin::age`](crate::Begin::age).
+    pub age: TransactionId,
     /// The client's key.
     pub key: Option<RequestKey>,
     /// Where it is.

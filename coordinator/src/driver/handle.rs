@@ -20,6 +20,7 @@ pub(crate) struct NewTransaction {
     pub(crate) options: Options,
     pub(crate) branches: Vec<NewBranch>,
     pub(crate) interactive: bool,
+    pub(crate) retry_of: Option<TransactionId>,
     pub(crate) announced: bool,
     pub(crate) trace: Option<Opaque>,
     pub(crate) answer_at: AnswerAt,

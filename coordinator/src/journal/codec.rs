@@ -65,6 +65,7 @@ fn encode_begin(record: &BeginRecord, directory: &Directory) -> journal::Begin {
         fingerprint,
         interactive: record.interactive,
         one_phase: record.one_phase,
+        retry_of: retry_of(record.id, record.age),
         begun_at_us: record.begun_at.0,
         branches: record.branches.iter().map(branch).collect(),
         trail: encode_trail(&record.trail),
@@ -88,6 +89,7 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
         fingerprint,
         commit: record.commit,
         decision_number: record.number,
+        retry_of: retry_of(record.id, record.age),
         begun_at_us: record.begun_at.0,
         decided_at_us: record.decided_at.0,
         branches: record.branches.iter().map(branch).collect(),
@@ -101,6 +103,24 @@ fn encode_end(record: &EndRecord) -> journal::End {
         ended_at_us: record.ended_at.0,
         branches: record.branches.iter().map(|it| convert::branch_state(*it).into()).collect(),
         trail: encode_trail(&record.trail),
+    }
+}
+
+/// An age as it is written and sent: nothing where it is the transaction's own.
+pub(crate) fn retry_of(id: TransactionId, age: TransactionId) -> Bytes {
+    match age == id {
+        true => Bytes::new(),
+        false => Bytes::copy_from_slice(age.as_bytes()),
+    }
+}
+
+fn decode_age(id: TransactionId, retry_of: &[u8]) -> Result<TransactionId, Damaged> {
+    match retry_of {
+        [] => Ok(id),
+        bytes => TransactionId::from_slice(bytes).ok_or_else(|| Damaged {
+            id,
+            what: format!("a retry of an id of {} bytes, not 16", bytes.len()),
+        }),
     }
 }
 
@@ -167,6 +187,7 @@ fn decode_begin(
     }
     Ok(BeginRecord {
         id,
+        age: decode_age(id, &begin.retry_of)?,
         key: decode_key(id, &begin.request_key, &begin.fingerprint)?,
         interactive: begin.interactive,
         one_phase: begin.one_phase,
@@ -222,6 +243,7 @@ fn decode_decision(
     let reason = decision.abort_reason.as_ref();
     Ok(DecisionRecord {
         id,
+        age: decode_age(id, &decision.retry_of)?,
         key: decode_key(id, &decision.request_key, &decision.fingerprint)?,
         commit: decision.commit,
         number: decision.decision_number,
@@ -274,6 +296,7 @@ mod tests {
         });
         DecisionRecord {
             id: TransactionId::from_bytes([7; 16]),
+            age: TransactionId::from_bytes([6; 16]),
             key: Some(("order-1".into(), [9; 32])),
             commit: false,
             number: 1,

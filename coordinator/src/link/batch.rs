@@ -6,6 +6,7 @@ use prost::Message as _;
 use proto::dtc::{self, LinkCommit, LinkOutcome, LinkPrepare, LinkRequest, LinkRollback, Payload};
 
 use super::Outgoing;
+use crate::journal::codec::retry_of;
 
 /// No batch of several messages is larger: receivers refuse messages of over 4 MiB.
 const MAX_BYTES: usize = 1 << 20;
@@ -56,9 +57,15 @@ fn add(batch: &mut LinkRequest, outgoing: Outgoing) {
         Outgoing::Message { id, branch, message, .. } => {
             let transaction_id = Bytes::copy_from_slice(id.as_bytes());
             match message {
-                Message::Prepare { payload: it, one_phase } => {
-                    let payload = payload(&it);
-                    batch.prepares.push(LinkPrepare { transaction_id, branch, payload, one_phase });
+                Message::Prepare { payload: it, one_phase, age } => {
+                    let (payload, retry_of) = (payload(&it), retry_of(id, age));
+                    batch.prepares.push(LinkPrepare {
+                        transaction_id,
+                        branch,
+                        payload,
+                        one_phase,
+                        retry_of,
+                    });
                 }
                 Message::Commit { number: decision_number, output } => {
                     let output = output.as_ref().and_then(payload);
@@ -111,7 +118,11 @@ mod tests {
         Outgoing::Message {
             id: TransactionId::from_bytes([1; 16]),
             branch: 0,
-            message: Message::Prepare { payload: payload.into(), one_phase: false },
+            message: Message::Prepare {
+                payload: payload.into(),
+                one_phase: false,
+                age: TransactionId::from_bytes([1; 16]),
+            },
             timeout: Duration::from_secs(1),
             trace: None,
         }

@@ -174,8 +174,8 @@ impl Caller {
         };
         let to = Recipient { origin: &self.origin, id, branch, trace };
         match message {
-            Message::Prepare { payload, .. } => {
-                let body = body::prepare(&to, &payload);
+            Message::Prepare { payload, age, .. } => {
+                let body = body::prepare(&to, &payload, age);
                 let Some(turn) = self.prepares.enter(id, branch).await else {
                     return Err(Unknown::Other("an earlier prepare is still being closed".into()));
                 };

@@ -74,9 +74,11 @@ impl Caller {
             acknowledgement,
         };
         match message {
-            Message::Prepare { payload: it, one_phase } => {
+            Message::Prepare { payload: it, one_phase, age } => {
                 let payload = payload(&it);
-                let body = PrepareRequest { origin, transaction_id, branch, payload, one_phase };
+                let retry_of = if age == id { String::new() } else { age.to_string() };
+                let body =
+                    PrepareRequest { origin, transaction_id, branch, payload, one_phase, retry_of };
                 let answer = self.client.prepare(request(body, timeout)).await?.into_inner();
                 let journal = journal_id(&answer.journal_id)?;
                 let kind = answer.vote();

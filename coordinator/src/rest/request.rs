@@ -36,6 +36,9 @@ pub(super) struct Described {
     /// When a request that waits is answered.
     #[serde(default)]
     pub(super) answer_at: Moment,
+    /// The first transaction of which this is a retry; it keeps that one's age.
+    #[serde(default)]
+    pub(super) retry_of: String,
     /// Begin only: the client enlists branches and then commits or rolls back.
     #[serde(default)]
     pub(super) interactive: bool,
@@ -160,6 +163,7 @@ impl Described {
                 Moment::Decision => AnswerAt::Decision.into(),
             },
             wait: None,
+            retry_of: self.retry_of,
         })
     }
 }

@@ -51,6 +51,9 @@ pub(super) struct Whole {
     answer_at: Moment,
     #[schema(required = false, schema_with = no)]
     interactive: bool,
+    /// The first transaction of which this is a retry; it keeps that one's age.
+    #[schema(required = false, format = "uuid")]
+    retry_of: String,
 }
 
 /// A transaction that is begun only: its client enlists branches, and then commits or
@@ -69,6 +72,9 @@ pub(super) struct Interactive {
     /// Goes for no request of it.
     #[schema(required = false)]
     answer_at: Moment,
+    /// The first transaction of which this is a retry; it keeps that one's age.
+    #[schema(required = false, format = "uuid")]
+    retry_of: String,
 }
 
 /// A participant's registration.

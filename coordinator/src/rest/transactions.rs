@@ -109,7 +109,8 @@ async fn begin(
         let problem = "is not possible for an interactive transaction: repeated, it is another one";
         return Err(Problem::invalid(IDEMPOTENCY_KEY, problem));
     }
-    let request = BeginRequest { options: Some(described.options.into_wire()?) };
+    let options = Some(described.options.into_wire()?);
+    let request = BeginRequest { options, retry_of: described.retry_of };
     let begun = services.begin(request, trace).await?;
     Ok(services.look(id_of(&begun.transaction_id)?).await?)
 }

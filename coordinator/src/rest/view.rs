@@ -178,6 +178,9 @@ pub(super) struct Transaction {
     /// The idempotency key that it was begun with.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_key: Option<String>,
+    /// The first transaction of which it is a retry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_of: Option<String>,
     branches: Vec<Branch>,
     /// What has to happen before it has ended, in words.
     waiting_for: Vec<String>,
@@ -282,6 +285,7 @@ impl From<dtc::Transaction> for Transaction {
             committed: wire.committed,
             stalled: wire.stalled,
             request_key: some(wire.request_key),
+            retry_of: some(wire.retry_of),
             waiting_for: waiting_for(phase, &branches),
             branches,
             reason: wire.abort_reason.map(Reason::from),

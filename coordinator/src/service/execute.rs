@@ -49,9 +49,11 @@ impl Services {
         let options = self.rules.options(request.options.as_ref())?;
         let branches = self.rules.branches(&request.branches, &self.links)?;
         let key = key.map(|key| (key, request::fingerprint(request, &branches)));
+        let retry_of = request::retry_of(&request.retry_of)?;
         self.check_room()?;
         let new = NewTransaction {
             key,
+            retry_of,
             options,
             branches,
             interactive: false,

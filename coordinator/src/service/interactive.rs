@@ -26,8 +26,10 @@ impl Services {
         trace: Option<Opaque>,
     ) -> Result<BeginResponse, Error> {
         let options = self.rules.options(request.options.as_ref())?;
+        let retry_of = request::retry_of(&request.retry_of)?;
         self.check_room()?;
         let new = NewTransaction {
+            retry_of,
             key: None,
             options,
             branches: Vec::new(),

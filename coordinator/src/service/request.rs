@@ -31,6 +31,21 @@ pub(crate) fn transaction_id(text: &str) -> Result<TransactionId, Error> {
     })
 }
 
+/// The first transaction of which a new one is a retry; none for an empty text.
+pub(super) fn retry_of(text: &str) -> Result<Option<TransactionId>, Error> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let shown: String = text.chars().take(80).collect();
+    let id: TransactionId = text
+        .parse()
+        .map_err(|error| Error::invalid("retry_of", format!("'{shown}' is {error}")))?;
+    match uuid::Uuid::from_bytes(*id.as_bytes()).get_version_num() {
+        7 => Ok(Some(id)),
+        _ => Err(Error::invalid("retry_of", format!("'{shown}' is no transaction's id"))),
+    }
+}
+
 pub(super) fn request_key(key: &str) -> Result<RequestKey, Error> {
     let length = key.chars().count();
     if (1..=MAX_KEY).contains(&length) {
@@ -193,6 +208,7 @@ pub(super) fn fingerprint(request: &ExecuteRequest, checked: &[NewBranch]) -> Fi
         add(&checked.payload);
     }
     add(&request.options.as_ref().map(Message::encode_to_vec).unwrap_or_default());
+    add(request.retry_of.as_bytes());
     hash.finalize().into()
 }
 

@@ -167,7 +167,7 @@ impl State {
                 }
                 Action::Send { to, id, message, .. } => {
                     let request = match message {
-                        coordinator_core::Message::Prepare { payload, one_phase } => {
+                        coordinator_core::Message::Prepare { payload, one_phase, .. } => {
                             Request::Prepare { one_phase, payload: payload[0] }
                         }
                         coordinator_core::Message::Commit { number, .. } => {
@@ -319,6 +319,7 @@ impl State {
         let waiter = self.waiter(AnswerAt::Decision);
         self.event(Event::Begin(Begin {
             id: journal::id(number),
+            age: journal::id(number),
             key,
             options: options(setup),
             branches,

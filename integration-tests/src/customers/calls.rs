@@ -33,8 +33,11 @@ impl Client {
         let idle = self.random.random_range(1..8);
         let idle_timeout = Some(prost_types::Duration { seconds: idle, nanos: 0 });
         let options = Some(TransactionOptions { idle_timeout, ..work.options() });
-        let begun =
-            within(self.patience(), self.transactions.begin(BeginRequest { options })).await;
+        let begun = within(
+            self.patience(),
+            self.transactions.begin(BeginRequest { options, ..BeginRequest::default() }),
+        )
+        .await;
         let id = match begun {
             Ok(begun) => begun.into_inner().transaction_id,
             Err(status) => {

@@ -62,7 +62,7 @@ async fn prepare(State(state): State<Shared>, Json(body): Json<Body>) -> Respons
         payload: kept(body.payload.as_deref()),
         transaction_id: body.transaction_id,
         branch: body.branch,
-        one_phase: false,
+        ..PrepareRequest::default()
     });
     answer(&state, heard).await
 }

@@ -154,7 +154,8 @@ async fn a_client_that_vanishes_is_rolled_back_after_its_idle_limit() {
     let idle_timeout = Some(crate::seconds(100));
     let options = Some(TransactionOptions { idle_timeout, ..Default::default() });
     let mut transactions = coordinator.transactions.clone();
-    let begun = transactions.begin(BeginRequest { options }).await.unwrap();
+    let begun =
+        transactions.begin(BeginRequest { options, ..BeginRequest::default() }).await.unwrap();
     let patient = begun.into_inner().transaction_id;
     client.enlist(&patient, &one).await.unwrap();
     let impatient = client.begin(&[&one]).await;

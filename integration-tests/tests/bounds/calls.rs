@@ -81,7 +81,8 @@ async fn bad_input_of_each_field_of_the_other_calls_is_refused() {
     let invalid = Code::InvalidArgument;
 
     for (options, field) in bad_options() {
-        refused(client.begin(BeginRequest { options: Some(options) }).await, invalid, &[field]);
+        let begin = BeginRequest { options: Some(options), ..BeginRequest::default() };
+        refused(client.begin(begin).await, invalid, &[field]);
     }
     for (branch, words) in bad_branches() {
         let request = EnlistRequest { transaction_id: id.clone(), branch: Some(branch) };

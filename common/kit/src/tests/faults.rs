@@ -68,6 +68,7 @@ async fn a_domain_that_fails_in_prepare_votes_to_abort_and_its_neighbours_go_on(
     let batch = Batch {
         prepares: vec![Prepare {
             branch: branch(2),
+            age: transaction(2),
             payload: wire::decode(Some(&typed(5)), 1000),
             one_phase: false,
         }],
@@ -158,6 +159,7 @@ async fn a_promise_whose_batch_was_rolled_back_is_none() {
             transaction: transaction(number),
             number: 0,
         },
+        age: transaction(number),
         payload: wire::decode(
             Some(&Payload {
                 kind: Some(payload::Kind::Typed(take(currency).encode_to_vec().into())),

@@ -64,7 +64,7 @@ fn prepares(numbers: &[u8], amount: i64) -> LinkRequest {
         transaction_id: id(number),
         branch: 0,
         payload: Some(typed(amount)),
-        one_phase: false,
+        ..LinkPrepare::default()
     };
     LinkRequest { prepares: numbers.iter().map(prepare).collect(), ..LinkRequest::default() }
 }

@@ -142,6 +142,7 @@ impl Transaction {
         }
         Record::Decision(DecisionRecord {
             id: self.id,
+            age: self.age,
             key: self.key.clone(),
             commit: self.commit,
             number: self.number,

@@ -146,6 +146,7 @@ impl Transaction {
         });
         let mut transaction = Self {
             id: record.id,
+            age: record.age,
             key: record.key,
             interactive: record.interactive,
             announced: true,
@@ -205,6 +206,7 @@ impl Transaction {
         let recorded = record.trail.len();
         let mut transaction = Self {
             id: record.id,
+            age: record.age,
             key: record.key,
             interactive: false,
             announced: true,

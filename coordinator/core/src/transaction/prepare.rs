@@ -44,6 +44,7 @@ impl Transaction {
         };
         Record::Begin(BeginRecord {
             id: self.id,
+            age: self.age,
             key: self.key.clone(),
             interactive: self.interactive,
             one_phase: self.one_phase,

@@ -44,6 +44,7 @@ impl Transaction {
         };
         View {
             id: self.id,
+            age: self.age,
             key: self.key.as_ref().map(|(key, _)| key.clone()),
             state,
             outcome,

@@ -55,7 +55,8 @@ impl Transaction {
         let (number, output) = (self.number, branch.output.clone());
         let message = match self.state {
             State::Preparing => {
-                Message::Prepare { payload: branch.payload.clone(), one_phase: self.one_phase }
+                let (payload, one_phase) = (branch.payload.clone(), self.one_phase);
+                Message::Prepare { payload, one_phase, age: self.age }
             }
             State::Committing => Message::Commit { number, output },
             _ => Message::Rollback { number, output },

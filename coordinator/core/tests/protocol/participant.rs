@@ -77,7 +77,7 @@ impl Participant {
         };
         let step = step(self.branches.get(&key), &request);
         let acknowledgement = match (step, message) {
-            (Step::Reserve, Message::Prepare { payload, one_phase }) => {
+            (Step::Reserve, Message::Prepare { payload, one_phase, .. }) => {
                 return Some(self.reserve(key, payload, *one_phase));
             }
             (Step::RepeatVote, _) => {

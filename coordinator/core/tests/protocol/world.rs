@@ -139,6 +139,7 @@ impl World {
         let branches = branches.iter().map(|(to, payload)| branch(*to, *payload)).collect();
         let mut begin = Begin {
             id,
+            age: id,
             key: None,
             options: Options::default(),
             branches,

@@ -1,6 +1,7 @@
 //! What is sent to an HTTP participant, and what its answers hold.
 
 use bytes::Bytes;
+use common::TransactionId;
 use coordinator_core::{Opaque, ParticipantId, Reason};
 use prost::Message as _;
 use proto::dtc::{Payload, payload::Kind};
@@ -15,6 +16,9 @@ struct Prepare<'a> {
     #[serde(flatten)]
     to: To<'a>,
     payload: Option<serde_json::Value>,
+    /// The first transaction of which this is a retry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_of: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -47,13 +51,14 @@ impl<'a> From<&Recipient<'a>> for To<'a> {
     }
 }
 
-pub(super) fn prepare(to: &Recipient<'_>, payload: &Opaque) -> Bytes {
+pub(super) fn prepare(to: &Recipient<'_>, payload: &Opaque, age: TransactionId) -> Bytes {
     let kind = Payload::decode(Bytes::from_owner(payload.clone())).ok().and_then(|it| it.kind);
     let payload = match kind {
         Some(Kind::Json(fields)) => Some(json::object(fields)),
         _ => None,
     };
-    written(&Prepare { to: to.into(), payload })
+    let retry_of = (age != to.id).then(|| age.to_string());
+    written(&Prepare { to: to.into(), payload, retry_of })
 }
 
 pub(super) fn decision(to: &Recipient<'_>, number: u32, output: Option<&Opaque>) -> Bytes {
@@ -108,7 +113,6 @@ pub(super) fn refusal(from: ParticipantId, body: &[u8]) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::TransactionId;
     use proto::dtc::Origin;
 
     fn origin() -> Origin {
