@@ -1,5 +1,6 @@
 //! A branch at its participant: `(none) → Prepared → Committed | RolledBack`,
-//! and `(none) → RolledBack`, a tombstone.
+//! and `(none) → RolledBack`, a tombstone; `Committed → RolledBack` where a
+//! decision to commit was turned round.
 //!
 //! Invariants:
 //! - A prepared branch leaves that state by a decision only; nothing here looks
@@ -7,6 +8,7 @@
 //! - A branch that was rolled back, known before or not, refuses every later
 //!   prepare.
 //! - An unknown branch is never acknowledged as committed.
+//! - What is committed is undone only by a rollback that says so, `compensate`.
 //! - A decision with a lower number than the one applied changes nothing.
 
 use crate::planted;
@@ -46,6 +48,8 @@ pub enum Request {
     Rollback {
         /// 1, or 2 after a decision was turned round.
         decision_number: u32,
+        /// The decision was turned round: undo it even if it is committed.
+        compensate: bool,
     },
 }
 
@@ -64,6 +68,8 @@ pub enum Step {
     ApplyCommit,
     /// Undo the reservation and record it.
     ApplyRollback,
+    /// Undo the effect, which is final, and record that as a rollback.
+    Compensate,
     /// Record the rollback of a branch that was never seen, so that a late
     /// prepare is refused.
     LeaveTombstone,
@@ -96,7 +102,7 @@ impl Request {
     fn decision_number(&self) -> Option<u32> {
         match *self {
             Self::Prepare { .. } => None,
-            Self::Commit { decision_number } | Self::Rollback { decision_number } => {
+            Self::Commit { decision_number } | Self::Rollback { decision_number, .. } => {
                 Some(decision_number)
             }
         }
@@ -142,6 +148,11 @@ pub fn step(branch: Option<&Branch>, request: &Request) -> Step {
         (Some(Branch::Prepared), Request::Commit { .. }) => Step::ApplyCommit,
         (Some(Branch::Prepared), Request::Rollback { .. }) => Step::ApplyRollback,
 
+        (Some(Branch::Committed { .. }), Request::Rollback { compensate: true, .. })
+            if !planted!(CompensationIgnored) =>
+        {
+            Step::Compensate
+        }
         (Some(Branch::Committed { .. }), Request::Commit { .. } | Request::Rollback { .. }) => {
             Step::AnswerCommitted
         }
@@ -157,7 +168,8 @@ mod tests {
 
     const PREPARE: Request = Request::Prepare { same_payload: true };
     const COMMIT: Request = Request::Commit { decision_number: 1 };
-    const ROLLBACK: Request = Request::Rollback { decision_number: 1 };
+    const ROLLBACK: Request = Request::Rollback { decision_number: 1, compensate: false };
+    const TURN_ROUND: Request = Request::Rollback { decision_number: 2, compensate: true };
     const COMMITTED: Branch = Branch::Committed { decision_number: 1 };
     const ROLLED_BACK: Branch = Branch::RolledBack { decision_number: 1 };
 
@@ -201,8 +213,16 @@ mod tests {
         let turned_round = Branch::RolledBack { decision_number: 2 };
         assert_eq!(step(Some(&turned_round), &COMMIT), Step::Ignore);
         assert_eq!(step(Some(&turned_round), &ROLLBACK), Step::Ignore);
-        let again = Request::Rollback { decision_number: 2 };
-        assert_eq!(step(Some(&turned_round), &again), Step::AnswerRolledBack);
+        assert_eq!(step(Some(&turned_round), &TURN_ROUND), Step::AnswerRolledBack);
+    }
+
+    #[test]
+    fn what_is_committed_is_undone_only_by_a_decision_that_was_turned_round() {
+        let plain = Request::Rollback { decision_number: 2, compensate: false };
+        assert_eq!(step(Some(&COMMITTED), &plain), Step::AnswerCommitted);
+        assert_eq!(step(Some(&COMMITTED), &TURN_ROUND), Step::Compensate);
+        assert_eq!(step(Some(&Branch::Prepared), &TURN_ROUND), Step::ApplyRollback);
+        assert_eq!(step(None, &TURN_ROUND), Step::LeaveTombstone);
     }
 
     #[test]

@@ -41,6 +41,8 @@ bugs! {
     NumberIgnored = "number-ignored",
     /// A late rollback undoes a commit.
     CommitUndone = "commit-undone",
+    /// A commit that was turned round is not undone.
+    CompensationIgnored = "compensation-ignored",
     /// A second prepare ends a promise.
     PromiseEndsAlone = "promise-ends-alone",
     /// A replaced coordinator is obeyed.
@@ -75,6 +77,12 @@ bugs! {
     AnyJournalAcknowledges = "any-journal-acknowledges",
     /// 'Unknown' is an acknowledgement.
     UnknownAccepted = "unknown-accepted",
+    /// Branches are told of a decision that is turned round before the record is durable.
+    TurnedRoundEarly = "turned-round-early",
+    /// A client is told 'committed' though that may be turned round.
+    CompensableToldEarly = "compensable-told-early",
+    /// A turned-round rollback is left to a participant that may have committed.
+    CompensationLeftToAsk = "compensation-left-to-ask",
     /// A refusal of one attempt among several is the end of its branch.
     RefusalEndsAllAttempts = "refusal-ends-all-attempts",
 

@@ -188,6 +188,7 @@ impl Args {
             prepare_attempt_timeout: self.prepare_attempt_timeout,
             commit_attempt_timeout: self.commit_attempt_timeout,
             idle_timeout: self.idle_timeout,
+            ..Options::default()
         }
     }
 }

@@ -74,6 +74,7 @@ both_ways!(
         Hazard,
         Recovered,
         Ended,
+        TurnedRound,
     ]
 );
 to_wire!(
@@ -151,7 +152,7 @@ pub(crate) fn trail_event(
     let in_words = |reason: &dtc::AbortReason| format!("{}: {}", reason.code, reason.message);
     let detail = match event.kind {
         TrailKind::VotedAbort => refusal.map(in_words),
-        TrailKind::DecidedAbort => why.map(in_words),
+        TrailKind::DecidedAbort | TrailKind::TurnedRound => why.map(in_words),
         _ => (event.attempt > 0).then(|| format!("attempt {}", event.attempt)),
     };
     dtc::TrailEvent {

@@ -11,7 +11,10 @@ use coordinator_core::ParticipantId;
 use proto::dtc::LinkState;
 use tokio::time::Instant;
 
-use crate::{address::Address, journal::Registration};
+use crate::{
+    address::Address,
+    journal::{Declared, Registration},
+};
 
 /// How many participants that were never registered may be known, each by the
 /// address that a client gave.
@@ -24,7 +27,7 @@ pub(crate) struct Participant {
     pub(crate) name: Arc<str>,
     /// Where it is; none for a name in the journal that is not registered now.
     pub(crate) address: Option<Arc<Address>>,
-    pub(crate) asks: bool,
+    pub(crate) declared: Declared,
     /// None for one that is known by its address alone.
     pub(crate) standing: Option<Standing>,
     pub(crate) link: LinkState,
@@ -75,7 +78,7 @@ impl Known {
             id,
             name: name.into(),
             address: name.parse().ok().map(Arc::new),
-            asks: false,
+            declared: Declared::default(),
             standing: None,
             link: LinkState::Disconnected,
             last_error: "".into(),
@@ -122,7 +125,7 @@ impl Directory {
         let mut known = self.write();
         let participant = known.intern(&registration.name);
         participant.address = Some(Arc::new(registration.address.clone()));
-        participant.asks = registration.asks;
+        participant.declared = registration.declared;
         participant.standing = Some(Standing {
             lease: registration.lease,
             renewed: Instant::now(),
@@ -189,7 +192,7 @@ mod tests {
     use super::*;
 
     fn registration(address: &str) -> Registration {
-        Registration::permanent("inventory", address.parse().unwrap(), false)
+        Registration::permanent("inventory", address.parse().unwrap(), Declared::default())
     }
 
     #[tokio::test]

@@ -257,6 +257,9 @@ impl Driver {
             }
             Input::Events(events) => {
                 for event in events {
+                    if matches!(event, Event::Acknowledged { number: 2.., .. }) {
+                        common_store::crash_point!("coordinator-first-undone");
+                    }
                     if matches!(event, Event::Acknowledged { .. }) {
                         common_store::crash_point!("coordinator-first-acknowledged");
                     }
@@ -313,6 +316,9 @@ impl Driver {
             Record::Decision(decision) if decision.commit => {
                 common_store::crash_point!("coordinator-before-decision-durable");
             }
+            Record::Decision(decision) if decision.number > 1 => {
+                common_store::crash_point!("coordinator-before-turn-durable");
+            }
             Record::End(_) => {
                 common_store::crash_point!("coordinator-before-end-durable");
             }
@@ -348,6 +354,9 @@ impl Driver {
                     }
                     Message::Commit { .. } => {
                         common_store::crash_point!("coordinator-decision-durable");
+                    }
+                    Message::Rollback { compensate: true, .. } => {
+                        common_store::crash_point!("coordinator-turn-durable");
                     }
                     Message::Rollback { .. } => {}
                 }

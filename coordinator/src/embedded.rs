@@ -11,6 +11,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use common::TransactionId;
 use common_service::Environment;
+pub use coordinator_core::CommitPolicy;
 use coordinator_core::{AnswerAt, NewBranch, Opaque, Reply};
 use proto::dtc::{self, BeginRequest, EnlistRequest, Payload, payload::Kind};
 use tokio::{
@@ -51,6 +52,8 @@ pub struct Settings {
     pub wait: Duration,
     /// How long a journal on disk keeps what finished.
     pub retention: Duration,
+    /// What becomes of a commit that keeps failing.
+    pub commit_policy: CommitPolicy,
     /// How many transactions may be going on.
     pub max_in_flight: usize,
 }
@@ -63,6 +66,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(60),
             wait: Duration::from_secs(30),
             retention: Duration::from_secs(24 * 60 * 60),
+            commit_policy: CommitPolicy::Retry,
             max_in_flight: 100_000,
         }
     }
@@ -243,8 +247,37 @@ impl TransactionCoordinator {
     ///
     /// [`Error::Exhausted`], [`Error::Stopped`].
     pub async fn begin_transaction(&self) -> Result<TransactionId, Error> {
+        self.begin(BeginRequest::default()).await
+    }
+
+    /// [`begin_transaction`](Self::begin_transaction), with a commit policy of its own:
+    /// with [`CommitPolicy::Compensate`], `rollback` is called also after `commit`
+    /// has succeeded, where another resource's commit keeps failing.
+    ///
+    /// # Errors
+    ///
+    /// As of begin_transaction.
+    pub async fn begin_transaction_with(
+        &self,
+        policy: CommitPolicy,
+    ) -> Result<TransactionId, Error> {
+        let options = dtc::TransactionOptions {
+            commit_policy: match policy {
+                CommitPolicy::Retry => dtc::CommitPolicy::Retry.into(),
+                CommitPolicy::Compensate { .. } => dtc::CommitPolicy::Compensate.into(),
+            },
+            compensate_after: match policy {
+                CommitPolicy::Retry => 0,
+                CommitPolicy::Compensate { after } => after,
+            },
+            ..dtc::TransactionOptions::default()
+        };
+        self.begin(BeginRequest { options: Some(options), ..BeginRequest::default() }).await
+    }
+
+    async fn begin(&self, request: BeginRequest) -> Result<TransactionId, Error> {
         let services = &self.inner.services;
-        let begun = self.unless_stopped(services.begin(BeginRequest::default(), None)).await?;
+        let begun = self.unless_stopped(services.begin(request, None)).await?;
         let begun = begun.map_err(|error| told(None, error))?;
         begun.transaction_id.parse().map_err(|_| Error::Stopped("an id that is none".into()))
     }
@@ -288,7 +321,9 @@ impl TransactionCoordinator {
         let call = Call::Enlist(NewBranch { participant, payload, one_phase: false });
         match self.call(id, call).await? {
             Reply::Enlisted(number) => {
-                locals.enlist(Branch { transaction: id, number, version, input }, resource);
+                let turned_round = false;
+                let branch = Branch { transaction: id, number, version, input, turned_round };
+                locals.enlist(branch, resource);
                 Ok(number)
             }
             reply => Err(self.not_enlisted(id, reply).await),

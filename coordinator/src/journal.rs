@@ -52,12 +52,21 @@ pub(crate) struct Stored {
     pub(crate) end: Option<journal::End>,
 }
 
+/// What a participant can do, where there is no stream over which it tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Declared {
+    /// Ask when in doubt.
+    pub(crate) asks: bool,
+    /// Undo what it has committed.
+    pub(crate) compensates: bool,
+}
+
 /// A participant that was registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Registration {
     pub(crate) name: String,
     pub(crate) address: Address,
-    pub(crate) asks: bool,
+    pub(crate) declared: Declared,
     /// How long it is good unless it is renewed; none for without end. Begins anew
     /// at each start, since no clock goes on while the process is not there.
     pub(crate) lease: Option<Duration>,
@@ -65,8 +74,8 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    pub(crate) fn permanent(name: impl Into<String>, address: Address, asks: bool) -> Self {
-        Self { name: name.into(), address, asks, lease: None, draining: false }
+    pub(crate) fn permanent(name: impl Into<String>, address: Address, declared: Declared) -> Self {
+        Self { name: name.into(), address, declared, lease: None, draining: false }
     }
 }
 

@@ -28,8 +28,8 @@ mod trace;
 
 pub use common::TransactionId;
 pub use embedded::{
-    Branch, Closures, Error, Orphan, Phase, Resource, Settings, StartError, TransactionCoordinator,
-    Versioned, Vote,
+    Branch, Closures, CommitPolicy, Error, Orphan, Phase, Resource, Settings, StartError,
+    TransactionCoordinator, Versioned, Vote,
 };
 pub use run::{run_from_args, run_in};
 pub use tonic::async_trait;

@@ -27,7 +27,7 @@ use tonic::{
 pub(crate) use batch::outcome_parts;
 pub(crate) use http::{Client, client};
 
-use crate::{address::Address, driver::Handle, fence};
+use crate::{address::Address, driver::Handle, fence, journal::Declared};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -81,8 +81,8 @@ pub(crate) struct Link {
     pub(crate) address: Arc<Address>,
     pub(crate) target: Target,
     pub(crate) client: Client,
-    /// Without a stream: whether it asks when in doubt.
-    pub(crate) asks: bool,
+    /// For where there is no stream that tells.
+    pub(crate) declared: Declared,
     pub(crate) origin: Origin,
     pub(crate) handle: Handle,
     pub(crate) queue: mpsc::Receiver<Outgoing>,
@@ -168,33 +168,35 @@ impl Link {
     }
 
     async fn stream(&mut self, opened: stream::Opened) {
-        let journal = opened.journal;
+        let (journal, compensates) = (opened.journal, opened.compensates);
         self.drop_queued();
         self.note(LinkState::Stream, Some(journal));
         let (participant, journal) = (self.participant, Some(journal));
-        let connected = Event::Connected { participant, asks: true, journal };
+        let connected = Event::Connected { participant, asks: true, compensates, journal };
         self.handle.events(vec![connected]).await;
         let lost = stream::run(self, opened).await;
         self.ended(&lost).await;
     }
 
     async fn unary(&mut self, client: ParticipantServiceClient<Channel>) {
-        self.connected(LinkState::Unary, self.asks).await;
+        self.connected(LinkState::Unary).await;
         let lost = unary::run(self, client).await;
         self.ended(&lost).await;
     }
 
     async fn http(&mut self, base: String) {
-        self.connected(LinkState::Http, false).await;
+        self.connected(LinkState::Http).await;
         let lost = http::run(self, base).await;
         self.ended(&lost).await;
     }
 
     /// Without a stream.
-    async fn connected(&mut self, state: LinkState, asks: bool) {
+    async fn connected(&mut self, state: LinkState) {
         self.drop_queued();
         self.note(state, None);
-        let connected = Event::Connected { participant: self.participant, asks, journal: None };
+        let Declared { asks, compensates } = self.declared;
+        let (participant, journal) = (self.participant, None);
+        let connected = Event::Connected { participant, asks, compensates, journal };
         self.handle.events(vec![connected]).await;
     }
 

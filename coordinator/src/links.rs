@@ -15,6 +15,7 @@ use crate::{
     directory::Participant,
     driver::Handle,
     error::Error,
+    journal::Declared,
     link::{self, Link, Outgoing, Target},
 };
 
@@ -31,7 +32,7 @@ pub(crate) struct Links {
 
 struct Running {
     address: Arc<Address>,
-    asks: bool,
+    declared: Declared,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -65,7 +66,9 @@ impl Links {
             return Ok(());
         };
         // With nobody to ask, it is treated as one that can't.
-        let asks = participant.asks && !self.origin.recovery_address.is_empty();
+        let can_ask = !self.origin.recovery_address.is_empty() && !address.is_http();
+        let declared = participant.declared;
+        let declared = Declared { asks: declared.asks && can_ask, ..declared };
         let target = match address.is_http() {
             true => Target::Http(address.base()),
             false => {
@@ -76,7 +79,7 @@ impl Links {
         };
         let mut running = self.running();
         if let Some(known) = running.get(&participant.id) {
-            if known.address == address && known.asks == asks {
+            if known.address == address && known.declared == declared {
                 return Ok(());
             }
             known.task.abort();
@@ -88,7 +91,7 @@ impl Links {
             address: address.clone(),
             target,
             client: self.client.clone(),
-            asks,
+            declared,
             origin: self.origin.clone(),
             handle: self.handle.clone(),
             queue: queued,
@@ -101,7 +104,7 @@ impl Links {
             handle.link(id, start).await;
             link.run().await;
         });
-        running.insert(participant.id, Running { address, asks, task });
+        running.insert(participant.id, Running { address, declared, task });
         Ok(())
     }
 

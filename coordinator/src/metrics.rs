@@ -18,6 +18,7 @@ pub(crate) struct Metrics {
     pub(crate) in_doubt: IntGauge,
     pub(crate) stalled: IntGauge,
     pub(crate) heuristic: IntCounter,
+    pub(crate) turned_round: IntCounter,
     pub(crate) phase_one: Histogram,
     pub(crate) phase_two: Histogram,
     pub(crate) retries: IntCounter,
@@ -70,6 +71,10 @@ impl Metrics {
                 "dtc_branches_heuristic_total",
                 "Branches that broke a promise, or whose fate cannot be known",
             )?,
+            turned_round: counter(
+                "dtc_transactions_turned_round_total",
+                "Decisions to commit that were taken back, as their clients allowed",
+            )?,
             phase_one: histogram(
                 "dtc_phase_one_seconds",
                 "From begin to the decision (interactive use: with the client's own time)",
@@ -102,6 +107,7 @@ impl Metrics {
                 self.phase_one.observe(took.as_secs_f64());
             }
             TrailKind::Ended => self.phase_two.observe(took.as_secs_f64()),
+            TrailKind::TurnedRound => self.turned_round.inc(),
             TrailKind::Retried => self.retries.inc(),
             TrailKind::Unreachable => self.unreachable.inc(),
             TrailKind::Heuristic | TrailKind::Hazard => self.heuristic.inc(),

@@ -105,8 +105,9 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
         directory.register(&registered);
     }
     for named in &args.participants {
-        let asks = directory.find(&named.name).is_some_and(|registered| registered.asks);
-        directory.register(&Registration::permanent(&named.name, named.address.clone(), asks));
+        let declared = directory.find(&named.name).map(|registered| registered.declared);
+        let (name, declared) = (&named.name, declared.unwrap_or_default());
+        directory.register(&Registration::permanent(name, named.address.clone(), declared));
     }
     let (driver, handle) = Driver::recover(
         args.core(),

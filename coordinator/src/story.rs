@@ -19,9 +19,11 @@ pub(crate) fn tell(
     took: Duration,
 ) {
     let level = match event.kind {
-        TrailKind::Stalled | TrailKind::Heuristic | TrailKind::Hazard | TrailKind::LeftToAsk => {
-            Level::WARN
-        }
+        TrailKind::Stalled
+        | TrailKind::TurnedRound
+        | TrailKind::Heuristic
+        | TrailKind::Hazard
+        | TrailKind::LeftToAsk => Level::WARN,
         TrailKind::DecidedAbort
         | TrailKind::VotedAbort
         | TrailKind::Retried
@@ -78,6 +80,7 @@ fn words(kind: TrailKind) -> &'static str {
         TrailKind::Heuristic => "the participant did the opposite of the decision",
         TrailKind::Hazard => "the participant does not know the branch that it voted for",
         TrailKind::Recovered => "recovered from the journal",
+        TrailKind::TurnedRound => "turned round: what was committed is undone",
         TrailKind::Ended => "ended",
     }
 }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use coordinator::{
-    Branch, Closures, Error, Phase, Resource, Settings, TransactionCoordinator, TransactionId,
-    Versioned, Vote, async_trait,
+    Branch, Closures, CommitPolicy, Error, Phase, Resource, Settings, TransactionCoordinator,
+    TransactionId, Versioned, Vote, async_trait,
 };
 use tokio::sync::Semaphore;
 
@@ -228,6 +228,30 @@ async fn one_that_hangs_in_commit_is_called_again_and_reported_and_blocks_nobody
     );
     fails.failures.store(0, SeqCst);
     eventually_ok(&coordinator, id).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_keeps_failing_rolls_back_also_what_has_committed() {
+    let coordinator = in_memory().await;
+    let (till, stock) = (Scripted::new("till"), Scripted::new("stock"));
+    let account = Versioned::new(Scripted::new("account"));
+    stock.failures.store(u32::MAX, SeqCst);
+    let policy = CommitPolicy::Compensate { after: 3 };
+    let id = coordinator.begin_transaction_with(policy).await.unwrap();
+    for resource in [&till, &stock] {
+        coordinator.enlist_resource(id, Scripted::clone(resource)).await.unwrap();
+    }
+    coordinator.enlist_resource(id, account.clone()).await.unwrap();
+    let error = coordinator.commit_transaction(id).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::CommitFailed { resource, .. } if resource == "stock"),
+        "{error}"
+    );
+    assert!(error.to_string().contains("in 3 attempts"), "{error}");
+    assert_eq!(till.calls(), ["prepare", "commit", "rollback"]);
+    assert_eq!(stock.calls(), ["prepare", "commit", "commit", "commit", "rollback"]);
+    assert_eq!(account.get().calls(), ["prepare", "commit", "rollback"]);
+    assert_eq!(account.current_version(), 2, "committed, and undone");
 }
 
 async fn eventually_ok(coordinator: &TransactionCoordinator, id: TransactionId) {

@@ -124,7 +124,7 @@ impl FakeCoordinator {
             transaction_id: transaction.to_string(),
             branch,
             decision_number: 1,
-            output: None,
+            ..RollbackRequest::default()
         };
         Ok(self.client.clone().rollback(request).await?.into_inner())
     }

@@ -336,7 +336,7 @@ async fn serve_link(
                 state.link = Some(answers.clone());
                 state.journal_id.as_bytes().to_vec().into()
             };
-            let hello = Some(LinkHello { journal_id });
+            let hello = Some(LinkHello { journal_id, compensates: true });
             let _ = answers.send(Ok(LinkResponse { hello, ..LinkResponse::default() })).await;
         }
         lock(&state).heard.extend(message.outcomes.iter().cloned().map(Heard::Outcome));
@@ -383,6 +383,7 @@ fn requests_of(origin: &Origin, message: LinkRequest) -> Vec<Heard> {
             branch: it.branch,
             decision_number: it.decision_number,
             output: it.output,
+            compensate: it.compensate,
         })
     });
     prepares.chain(commits).chain(rollbacks).collect()

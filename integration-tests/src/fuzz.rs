@@ -299,7 +299,7 @@ async fn roll_back_forged(process: &Process) -> anyhow::Result<()> {
                 transaction_id: text(0)?,
                 branch: row.get(1)?,
                 decision_number: u32::MAX,
-                output: None,
+                ..RollbackRequest::default()
             });
         }
     }

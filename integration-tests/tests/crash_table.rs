@@ -191,7 +191,8 @@ async fn coordinator_after_some_prepares_with_a_participant_that_cannot_ask(
 ) -> anyhow::Result<()> {
     let courier = FakeParticipant::start(Speaks::Calls).await?;
     let messenger = FakeParticipant::start(Speaks::Http).await?;
-    let participant = Participant { name: "courier".into(), address: courier.uri(), asks: false };
+    let (name, address) = ("courier".into(), courier.uri());
+    let participant = Participant { name, address, ..Participant::default() };
     let request = RegisterRequest { participant: Some(participant), lease: None };
     scene.shop.registry.clone().register(request).await?;
     scene.linked("courier").await?;

@@ -35,6 +35,7 @@ impl ResourceManager for Inventory {
     ";
     type Payload = ReserveStock;
     type Output = ();
+    const COMPENSATES: bool = true;
 
     fn prepare(
         &self,
@@ -72,6 +73,25 @@ impl ResourceManager for Inventory {
     ) -> Result<(), Error> {
         let sql = "UPDATE stock SET reserved = reserved - ?2, checks = checks - ?3 WHERE sku = ?1";
         settle(transaction, sql, &payload.lines)
+    }
+
+    fn compensate(
+        &self,
+        transaction: &Transaction<'_>,
+        _: &BranchId,
+        payload: &ReserveStock,
+        (): &(),
+    ) -> Result<(), Error> {
+        payload.lines.iter().filter(|line| !line.check_only).try_for_each(|line| {
+            let held = find(transaction, &line.sku)?;
+            let held = held.ok_or(Error::Inconsistent("a SKU of a branch is missing"))?;
+            held.versioned(&describe(&line.sku)).change()?;
+            let on_hand = held.stock.on_hand.checked_add(line.quantity);
+            let on_hand = on_hand.ok_or(Error::Inconsistent("more stock than can be counted"))?;
+            let sql = "UPDATE stock SET on_hand = ?2, version = version + 1 WHERE sku = ?1";
+            transaction.prepare_cached(sql)?.execute(params![line.sku, on_hand])?;
+            Ok(())
+        })
     }
 }
 

@@ -34,6 +34,7 @@ impl ResourceManager for Orders {
     ";
     type Payload = PlaceOrder;
     type Output = ();
+    const COMPENSATES: bool = true;
 
     fn prepare(
         &self,
@@ -82,7 +83,7 @@ impl ResourceManager for Orders {
     ) -> Result<(), Error> {
         let sql = "UPDATE orders SET state = ?2, version = version + 1
                    WHERE order_id = ?1 AND state = ?3";
-        settle(transaction, sql, payload, OrderState::Confirmed)
+        settle(transaction, sql, payload, (OrderState::Pending, OrderState::Confirmed))
     }
 
     fn rollback(
@@ -93,7 +94,19 @@ impl ResourceManager for Orders {
         (): &(),
     ) -> Result<(), Error> {
         let sql = "UPDATE orders SET state = ?2 WHERE order_id = ?1 AND state = ?3";
-        settle(transaction, sql, payload, OrderState::Cancelled)
+        settle(transaction, sql, payload, (OrderState::Pending, OrderState::Cancelled))
+    }
+
+    fn compensate(
+        &self,
+        transaction: &Transaction<'_>,
+        _: &BranchId,
+        payload: &PlaceOrder,
+        (): &(),
+    ) -> Result<(), Error> {
+        let sql = "UPDATE orders SET state = ?2, version = version + 1
+                   WHERE order_id = ?1 AND state = ?3";
+        settle(transaction, sql, payload, (OrderState::Confirmed, OrderState::Cancelled))
     }
 }
 
@@ -140,12 +153,12 @@ fn settle(
     connection: &Connection,
     sql: &str,
     payload: &PlaceOrder,
-    state: OrderState,
+    (from, to): (OrderState, OrderState),
 ) -> Result<(), Error> {
-    let values = params![payload.order_id, state as i32, OrderState::Pending as i32];
+    let values = params![payload.order_id, to as i32, from as i32];
     match connection.prepare_cached(sql)?.execute(values)? {
         1 => Ok(()),
-        _ => Err(Error::Inconsistent("the pending order of a branch is missing")),
+        _ => Err(Error::Inconsistent("the order of a branch is not there as it was left")),
     }
 }
 

@@ -33,6 +33,7 @@ impl ResourceManager for Payment {
     ";
     type Payload = TakePayment;
     type Output = ();
+    const COMPENSATES: bool = true;
 
     fn prepare(
         &self,
@@ -94,6 +95,23 @@ impl ResourceManager for Payment {
     ) -> Result<(), Error> {
         let sql = "UPDATE accounts SET held = held - ?2, checks = checks - ?3 WHERE account = ?1";
         update(transaction, sql, payload)
+    }
+
+    fn compensate(
+        &self,
+        transaction: &Transaction<'_>,
+        _: &BranchId,
+        payload: &TakePayment,
+        (): &(),
+    ) -> Result<(), Error> {
+        let held = find(transaction, &payload.account)?;
+        let held = held.ok_or(Error::Inconsistent("the account of a branch is missing"))?;
+        held.versioned(&describe(&payload.account)).change()?;
+        let balance = held.account.balance_minor.checked_add(payload.amount_minor);
+        let balance = balance.ok_or(Error::Inconsistent("more money than can be counted"))?;
+        let sql = "UPDATE accounts SET balance = ?2, version = version + 1 WHERE account = ?1";
+        transaction.prepare_cached(sql)?.execute(params![payload.account, balance])?;
+        Ok(())
     }
 }
 

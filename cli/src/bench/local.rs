@@ -66,7 +66,7 @@ impl Local {
             let args = vec!["--coordinator".into(), coordinator.url()];
             let service = start(&program_name(kind), kind.name(), args).await?;
             let (name, address) = (kind.name().into(), service.url());
-            let participant = Some(Participant { name, address, asks: false });
+            let participant = Some(Participant { name, address, ..Participant::default() });
             registry.register(RegisterRequest { participant, lease: None }).await?;
             participants.push((kind, service));
         }

@@ -14,8 +14,8 @@ use rusqlite::Transaction;
 use crate::{
     Error, Refusal, ResourceManager, Vote,
     horizon::Horizon,
-    journal::{self, Found, Pending, Undecided},
-    promises::Promises,
+    journal::{self, Contents, Decided, Found, Pending, Undecided},
+    promises::{Promise, Promises},
     wire::{self, Decision, Origin, Prepare},
 };
 
@@ -57,6 +57,7 @@ pub(crate) struct Effects {
     pub(crate) undecided: i64,
     pub(crate) commits: u64,
     pub(crate) rollbacks: u64,
+    pub(crate) compensations: u64,
     pub(crate) domain_errors: u64,
 }
 
@@ -182,13 +183,15 @@ impl<R: ResourceManager> Branches<'_, R> {
             if request.one_phase {
                 self.resource.commit(transaction, branch, &payload.message, &output)?;
                 let state = Branch::Committed { decision_number: 1 };
-                let contents = (Some(&payload.bytes[..]), &encoded[..]);
-                journal::insert_decided(transaction, branch, state, contents, None, now)?;
+                let contents =
+                    Contents { payload: Some(&payload.bytes), output: &encoded, keep: false };
+                journal::insert_decided(transaction, branch, state, &contents, None, now)?;
                 effects.commits += 1;
             } else {
-                let bytes = &payload.bytes;
-                journal::insert_undecided(transaction, branch, origin, bytes, &encoded, now)?;
-                self.promises.keep(*branch, bytes, &encoded);
+                let contents = (&payload.bytes[..], &encoded[..]);
+                let keep = request.may_compensate;
+                journal::insert_undecided(transaction, branch, origin, contents, keep, now)?;
+                self.promises.keep(*branch, contents, keep);
                 effects.undecided += 1;
             }
             crash_point!("participant-before-prepared-durable");
@@ -203,8 +206,9 @@ impl<R: ResourceManager> Branches<'_, R> {
     /// Applies a decision, or finds out why not.
     pub(crate) fn settle(&mut self, decision: &Decision) -> Result<Settled, Torn> {
         let branch = &decision.branch;
-        let promise = self.promises.take(branch).map(|(payload, output)| {
-            Some(Found::Undecided(Undecided { payload, output, pending: None }))
+        let promise = self.promises.take(branch).map(|promise| {
+            let Promise { payload, output, may_compensate } = promise;
+            Some(Found::Undecided(Undecided { payload, output, may_compensate, pending: None }))
         });
         let found = match promise.map_or_else(|| self.find(branch), Ok) {
             Ok(found) => found,
@@ -221,7 +225,10 @@ impl<R: ResourceManager> Branches<'_, R> {
         }
         let request = match decision.commit {
             true => Request::Commit { decision_number: decision.number },
-            false => Request::Rollback { decision_number: decision.number },
+            false => Request::Rollback {
+                decision_number: decision.number,
+                compensate: decision.compensate && R::COMPENSATES,
+            },
         };
         Ok(match (step(found.as_ref().map(Found::state).as_ref(), &request), found) {
             (Step::ApplyCommit | Step::ApplyRollback, Some(Found::Undecided(undecided))) => {
@@ -229,6 +236,12 @@ impl<R: ResourceManager> Branches<'_, R> {
                     Ok(()) if decision.commit => Settled::Answer(Acknowledgement::Committed),
                     Ok(()) => Settled::Answer(Acknowledgement::RolledBack),
                     Err(error) => self.unsettled(decision, true, &error),
+                }
+            }
+            (Step::Compensate, Some(Found::Decided(decided))) => {
+                match self.compensate(decision, &decided)? {
+                    Ok(()) => Settled::Answer(Acknowledgement::RolledBack),
+                    Err(error) => self.unsettled(decision, false, &error),
                 }
             }
             (Step::LeaveTombstone, _) => {
@@ -271,8 +284,12 @@ impl<R: ResourceManager> Branches<'_, R> {
                     "a branch that was promised is not in the journal",
                 ));
             }
-            let contents = (Some(&undecided.payload[..]), &undecided.output[..]);
-            Ok(journal::insert_decided(transaction, branch, state, contents, None, now)?)
+            let contents = Contents {
+                payload: Some(&undecided.payload),
+                output: &undecided.output,
+                keep: undecided.may_compensate && decision.commit,
+            };
+            Ok(journal::insert_decided(transaction, branch, state, &contents, None, now)?)
         })?;
         if applied.is_ok() {
             self.effects.undecided -= 1;
@@ -282,6 +299,35 @@ impl<R: ResourceManager> Branches<'_, R> {
             }
         }
         Ok(applied)
+    }
+
+    /// Undoes a commit.
+    fn compensate(
+        &mut self,
+        decision: &Decision,
+        decided: &Decided,
+    ) -> Result<Result<(), Error>, Torn> {
+        let (branch, transaction, now) = (&decision.branch, self.transaction, self.now);
+        let undone = self.attempt(|| {
+            let payload = decided.payload.as_deref().ok_or(Error::Inconsistent(
+                "nothing was kept of a branch that is to be undone; it was not announced",
+            ))?;
+            let payload = R::Payload::decode(payload)
+                .map_err(|_| Error::Inconsistent("a branch's payload cannot be decoded"))?;
+            let output = R::Output::decode(&decided.output[..])
+                .map_err(|_| Error::Inconsistent("a branch's output cannot be decoded"))?;
+            self.resource.compensate(transaction, branch, &payload, &output)?;
+            let state = Branch::RolledBack { decision_number: decision.number };
+            match journal::turn_round(transaction, branch, state, now)? {
+                1 => Ok(()),
+                _ => Err(Error::Inconsistent("a branch that is to be undone is gone")),
+            }
+        })?;
+        if undone.is_ok() {
+            crash_point!("participant-before-compensation-durable");
+            self.effects.compensations += 1;
+        }
+        Ok(undone)
     }
 
     /// The decision stands, so it is kept where the branch is known.
@@ -325,7 +371,7 @@ impl<R: ResourceManager> Branches<'_, R> {
             self.transaction,
             branch,
             state,
-            (None, &[]),
+            &Contents::default(),
             refusal,
             self.now,
         );

@@ -78,6 +78,7 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
                 branch: doubt.branch,
                 commit: false,
                 number: 1,
+                compensate: false,
                 answers_doubt: true,
             };
             let _ = engine.retry(doubts.iter().map(rollback).collect()).await;
@@ -127,7 +128,13 @@ async fn retry<R: ResourceManager>(
         let decisions = some.iter().filter_map(|doubt| {
             let pending = doubt.pending?;
             let (commit, number) = (pending.commit, pending.number);
-            Some(Decision { branch: doubt.branch, commit, number, answers_doubt: true })
+            Some(Decision {
+                branch: doubt.branch,
+                commit,
+                number,
+                compensate: false,
+                answers_doubt: true,
+            })
         });
         match engine.retry(decisions.collect()).await {
             Ok(answers) => story::tell(&answers),

@@ -309,6 +309,9 @@ impl<R: ResourceManager> Engine<R> {
         if answers.votes.iter().any(|vote| vote.vote() == Vote::Commit) {
             crash_point!("participant-prepared-durable");
         }
+        if answers.effects.compensations > 0 {
+            crash_point!("participant-undone");
+        }
         if !answers.acknowledgements.is_empty() {
             crash_point!("participant-applied");
         }
@@ -328,6 +331,7 @@ impl<R: ResourceManager> Engine<R> {
         }
         self.metrics.commits.inc_by(answers.effects.commits);
         self.metrics.rollbacks.inc_by(answers.effects.rollbacks);
+        self.metrics.compensations.inc_by(answers.effects.compensations);
         self.metrics.domain_errors.inc_by(answers.effects.domain_errors);
     }
 
@@ -396,6 +400,7 @@ impl Effects {
         self.undecided += more.undecided;
         self.commits += more.commits;
         self.rollbacks += more.rollbacks;
+        self.compensations += more.compensations;
         self.domain_errors += more.domain_errors;
     }
 }

@@ -26,6 +26,7 @@ pub(crate) const SCHEMA: &str = "
         incarnation BLOB NOT NULL,
         prepared_at INTEGER NOT NULL,
         recovery_address TEXT NOT NULL,
+        may_compensate INTEGER NOT NULL,
         -- Of the key and all that a decision and a question need.
         checksum INTEGER NOT NULL,
         -- A decision that is known and could not be applied yet, and its checksum.
@@ -42,11 +43,13 @@ pub(crate) const SCHEMA: &str = "
         decision_number INTEGER NOT NULL,
         -- Of the payload; NULL for tombstones.
         digest BLOB,
+        -- Of a commit that may be turned round.
+        payload BLOB,
         output BLOB NOT NULL,
         refusal_code TEXT,
         refusal_message TEXT,
         decided_at INTEGER NOT NULL,
-        -- Of the key and the state.
+        -- Of the key and the state; with a payload, of that and the output too.
         checksum INTEGER NOT NULL,
         PRIMARY KEY (transaction_id, branch, coordinator_id)
     ) WITHOUT ROWID;
@@ -81,6 +84,7 @@ pub(crate) enum Found {
 pub(crate) struct Undecided {
     pub(crate) payload: Vec<u8>,
     pub(crate) output: Vec<u8>,
+    pub(crate) may_compensate: bool,
     pub(crate) pending: Option<Pending>,
 }
 
@@ -94,6 +98,8 @@ pub(crate) struct Pending {
 pub(crate) struct Decided {
     pub(crate) state: Branch,
     pub(crate) digest: Option<Digest>,
+    /// Of a commit that may be turned round.
+    pub(crate) payload: Option<Vec<u8>>,
     pub(crate) output: Vec<u8>,
     pub(crate) refusal: Option<(String, String)>,
 }
@@ -136,7 +142,8 @@ pub(crate) fn find(connection: &Connection, branch: &BranchId) -> rusqlite::Resu
     let undecided = connection
         .prepare_cached(
             "SELECT transaction_id, branch, coordinator_id, payload, output, epoch, incarnation,
-                    recovery_address, checksum, pending_commit, pending_number, pending_checksum
+                    recovery_address, checksum, pending_commit, pending_number, pending_checksum,
+                    may_compensate
              FROM undecided
              WHERE transaction_id = ?1 AND branch = ?2 AND coordinator_id = ?3",
         )?
@@ -148,7 +155,7 @@ pub(crate) fn find(connection: &Connection, branch: &BranchId) -> rusqlite::Resu
     connection
         .prepare_cached(
             "SELECT transaction_id, branch, coordinator_id, committed, decision_number, digest,
-                    output, refusal_code, refusal_message, checksum
+                    output, refusal_code, refusal_message, checksum, payload
              FROM decided WHERE transaction_id = ?1 AND branch = ?2 AND coordinator_id = ?3",
         )?
         .query_row(key, |row| decided(&Suspect::new("decided", row, 3)).map(Found::Decided))
@@ -160,10 +167,12 @@ fn undecided(row: &Suspect<'_>) -> rusqlite::Result<Undecided> {
     let branch = branch(row)?;
     let (payload, output): (Vec<u8>, Vec<u8>) = (row.get(3)?, row.get(4)?);
     let origin = (run(row, 5)?, row.get::<String>(7)?);
-    if row.get::<u32>(8)? != of_promise(&branch, (&origin.0, &origin.1), &payload, &output) {
+    let may_compensate = row.get(12)?;
+    let origin = (&origin.0, &*origin.1, may_compensate);
+    if row.get::<u32>(8)? != of_promise(&branch, origin, &payload, &output) {
         return Err(row.damaged(8, "it is not of what else the row holds"));
     }
-    Ok(Undecided { payload, output, pending: pending(row, &branch, 9)? })
+    Ok(Undecided { payload, output, may_compensate, pending: pending(row, &branch, 9)? })
 }
 
 /// A row with the columns that [`find`] selects.
@@ -173,12 +182,13 @@ fn decided(row: &Suspect<'_>) -> rusqlite::Result<Decided> {
         true => Branch::Committed { decision_number },
         false => Branch::RolledBack { decision_number },
     };
-    if row.get::<u32>(9)? != of_decision(&branch(row)?, state) {
+    let (payload, output): (Option<Vec<u8>>, Vec<u8>) = (row.get(10)?, row.get(6)?);
+    let kept = payload.as_ref().map(|payload| (&payload[..], &output[..]));
+    if row.get::<u32>(9)? != of_decision(&branch(row)?, state, kept) {
         return Err(row.damaged(9, "it is not of what else the row holds"));
     }
     let (code, message): (Option<String>, Option<String>) = (row.get(7)?, row.get(8)?);
-    let (digest, output) = (row.get(5)?, row.get(6)?);
-    Ok(Decided { state, digest, output, refusal: code.zip(message) })
+    Ok(Decided { state, digest: row.get(5)?, payload, output, refusal: code.zip(message) })
 }
 
 /// The key, in the first three columns.
@@ -192,7 +202,7 @@ fn branch(row: &Suspect<'_>) -> rusqlite::Result<BranchId> {
 
 fn of_promise(
     branch: &BranchId,
-    (run, recovery_address): (&Run, &str),
+    (run, recovery_address, may_compensate): (&Run, &str, bool),
     payload: &[u8],
     output: &[u8],
 ) -> u32 {
@@ -201,14 +211,18 @@ fn of_promise(
         &run.epoch.to_le_bytes(),
         run.incarnation.as_bytes(),
         recovery_address.as_bytes(),
+        &[may_compensate.into()],
         payload,
         output,
     ])
 }
 
-fn of_decision(branch: &BranchId, state: Branch) -> u32 {
+/// `kept` are the payload and the output of a commit that may be turned round.
+fn of_decision(branch: &BranchId, state: Branch, kept: Option<(&[u8], &[u8])>) -> u32 {
     let commit = matches!(state, Branch::Committed { .. });
-    checksum(&[&key_bytes(branch), &[commit.into()], &state.decision_number().to_le_bytes()])
+    let (payload, output) = kept.unwrap_or_default();
+    let number = state.decision_number().to_le_bytes();
+    checksum(&[&key_bytes(branch), &[commit.into()], &number, payload, output])
 }
 
 fn key_bytes(branch: &BranchId) -> [u8; 36] {
@@ -226,7 +240,8 @@ pub(crate) fn check(connection: &Connection) -> rusqlite::Result<()> {
     }
     let mut statement = connection.prepare(
         "SELECT transaction_id, branch, coordinator_id, payload, output, epoch, incarnation,
-                recovery_address, checksum, pending_commit, pending_number, pending_checksum
+                recovery_address, checksum, pending_commit, pending_number, pending_checksum,
+                    may_compensate
          FROM undecided",
     )?;
     let mut rows = statement.query([])?;
@@ -259,14 +274,16 @@ pub(crate) fn insert_undecided(
     connection: &Connection,
     branch: &BranchId,
     origin: &Origin,
-    payload: &[u8],
-    output: &[u8],
+    (payload, output): (&[u8], &[u8]),
+    may_compensate: bool,
     now: i64,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO undecided VALUES
-                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, NULL, NULL)",
+            "INSERT INTO undecided
+                 (transaction_id, branch, coordinator_id, payload, output, epoch, incarnation,
+                  prepared_at, recovery_address, may_compensate, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?
         .execute(params![
             branch.transaction.as_bytes(),
@@ -278,7 +295,13 @@ pub(crate) fn insert_undecided(
             origin.run.incarnation.as_bytes(),
             now,
             origin.recovery_address,
-            of_promise(branch, (&origin.run, &origin.recovery_address), payload, output),
+            may_compensate,
+            of_promise(
+                branch,
+                (&origin.run, &origin.recovery_address, may_compensate),
+                payload,
+                output
+            ),
         ])
         .map(drop)
 }
@@ -300,7 +323,7 @@ pub(crate) fn keep_pending(
             branch.coordinator.as_bytes(),
             pending.commit,
             pending.number,
-            of_decision(branch, pending.into()),
+            of_decision(branch, pending.into(), None),
         ])
         .map(drop)
 }
@@ -322,18 +345,33 @@ pub(crate) fn delete_undecided(
         ])
 }
 
-/// A branch's end; `payload` is none for a branch that was never prepared.
+/// What is known of a branch at its end.
+#[derive(Default)]
+pub(crate) struct Contents<'a> {
+    /// None for a branch that was never prepared.
+    pub(crate) payload: Option<&'a [u8]>,
+    pub(crate) output: &'a [u8],
+    /// The payload is needed again if the commit is turned round.
+    pub(crate) keep: bool,
+}
+
+/// A branch's end.
 pub(crate) fn insert_decided(
     connection: &Connection,
     branch: &BranchId,
     state: Branch,
-    (payload, output): (Option<&[u8]>, &[u8]),
+    contents: &Contents<'_>,
     refusal: Option<&Refusal>,
     now: i64,
 ) -> rusqlite::Result<()> {
+    let Contents { payload, output, keep } = *contents;
+    let kept = payload.filter(|_| keep);
     connection
         .prepare_cached(
-            "INSERT INTO decided VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT INTO decided
+                 (transaction_id, branch, coordinator_id, committed, decision_number, digest,
+                  payload, output, refusal_code, refusal_message, decided_at, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )?
         .execute(params![
             branch.transaction.as_bytes(),
@@ -342,13 +380,37 @@ pub(crate) fn insert_decided(
             matches!(state, Branch::Committed { .. }),
             state.decision_number(),
             payload.map(digest),
+            kept,
             output,
             refusal.map(|refusal| refusal.code),
             refusal.map(|refusal| &refusal.message),
             now,
-            of_decision(branch, state),
+            of_decision(branch, state, kept.map(|payload| (payload, output))),
         ])
         .map(drop)
+}
+
+/// A commit was undone. Returns how many rows there were.
+pub(crate) fn turn_round(
+    connection: &Connection,
+    branch: &BranchId,
+    state: Branch,
+    now: i64,
+) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached(
+            "UPDATE decided
+             SET committed = 0, decision_number = ?4, payload = NULL, decided_at = ?5, checksum = ?6
+             WHERE transaction_id = ?1 AND branch = ?2 AND coordinator_id = ?3",
+        )?
+        .execute(params![
+            branch.transaction.as_bytes(),
+            branch.number,
+            branch.coordinator.as_bytes(),
+            state.decision_number(),
+            now,
+            of_decision(branch, state, None),
+        ])
 }
 
 pub(crate) fn count_undecided(connection: &Connection) -> rusqlite::Result<i64> {
@@ -443,7 +505,7 @@ fn pending(
         (None, None, None) => Ok(None),
         (Some(commit), Some(number), Some(checksum)) => {
             let pending = Pending { commit, number };
-            match checksum == of_decision(branch, pending.into()) {
+            match checksum == of_decision(branch, pending.into(), None) {
                 true => Ok(Some(pending)),
                 false => Err(row.damaged(first + 2, "it is of another decision")),
             }

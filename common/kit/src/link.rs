@@ -67,7 +67,8 @@ async fn serve<R: ResourceManager>(
     tracing::info!(%coordinator, epoch = origin.run.epoch, "linked");
     let (_place, replaced) = engine.links.open(coordinator, origin.run, responses.clone());
 
-    let hello = LinkHello { journal_id: engine.store.identity().id.to_vec().into() };
+    let journal_id = engine.store.identity().id.to_vec().into();
+    let hello = LinkHello { journal_id, compensates: R::COMPENSATES };
     send(responses, LinkResponse { hello: Some(hello), ..LinkResponse::default() }).await?;
     let (answered, answers) = mpsc::unbounded_channel();
     let reading = async {

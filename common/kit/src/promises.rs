@@ -15,19 +15,29 @@ const COUNT: usize = 16_384;
 /// Bytes of payload and output of one of them.
 const BYTES: usize = 1024;
 
-/// Payload and output of a branch.
-pub(crate) type Promise = (Vec<u8>, Vec<u8>);
+/// What was promised of a branch.
+pub(crate) struct Promise {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) output: Vec<u8>,
+    pub(crate) may_compensate: bool,
+}
 
 #[derive(Default)]
 pub(crate) struct Promises(Mutex<HashMap<BranchId, Promise>>);
 
 impl Promises {
     /// Keeps a promise, if there is room for it.
-    pub(crate) fn keep(&self, branch: BranchId, payload: &[u8], output: &[u8]) {
+    pub(crate) fn keep(
+        &self,
+        branch: BranchId,
+        (payload, output): (&[u8], &[u8]),
+        may_compensate: bool,
+    ) {
         let mut promises = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         promises.remove(&branch);
         if promises.len() < COUNT && payload.len() + output.len() <= BYTES {
-            promises.insert(branch, (payload.into(), output.into()));
+            let (payload, output) = (payload.into(), output.into());
+            promises.insert(branch, Promise { payload, output, may_compensate });
         }
     }
 

@@ -23,6 +23,9 @@ pub trait ResourceManager: Send + Sync + 'static {
     type Payload: Message + Name + Default;
     /// What prepare finds out and commit and rollback need; `()` for nothing.
     type Output: Message + Default;
+    /// Whether it can undo what it has committed, by [`compensate`](Self::compensate):
+    /// transactions with the commit policy 'compensate' are refused otherwise.
+    const COMPENSATES: bool = false;
 
     /// What describes the payload and the calls of its own, where that is not the
     /// `proto` package: for payloads typed as JSON, and for reflection.
@@ -70,6 +73,22 @@ pub trait ResourceManager: Send + Sync + 'static {
         payload: &Self::Payload,
         output: &Self::Output,
     ) -> Result<(), Error>;
+
+    /// Undoes what was committed: returns the stock, refunds the money. Where
+    /// [`COMPENSATES`](Self::COMPENSATES), it cannot refuse.
+    ///
+    /// # Errors
+    ///
+    /// An error is not acknowledged; the coordinator sends it again until it succeeds.
+    fn compensate(
+        &self,
+        _transaction: &Transaction<'_>,
+        _branch: &BranchId,
+        _payload: &Self::Payload,
+        _output: &Self::Output,
+    ) -> Result<(), Error> {
+        Err(Error::Inconsistent("this participant cannot undo what it has committed"))
+    }
 }
 
 /// The answer to prepare.
@@ -104,7 +123,8 @@ impl Refusal {
 /// Why a domain's method failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Prepare only: it cannot be done.
+    /// Prepare: it cannot be done. Compensate: not now, since others were promised
+    /// that it stays as it is.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// SQLite says no.

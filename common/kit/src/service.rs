@@ -36,12 +36,17 @@ impl<R: ResourceManager> Service<R> {
         origin: Option<&dtc::Origin>,
         transaction: &str,
         number: u32,
-        (commit, decision_number): (bool, u32),
+        (verdict, decision_number): (Verdict, u32),
     ) -> Result<LinkAcknowledgement, Status> {
         let origin = Origin::parse("origin", origin)?;
         let branch = branch(&origin, transaction, number)?;
         let number = wire::decision_number("decision_number", decision_number)?;
-        let decisions = vec![Decision { branch, commit, number, answers_doubt: false }];
+        let (commit, compensate) = match verdict {
+            Verdict::Commit => (true, false),
+            Verdict::Rollback { compensate } => (false, compensate),
+        };
+        let answers_doubt = false;
+        let decisions = vec![Decision { branch, commit, number, compensate, answers_doubt }];
         let batch = Batch { decisions, ..Batch::default() };
         let answers = self.engine.perform(Arc::new(origin), batch).await;
         let mut answers = answers.map_err(|refused| Status::from(&refused))?;
@@ -52,6 +57,13 @@ impl<R: ResourceManager> Service<R> {
             ))
         })
     }
+}
+
+/// What a call decides.
+#[derive(Clone, Copy)]
+enum Verdict {
+    Commit,
+    Rollback { compensate: bool },
 }
 
 fn branch(origin: &Origin, transaction: &str, number: u32) -> Result<BranchId, Status> {
@@ -85,6 +97,7 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
             },
             payload: wire::decode::<R>(request.payload.as_ref(), self.engine.limits.max_payload),
             one_phase: request.one_phase,
+            may_compensate: request.may_compensate,
         };
         let batch = Batch { prepares: vec![prepare], ..Batch::default() };
         let answers = self.engine.perform(Arc::new(origin), batch).await;
@@ -107,7 +120,7 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
     ) -> Result<Response<CommitResponse>, Status> {
         let CommitRequest { origin, transaction_id, branch, decision_number, .. } =
             request.into_inner();
-        let decision = (true, decision_number);
+        let decision = (Verdict::Commit, decision_number);
         let told = self.settle(origin.as_ref(), &transaction_id, branch, decision).await?;
         match told.acknowledgement() {
             Acknowledgement::Committed => {
@@ -128,9 +141,9 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
         &self,
         request: Request<RollbackRequest>,
     ) -> Result<Response<RollbackResponse>, Status> {
-        let RollbackRequest { origin, transaction_id, branch, decision_number, .. } =
+        let RollbackRequest { origin, transaction_id, branch, decision_number, compensate, .. } =
             request.into_inner();
-        let decision = (false, decision_number);
+        let decision = (Verdict::Rollback { compensate }, decision_number);
         let told = self.settle(origin.as_ref(), &transaction_id, branch, decision).await?;
         let committed = match told.acknowledgement() {
             Acknowledgement::RolledBack => false,

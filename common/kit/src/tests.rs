@@ -256,9 +256,8 @@ fn rollback(number: u8) -> RollbackRequest {
     RollbackRequest {
         origin: Some(origin()),
         transaction_id: transaction(number).to_string(),
-        branch: 0,
         decision_number: 1,
-        output: None,
+        ..RollbackRequest::default()
     }
 }
 

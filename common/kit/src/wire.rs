@@ -27,6 +27,8 @@ pub(crate) struct Prepare<R: ResourceManager> {
     pub(crate) age: TransactionId,
     pub(crate) payload: Result<Decoded<R>, Refusal>,
     pub(crate) one_phase: bool,
+    /// Keep what is needed to undo its commit.
+    pub(crate) may_compensate: bool,
 }
 
 /// A payload and its canonical encoding.
@@ -40,6 +42,8 @@ pub(crate) struct Decision {
     pub(crate) branch: BranchId,
     pub(crate) commit: bool,
     pub(crate) number: u32,
+    /// It was turned round: undo the branch even if it is committed.
+    pub(crate) compensate: bool,
     /// The answer to a question: it counts for a branch that is undecided only.
     pub(crate) answers_doubt: bool,
 }
@@ -96,6 +100,7 @@ impl<R: ResourceManager> Batch<R> {
                 branch: branch(field, transaction, number)?,
                 commit,
                 number: decision_number(&number_field, decision)?,
+                compensate: false,
                 answers_doubt: false,
             })
         };
@@ -108,7 +113,8 @@ impl<R: ResourceManager> Batch<R> {
         }
         for rollback in &request.rollbacks {
             let (id, of) = (&rollback.transaction_id, rollback.branch);
-            batch.decisions.push(decision("rollbacks", id, of, rollback.decision_number, false)?);
+            let decision = decision("rollbacks", id, of, rollback.decision_number, false)?;
+            batch.decisions.push(Decision { compensate: rollback.compensate, ..decision });
         }
         for outcome in &request.outcomes {
             let branch = branch("outcomes", &outcome.transaction_id, outcome.branch)?;
@@ -132,6 +138,7 @@ impl<R: ResourceManager> Batch<R> {
                 age,
                 payload: decode::<R>(prepare.payload.as_ref(), max_payload),
                 one_phase: prepare.one_phase,
+                may_compensate: prepare.may_compensate,
             });
         }
         if !request.ended_before.is_empty() {
@@ -182,7 +189,7 @@ pub(crate) fn answer(
     };
     // A coordinator that presumes the abort has no decision to number.
     let number = decision_number.max(1);
-    Some(Decision { branch, commit, number, answers_doubt: true })
+    Some(Decision { branch, commit, number, compensate: false, answers_doubt: true })
 }
 
 /// Decodes a payload; what is wrong with it is a refusal.

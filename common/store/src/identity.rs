@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Raised by one whenever the format of a table changes.
-pub(crate) const FORMAT: i64 = 3;
+pub(crate) const FORMAT: i64 = 4;
 
 /// "DTCj": marks a SQLite file as ours.
 pub(crate) const APPLICATION_ID: i32 = 0x4454_436A;

@@ -97,6 +97,8 @@ pub enum Message {
         payload: Opaque,
         /// Commit it at once.
         one_phase: bool,
+        /// Its commit may be turned round.
+        may_compensate: bool,
         /// The transaction's age: see [`Begin::age`](crate::Begin::age).
         age: TransactionId,
     },
@@ -113,6 +115,8 @@ pub enum Message {
         number: u32,
         /// What prepare returned, where known.
         output: Option<Opaque>,
+        /// The decision was turned round: undo it even if it is committed.
+        compensate: bool,
     },
 }
 

@@ -15,6 +15,22 @@ pub struct Options {
     pub commit_attempt_timeout: Duration,
     /// How long an interactive client may be silent.
     pub idle_timeout: Duration,
+    /// What becomes of a commit that keeps failing.
+    pub commit_policy: CommitPolicy,
+}
+
+/// What becomes of a commit that keeps failing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum CommitPolicy {
+    /// It is sent until acknowledged: a decision is not taken back.
+    #[default]
+    Retry,
+    /// The decision is turned round: branches that have committed undo it. Until
+    /// its end nobody is told that the transaction is committed.
+    Compensate {
+        /// After so many failed attempts at one branch.
+        after: u32,
+    },
 }
 
 impl Default for Options {
@@ -25,6 +41,7 @@ impl Default for Options {
             prepare_attempt_timeout: Duration::from_secs(1),
             commit_attempt_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(60),
+            commit_policy: CommitPolicy::Retry,
         }
     }
 }

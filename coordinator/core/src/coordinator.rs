@@ -117,10 +117,11 @@ impl Coordinator {
                 }
                 self.pump_freed(now, actions);
             }
-            Event::Connected { participant, asks, journal } => {
+            Event::Connected { participant, asks, compensates, journal } => {
                 let known = self.participants.get(participant);
                 known.connected = true;
                 known.asks = asks;
+                known.compensates = Some(compensates);
                 known.journal = journal;
                 let unfinished = &known.unfinished;
                 known.resume = unfinished.first().copied().zip(unfinished.last().copied());

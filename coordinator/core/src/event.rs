@@ -72,6 +72,8 @@ pub enum Event {
         participant: ParticipantId,
         /// Whether it asks when in doubt.
         asks: bool,
+        /// Whether it can undo what it has committed.
+        compensates: bool,
         /// Its journal; none where the link does not tell.
         journal: Option<JournalId>,
     },

@@ -31,7 +31,7 @@ mod view;
 mod waiter;
 
 pub use action::{Action, BranchOutcome, Message, Refused, Reply};
-pub use config::{Config, Options};
+pub use config::{CommitPolicy, Config, Options};
 pub use coordinator::Coordinator;
 pub use event::{Acknowledgement, Begin, Client, Event, FoundBranch, Inquirer, NewBranch, Vote};
 pub use projection::{

@@ -17,6 +17,8 @@ pub(crate) struct Participant {
     pub(crate) connected: bool,
     /// Asks when in doubt; as it was on its last link.
     pub(crate) asks: bool,
+    /// Can undo what it has committed; none before its first link.
+    pub(crate) compensates: Option<bool>,
     /// Its journal, as its last link told.
     pub(crate) journal: Option<JournalId>,
     /// Transactions with a branch here that are in memory.

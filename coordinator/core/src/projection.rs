@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use common::{JournalId, TransactionId};
 
-use crate::{AnswerAt, BranchState, ParticipantId};
+use crate::{AnswerAt, BranchState, CommitPolicy, ParticipantId};
 
 /// See [`Coordinator::projection`](crate::Coordinator::projection).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +36,8 @@ pub struct ParticipantProjection {
     pub connected: bool,
     /// Whether it asks when in doubt.
     pub asks: bool,
+    /// Whether it can undo what it has committed, where that is known.
+    pub compensates: Option<bool>,
     /// Its journal, as its last link told.
     pub journal: Option<JournalId>,
 }
@@ -69,6 +71,8 @@ pub struct TransactionProjection {
     pub deadline: bool,
     /// Read from the journal at start.
     pub recovered: bool,
+    /// What becomes of a commit that keeps failing.
+    pub commit_policy: CommitPolicy,
 }
 
 /// A branch.
@@ -115,6 +119,8 @@ pub enum Milestone {
     Committed,
     /// Its client may be told that it is aborted.
     Aborted,
+    /// The decision is turned round.
+    TurnedRound,
     /// It may be forgotten.
     Ended,
 }
@@ -139,6 +145,8 @@ pub enum Phase {
     Deciding,
     /// Committed; branches are being told.
     Committing,
+    /// The record that turns the decision round is being written.
+    Turning,
     /// Aborted; branches are being told.
     Aborting,
     /// Nothing is owed; to be forgotten once that is durable.

@@ -5,7 +5,8 @@ use alloc::{sync::Arc, vec::Vec};
 use common::{JournalId, TransactionId};
 
 use crate::{
-    BranchState, Fingerprint, Opaque, ParticipantId, Reason, RequestKey, Time, TrailEvent,
+    BranchState, CommitPolicy, Fingerprint, Opaque, ParticipantId, Reason, RequestKey, Time,
+    TrailEvent,
 };
 
 /// The place of a record in the order of all that were asked for in this run.
@@ -80,6 +81,8 @@ pub struct DecisionRecord {
     pub commit: bool,
     /// 1; 2 after a decision was turned round.
     pub number: u32,
+    /// What becomes of a commit that keeps failing.
+    pub policy: CommitPolicy,
     /// When it was begun.
     pub begun_at: Time,
     /// When it was decided.

@@ -29,6 +29,8 @@ pub enum TrailKind {
     Retried,
     /// A message could not be sent, or its attempt ended without an answer.
     Unreachable,
+    /// The decision to commit is turned round, durably.
+    TurnedRound,
     /// The decision is still being retried after the set number of attempts.
     Stalled,
     /// A rollback is no longer sent; the participant asks when it is back.

@@ -5,12 +5,13 @@
 //!   comes from.
 //! - Commit is sent, and 'committed' is shown, only from `Committing` on, which
 //!   is entered when the commit record is reported durable.
-//! - From `Deciding` on there is no way to abort; from `Aborting` on none to
-//!   commit.
+//! - From `Deciding` on there is no way to abort but to turn a commit round, which
+//!   its client asked for; from `Turning` or `Aborting` on there is none to commit.
 //! - A transaction in one phase whose prepare was sent is aborted only when its
 //!   participant says so.
 
 mod branch;
+mod compensate;
 mod decide;
 mod finish;
 mod prepare;
@@ -94,6 +95,8 @@ pub(crate) struct Transaction {
     logged: bool,
     /// The abort record is durable, or nobody has to wait for it.
     tellable: bool,
+    /// Its end is durable: what it was turned into can't change any more.
+    is_final: bool,
     stalled: bool,
     /// Prepare's deadline, or the client's idle limit.
     deadline: Option<Time>,
@@ -130,6 +133,7 @@ impl Transaction {
             commit_requested: !begin.interactive,
             logged: false,
             tellable: false,
+            is_final: false,
             stalled: false,
             deadline: None,
             timer: None,
@@ -188,7 +192,13 @@ impl Transaction {
                 context.actions.append(&mut self.untold);
                 self.answer(context);
             }
-            Milestone::Ended => return true,
+            Milestone::TurnedRound => self.become_compensating(context),
+            Milestone::Ended => {
+                self.is_final = true;
+                context.actions.append(&mut self.untold);
+                self.answer(context);
+                return true;
+            }
         }
         false
     }
@@ -267,16 +277,32 @@ impl Transaction {
     /// Whether its outcome may be told to clients.
     fn is_told(&self) -> bool {
         match self.state {
-            State::Committing => true,
+            State::Committing => self.commit_stands() || planted!(CompensableToldEarly),
+            State::Ended if self.commit => self.commit_stands(),
             State::Deciding => planted!(CommitShownEarly),
-            State::Aborting | State::Ended => self.commit || self.tellable,
+            State::Aborting => self.tellable && !self.is_turned_round(),
+            State::Ended => self.tellable,
             _ => false,
         }
     }
 
-    /// Whether it is decided and that may not be told yet.
+    /// Whether its newest decision is not durable, so that nothing of it may be shown.
     fn is_untold(&self) -> bool {
-        matches!(self.state, State::Deciding | State::Aborting | State::Ended) && !self.is_told()
+        match self.state {
+            State::Deciding => !planted!(CommitShownEarly),
+            State::Turning => true,
+            State::Ended if self.commit => !self.commit_stands(),
+            State::Aborting | State::Ended => !self.commit && !self.tellable,
+            _ => false,
+        }
+    }
+
+    /// Whether its decision is durable, and what becomes of it may be shown.
+    fn is_durably_decided(&self) -> bool {
+        self.is_told()
+            || self.state == State::Committing
+            || self.state == State::Ended && self.commit
+            || self.state == State::Aborting && self.is_turned_round()
     }
 
     /// Puts an event on the trail and tells the shell.
@@ -286,7 +312,7 @@ impl Transaction {
             None => (None, None, 0),
         };
         let reason = match kind {
-            TrailKind::DecidedAbort => self.reason.clone(),
+            TrailKind::DecidedAbort | TrailKind::TurnedRound => self.reason.clone(),
             TrailKind::VotedAbort => refusal,
             _ => None,
         };
@@ -294,7 +320,10 @@ impl Transaction {
         let event = TrailEvent { at: context.now, kind, branch, attempt };
         let same = |old: &&mut TrailEvent| old.kind == kind && old.branch == branch;
         let recorded = self.recorded;
-        let repeated = kind.repeats().then(|| self.trail[recorded..].iter_mut().find(same));
+        // Where the number of attempts decides, each of them is kept.
+        let counted = self.state == State::Committing && self.attempts_to_commit().is_some();
+        let repeated =
+            (kind.repeats() && !counted).then(|| self.trail[recorded..].iter_mut().find(same));
         match repeated.flatten() {
             Some(old) => *old = event,
             None => self.trail.push(event),

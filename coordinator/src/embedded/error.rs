@@ -72,6 +72,18 @@ pub enum Error {
         /// How long was waited.
         cause: String,
     },
+    /// It was decided to commit, that kept failing at a resource, and what the others
+    /// had committed was undone, as [`CommitPolicy::Compensate`](crate::CommitPolicy)
+    /// asks.
+    #[error("transaction {transaction} was turned round: commit failed at '{resource}': {cause}")]
+    CommitFailed {
+        /// The transaction.
+        transaction: TransactionId,
+        /// The resource's name.
+        resource: String,
+        /// How often it was tried.
+        cause: String,
+    },
     /// It was rolled back, and no resource was the reason.
     #[error("transaction {transaction} was rolled back: {cause}")]
     RolledBack {

@@ -53,6 +53,13 @@ struct Enlisted {
     last_error: String,
 }
 
+/// What a branch is told.
+#[derive(Clone, Copy)]
+enum Decided {
+    Commit,
+    Rollback { compensate: bool },
+}
+
 /// Why a call comes to nothing.
 enum Silence {
     /// Nobody could be called.
@@ -87,7 +94,8 @@ impl Locals {
         let (queue, queued) = mpsc::channel(QUEUE);
         self.handle.link(id, queue).await;
         let journal = Some(self.journal);
-        let connected = Event::Connected { participant: id, asks: false, journal };
+        let (asks, compensates) = (false, true);
+        let connected = Event::Connected { participant: id, asks, compensates, journal };
         self.handle.events(vec![connected]).await;
         self.own.spawn(self.clone().link(id, queued));
         id
@@ -144,7 +152,8 @@ impl Locals {
         let known = self.known();
         known.branches.get(&(id, number)).cloned().or_else(|| {
             let resource = known.attached.get(&participant)?.clone();
-            let branch = Branch { transaction: id, number, version: 0, input: Vec::new() };
+            let (version, input, turned_round) = (0, Vec::new(), false);
+            let branch = Branch { transaction: id, number, version, input, turned_round };
             Some(Enlisted { resource, branch, vote: None, last_error: String::new() })
         })
     }
@@ -179,11 +188,12 @@ impl Locals {
                 Ok(Event::Voted { from, journal: self.journal, id, branch: number, vote })
             }
             Message::Commit { number: decision, output } => {
-                let done = self.decide(from, id, number, true, output).await?;
+                let done = self.decide(from, id, number, Decided::Commit, output).await?;
                 Ok(acknowledged(decision, done.unwrap_or(Acknowledgement::Committed)))
             }
-            Message::Rollback { number: decision, output } => {
-                let done = self.decide(from, id, number, false, output).await?;
+            Message::Rollback { number: decision, output, compensate } => {
+                let done =
+                    self.decide(from, id, number, Decided::Rollback { compensate }, output).await?;
                 Ok(acknowledged(decision, done.unwrap_or(Acknowledgement::RolledBack)))
             }
         }
@@ -244,17 +254,26 @@ impl Locals {
         from: ParticipantId,
         id: TransactionId,
         number: u32,
-        commit: bool,
+        decided: Decided,
         output: Option<Opaque>,
     ) -> Result<Option<Acknowledgement>, Silence> {
         let turn = self.running.enter(id, number).await.ok_or(Silence::Nobody)?;
         let enlisted = self.find(from, id, number).ok_or(Silence::Nobody)?;
-        let Enlisted { resource, branch, .. } = enlisted;
+        let Enlisted { resource, mut branch, .. } = enlisted;
         let name = resource.name().into_owned();
+        if let Decided::Rollback { compensate: true } = decided {
+            branch.turned_round = true;
+            tracing::warn!(transaction = %id, branch = number, resource = name,
+                "the commit is turned round; the resource is rolled back");
+        }
         let work = async move {
-            match commit {
-                true => resource.commit_with(&branch, output.as_deref().unwrap_or_default()).await,
-                false => resource.rollback_with(&branch, output.as_deref()).await,
+            match decided {
+                Decided::Commit => {
+                    resource.commit_with(&branch, output.as_deref().unwrap_or_default()).await
+                }
+                Decided::Rollback { .. } => {
+                    resource.rollback_with(&branch, output.as_deref()).await
+                }
             }
         };
         let error = match self.run(work, &turn).await? {
@@ -262,7 +281,10 @@ impl Locals {
             Ok(Err(error)) => error,
             Err(panic) => format!("it panicked: {panic}"),
         };
-        let phase = if commit { "commit" } else { "rollback" };
+        let phase = match decided {
+            Decided::Commit => "commit",
+            Decided::Rollback { .. } => "rollback",
+        };
         tracing::warn!(transaction = %id, branch = number, resource = name, phase, error,
             "a resource failed; it is called again");
         if let Some(enlisted) = self.known().branches.get_mut(&(id, number)) {

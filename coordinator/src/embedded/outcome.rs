@@ -38,10 +38,11 @@ pub(super) fn outcome(
     if let Some(branch) = owed.filter(|_| transaction.ended_at.is_none())
         && (is_undecided || transaction.committed || asked == Phase::Rollback)
     {
-        let phase = match (is_undecided, transaction.committed) {
-            (true, _) => Phase::Prepare,
-            (_, true) => Phase::Commit,
-            (_, false) => Phase::Rollback,
+        use dtc::TransactionState as State;
+        let phase = match transaction.state() {
+            State::Committing | State::Committed => Phase::Commit,
+            State::Aborting | State::Aborted => Phase::Rollback,
+            _ => Phase::Prepare,
         };
         let said = locals.last_error(id, branch.branch);
         let cause = if said.is_empty() { "no answer yet".into() } else { said };
@@ -59,6 +60,7 @@ pub(super) fn outcome(
             Error::PrepareTimeout { transaction: id, resource, cause }
         }
         (_, "") => Error::RolledBack { transaction: id, cause },
+        ("COMMIT_FAILED", _) => Error::CommitFailed { transaction: id, resource, cause },
         ("BROKEN", _) => Error::Broken { transaction: id, resource, cause },
         ("PANICKED", _) => Error::Panicked { transaction: id, resource, cause },
         _ => Error::Refused { transaction: id, resource, cause },

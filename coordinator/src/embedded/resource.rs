@@ -95,6 +95,10 @@ pub struct Branch {
     pub version: u64,
     /// What it was enlisted with; empty after a restart.
     pub input: Vec<u8>,
+    /// Rollback only: the decision to commit was turned round
+    /// ([`CommitPolicy::Compensate`](crate::CommitPolicy::Compensate)), so that commit
+    /// may have succeeded before, and is to be undone.
+    pub turned_round: bool,
 }
 
 /// What a resource says to prepare.

@@ -89,6 +89,7 @@ pub(super) async fn parts(
         prepare_timeout: settings.prepare_timeout,
         commit_attempt_timeout: settings.decision_timeout,
         idle_timeout: settings.idle_timeout,
+        commit_policy: settings.commit_policy,
         ..Options::default()
     };
     let rules = Rules { options, max_payload: MAX_PAYLOAD, max_branches };

@@ -69,7 +69,7 @@ impl<R: Resource> Versioned<R> {
         &self.shared.resource
     }
 
-    /// The version: how many transactions have committed it.
+    /// The version: how many transactions have committed it, or undone their commit.
     pub fn current_version(&self) -> u64 {
         self.state().version
     }
@@ -150,6 +150,11 @@ impl<R: Resource> Resource for Versioned<R> {
 
     async fn rollback_with(&self, branch: &Branch, output: Option<&[u8]>) -> Result<(), String> {
         self.shared.resource.rollback_with(branch, output).await?;
+        let own = Some((branch.transaction, branch.number));
+        if branch.turned_round && self.state().held_by != own {
+            // Committed, and undone: whoever saw either saw something else.
+            self.state().version += 1;
+        }
         self.release(branch, false);
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::{JournalId, TransactionId};
 use coordinator_core::{
-    BeginBranch, BeginRecord, BranchState, DecisionBranch, DecisionRecord, EndRecord, Fingerprint,
-    Opaque, ParticipantId, Record, RequestKey, Time, TrailEvent,
+    BeginBranch, BeginRecord, BranchState, CommitPolicy, DecisionBranch, DecisionRecord, EndRecord,
+    Fingerprint, Opaque, ParticipantId, Record, RequestKey, Time, TrailEvent,
 };
 use prost::Message;
 use proto::journal;
@@ -89,6 +89,10 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
         fingerprint,
         commit: record.commit,
         decision_number: record.number,
+        compensate_after: match record.policy {
+            CommitPolicy::Retry => 0,
+            CommitPolicy::Compensate { after } => after,
+        },
         retry_of: retry_of(record.id, record.age),
         begun_at_us: record.begun_at.0,
         decided_at_us: record.decided_at.0,
@@ -247,6 +251,10 @@ fn decode_decision(
         key: decode_key(id, &decision.request_key, &decision.fingerprint)?,
         commit: decision.commit,
         number: decision.decision_number,
+        policy: match decision.compensate_after {
+            0 => CommitPolicy::Retry,
+            after => CommitPolicy::Compensate { after },
+        },
         begun_at: Time(decision.begun_at_us),
         decided_at: Time(decision.decided_at_us),
         branches: decision.branches.iter().map(branch).collect::<Result<_, _>>()?,
@@ -300,6 +308,7 @@ mod tests {
             key: Some(("order-1".into(), [9; 32])),
             commit: false,
             number: 1,
+            policy: CommitPolicy::Compensate { after: 3 },
             begun_at: Time(1),
             decided_at: Time(2),
             branches: vec![DecisionBranch {

@@ -14,7 +14,9 @@ use tonic::async_trait;
 
 use crate::{address::Address, config::check_name};
 
-use super::{Durable, Entry, Journal, JournalError, Registration, Retention, Stored, User};
+use super::{
+    Declared, Durable, Entry, Journal, JournalError, Registration, Retention, Stored, User,
+};
 
 const ROLE: &str = "coordinator";
 /// Bytes of a body's checksum.
@@ -34,7 +36,8 @@ const SCHEMA: &str = "
         request_key TEXT PRIMARY KEY, id BLOB NOT NULL, fingerprint BLOB NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS participants (
-        name TEXT PRIMARY KEY, address TEXT NOT NULL, asks INTEGER NOT NULL,
+        name TEXT PRIMARY KEY, address TEXT NOT NULL,
+        asks INTEGER NOT NULL, compensates INTEGER NOT NULL,
         -- In milliseconds; 0 for without end.
         lease INTEGER NOT NULL, draining INTEGER NOT NULL
     ) WITHOUT ROWID;
@@ -210,7 +213,7 @@ fn registration(row: &Suspect<'_>) -> rusqlite::Result<Registration> {
     Ok(Registration {
         name,
         address: parsed,
-        asks: row.get(2)?,
+        declared: Declared { asks: row.get(2)?, compensates: row.get(5)? },
         lease: (lease > 0).then(|| Duration::from_millis(lease)),
         draining: row.get(4)?,
     })
@@ -379,10 +382,13 @@ impl Journal for SqliteJournal {
 
     async fn register(&self, registration: Registration) -> Result<(), JournalError> {
         let write = move |transaction: &Transaction<'_>| {
-            let Registration { name, address, asks, lease, draining } = registration;
+            let Registration { name, address, declared, lease, draining } = registration;
             let lease = lease.map_or(0, |lease| lease.as_millis() as i64);
-            let sql = "INSERT OR REPLACE INTO participants VALUES (?1, ?2, ?3, ?4, ?5)";
-            let values = params![name, address.to_string(), asks, lease, draining];
+            let sql = "INSERT OR REPLACE INTO participants
+                           (name, address, asks, compensates, lease, draining)
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let Declared { asks, compensates } = declared;
+            let values = params![name, address.to_string(), asks, compensates, lease, draining];
             transaction.execute(sql, values).map(drop)
         };
         Ok(self.store.write(write).await?)
@@ -399,8 +405,9 @@ impl Journal for SqliteJournal {
     async fn registered(&self) -> Result<Vec<Registration>, JournalError> {
         let find = |connection: &Connection| {
             check_pages(connection, "participants")?;
-            let mut select = connection
-                .prepare("SELECT name, address, asks, lease, draining FROM participants")?;
+            let mut select = connection.prepare(
+                "SELECT name, address, asks, lease, draining, compensates FROM participants",
+            )?;
             let rows =
                 select.query_map([], |row| registration(&Suspect::new("participants", row, 1)))?;
             rows.collect()

@@ -57,13 +57,14 @@ fn add(batch: &mut LinkRequest, outgoing: Outgoing) {
         Outgoing::Message { id, branch, message, .. } => {
             let transaction_id = Bytes::copy_from_slice(id.as_bytes());
             match message {
-                Message::Prepare { payload: it, one_phase, age } => {
+                Message::Prepare { payload: it, one_phase, may_compensate, age } => {
                     let (payload, retry_of) = (payload(&it), retry_of(id, age));
                     batch.prepares.push(LinkPrepare {
                         transaction_id,
                         branch,
                         payload,
                         one_phase,
+                        may_compensate,
                         retry_of,
                     });
                 }
@@ -72,10 +73,15 @@ fn add(batch: &mut LinkRequest, outgoing: Outgoing) {
                     let commit = LinkCommit { transaction_id, branch, decision_number, output };
                     batch.commits.push(commit);
                 }
-                Message::Rollback { number: decision_number, output } => {
+                Message::Rollback { number: decision_number, output, compensate } => {
                     let output = output.as_ref().and_then(payload);
-                    let rollback = LinkRollback { transaction_id, branch, decision_number, output };
-                    batch.rollbacks.push(rollback);
+                    batch.rollbacks.push(LinkRollback {
+                        transaction_id,
+                        branch,
+                        decision_number,
+                        output,
+                        compensate,
+                    });
                 }
             }
         }
@@ -121,6 +127,7 @@ mod tests {
             message: Message::Prepare {
                 payload: payload.into(),
                 one_phase: false,
+                may_compensate: false,
                 age: TransactionId::from_bytes([1; 16]),
             },
             timeout: Duration::from_secs(1),

@@ -174,8 +174,8 @@ impl Caller {
         };
         let to = Recipient { origin: &self.origin, id, branch, trace };
         match message {
-            Message::Prepare { payload, age, .. } => {
-                let body = body::prepare(&to, &payload, age);
+            Message::Prepare { payload, may_compensate, age, .. } => {
+                let body = body::prepare(&to, &payload, may_compensate, age);
                 let Some(turn) = self.prepares.enter(id, branch).await else {
                     return Err(Unknown::Other("an earlier prepare is still being closed".into()));
                 };
@@ -191,7 +191,7 @@ impl Caller {
                 Ok(Event::Voted { from, journal, id, branch, vote })
             }
             Message::Commit { number, output } => {
-                let body = body::decision(&to, number, output.as_ref());
+                let body = body::decision(&to, number, output.as_ref(), false);
                 let answer = self.post("commit", &to, body, timeout).await?;
                 let done = match (answer.status, body::code(&answer.body).as_deref()) {
                     (StatusCode::OK, _) => Acknowledgement::Committed,
@@ -201,9 +201,9 @@ impl Caller {
                 };
                 Ok(acknowledged(journal(&answer)?, number, done))
             }
-            Message::Rollback { number, output } => {
+            Message::Rollback { number, output, compensate } => {
                 self.prepares.close(id, branch).await;
-                let body = body::decision(&to, number, output.as_ref());
+                let body = body::decision(&to, number, output.as_ref(), compensate);
                 let answer = self.post("rollback", &to, body, timeout).await?;
                 let done = match (answer.status, body::code(&answer.body).as_deref()) {
                     (StatusCode::OK, _) => Acknowledgement::RolledBack,

@@ -19,6 +19,7 @@ const HELLO_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// A link that the participant has accepted.
 pub(super) struct Opened {
     pub(super) journal: JournalId,
+    pub(super) compensates: bool,
     requests: mpsc::Sender<LinkRequest>,
     responses: Streaming<LinkResponse>,
 }
@@ -34,12 +35,11 @@ pub(super) async fn open(
     let greet = async {
         let mut responses = client.link(ReceiverStream::new(queued)).await?.into_inner();
         let first = responses.message().await?;
-        let hello = first.and_then(|response| response.hello);
-        let bytes = hello.map(|hello| hello.journal_id).unwrap_or_default();
-        let journal = JournalId::from_slice(&bytes).ok_or_else(|| {
+        let hello = first.and_then(|response| response.hello).unwrap_or_default();
+        let journal = JournalId::from_slice(&hello.journal_id).ok_or_else(|| {
             Lost::Protocol("the participant's first message is no hello with its journal".into())
         })?;
-        Ok(Opened { journal, requests, responses })
+        Ok(Opened { journal, compensates: hello.compensates, requests, responses })
     };
     tokio::time::timeout(HELLO_TIMEOUT, greet)
         .await
@@ -48,7 +48,7 @@ pub(super) async fn open(
 
 /// Works until the link is lost.
 pub(super) async fn run(link: &mut Link, opened: Opened) -> Lost {
-    let Opened { journal, requests, mut responses } = opened;
+    let Opened { journal, requests, mut responses, .. } = opened;
     let (participant, handle) = (link.participant, link.handle.clone());
     let (answers, mut answered) = mpsc::channel(BATCH);
     let receive = async {

@@ -74,11 +74,18 @@ impl Caller {
             acknowledgement,
         };
         match message {
-            Message::Prepare { payload: it, one_phase, age } => {
+            Message::Prepare { payload: it, one_phase, may_compensate, age } => {
                 let payload = payload(&it);
                 let retry_of = if age == id { String::new() } else { age.to_string() };
-                let body =
-                    PrepareRequest { origin, transaction_id, branch, payload, one_phase, retry_of };
+                let body = PrepareRequest {
+                    origin,
+                    transaction_id,
+                    branch,
+                    payload,
+                    one_phase,
+                    retry_of,
+                    may_compensate,
+                };
                 let answer = self.client.prepare(request(body, timeout)).await?.into_inner();
                 let journal = journal_id(&answer.journal_id)?;
                 let kind = answer.vote();
@@ -106,11 +113,16 @@ impl Caller {
                     },
                 }
             }
-            Message::Rollback { number, output } => {
+            Message::Rollback { number, output, compensate } => {
                 let output = output.as_ref().and_then(payload);
-                let decision_number = number;
-                let body =
-                    RollbackRequest { origin, transaction_id, branch, decision_number, output };
+                let body = RollbackRequest {
+                    origin,
+                    transaction_id,
+                    branch,
+                    decision_number: number,
+                    output,
+                    compensate,
+                };
                 let answer = self.client.rollback(request(body, timeout)).await?.into_inner();
                 let journal = journal_id(&answer.journal_id)?;
                 let done = match answer.committed {

@@ -4,7 +4,7 @@ use proto::dtc::{
     self, AnswerAt, Branch, ExecuteRequest, ListTransactionsRequest, Outcome, Payload,
     TransactionOptions, payload::Kind,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
@@ -74,6 +74,24 @@ pub(super) struct Options {
     /// Interactive: how long the client may be silent.
     #[schema(minimum = 1, maximum = 86400000)]
     pub(super) idle_timeout_ms: Option<u64>,
+    /// What becomes of a commit that keeps failing.
+    #[schema(required = false)]
+    pub(super) commit_policy: CommitPolicy,
+    /// With `compensate`: failed attempts of commit at one branch; 10 where not set.
+    #[schema(minimum = 1, maximum = 100)]
+    pub(super) compensate_after: Option<u32>,
+}
+
+/// What becomes of a commit that keeps failing.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CommitPolicy {
+    /// It is retried until every branch has acknowledged.
+    #[default]
+    Retry,
+    /// The decision is turned round, and branches that have committed undo that.
+    /// The outcome is told at the end only.
+    Compensate,
 }
 
 /// A moment in a transaction's life.
@@ -191,6 +209,17 @@ impl Options {
             prepare_attempt_timeout: duration("prepare_attempt_timeout_ms", attempt)?,
             commit_attempt_timeout: duration("commit_attempt_timeout_ms", commit)?,
             idle_timeout: duration("idle_timeout_ms", self.idle_timeout_ms)?,
+            commit_policy: match self.commit_policy {
+                CommitPolicy::Retry => dtc::CommitPolicy::Unspecified.into(),
+                CommitPolicy::Compensate => dtc::CommitPolicy::Compensate.into(),
+            },
+            compensate_after: match self.compensate_after {
+                Some(0) => {
+                    let problem = "0 is out of range; 1 to 100";
+                    return Err(Problem::invalid("options.compensate_after", problem));
+                }
+                after => after.unwrap_or_default(),
+            },
         })
     }
 }
@@ -248,13 +277,16 @@ pub(super) struct NewParticipant {
     address: String,
     #[serde(default)]
     asks: bool,
+    #[serde(default)]
+    compensates: bool,
     lease_ms: Option<u64>,
 }
 
 impl NewParticipant {
     pub(super) fn into_wire(self, name: String) -> Result<dtc::RegisterRequest, Problem> {
         let lease = duration("lease_ms", self.lease_ms, SHORTEST_LEASE)?;
-        let participant = dtc::Participant { name, address: self.address, asks: self.asks };
+        let Self { address, asks, compensates, .. } = self;
+        let participant = dtc::Participant { name, address, asks, compensates };
         Ok(dtc::RegisterRequest { participant: Some(participant), lease })
     }
 }

@@ -94,6 +94,9 @@ pub(super) struct NewGrpcParticipant {
     /// It has no `Link`, and asks when in doubt.
     #[schema(required = false)]
     asks: bool,
+    /// It has no `Link`, and can undo what it has committed.
+    #[schema(required = false)]
+    compensates: bool,
     /// How long the registration is good unless it is renewed; without end where
     /// not set.
     #[schema(minimum = 1000, maximum = 86400000)]
@@ -109,6 +112,9 @@ pub(super) struct NewHttpParticipant {
     /// It can't ask.
     #[schema(required = false, schema_with = no)]
     asks: bool,
+    /// It can undo what it has committed: it understands `compensate` of a rollback.
+    #[schema(required = false)]
+    compensates: bool,
     /// How long the registration is good unless it is renewed; without end where
     /// not set.
     #[schema(minimum = 1000, maximum = 86400000)]

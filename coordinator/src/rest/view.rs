@@ -224,6 +224,8 @@ pub(super) struct Participant {
     address: String,
     /// It asks when in doubt, though it offers no link.
     asks: bool,
+    /// It can undo what it has committed, and offers no link to say so.
+    compensates: bool,
     link: Link,
     /// Why the last call or connection failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -325,7 +327,8 @@ fn waiting_for(phase: Phase, branches: &[Branch]) -> Vec<String> {
 impl From<dtc::ParticipantStatus> for Participant {
     fn from(wire: dtc::ParticipantStatus) -> Self {
         let link = wire.link().into();
-        let dtc::Participant { name, address, asks } = wire.participant.unwrap_or_default();
+        let dtc::Participant { name, address, asks, compensates } =
+            wire.participant.unwrap_or_default();
         let millis = |left: prost_types::Duration| {
             left.seconds.unsigned_abs() * 1000 + u64::from(left.nanos.unsigned_abs() / 1_000_000)
         };
@@ -333,6 +336,7 @@ impl From<dtc::ParticipantStatus> for Participant {
             name,
             address,
             asks,
+            compensates,
             link,
             last_error: some(wire.last_error),
             unfinished: wire.unfinished,

@@ -15,7 +15,7 @@ use crate::{
     config::check_name,
     directory::{self, Standing},
     error::Error,
-    journal::Registration,
+    journal::{Declared, Registration},
 };
 
 /// How many participants may be registered.
@@ -26,7 +26,8 @@ const LOOK: Duration = Duration::from_millis(250);
 
 impl Services {
     pub(crate) async fn register(&self, request: RegisterRequest) -> Result<(), Error> {
-        let Participant { name, address, asks } = request.participant.unwrap_or_default();
+        let Participant { name, address, asks, compensates } =
+            request.participant.unwrap_or_default();
         let field = |field: &str| format!("participant.{field}");
         check_name(&name).map_err(|problem| Error::invalid(field("name"), problem))?;
         let address: Address =
@@ -46,11 +47,12 @@ impl Services {
                 "{MAX_REGISTERED} participants are known, the limit"
             )));
         }
-        let registration = Registration { name, address, asks, lease, draining: false };
+        let declared = Declared { asks, compensates };
+        let registration = Registration { name, address, declared, lease, draining: false };
         let _one = self.registering.lock().await;
         self.handle.journal.register(registration.clone()).await?;
         let Registration { name, address, .. } = &registration;
-        tracing::info!(participant = name, %address, asks, ?lease, "registered");
+        tracing::info!(participant = name, %address, ?declared, ?lease, "registered");
         let registered = directory.register(&registration);
         self.links.ensure(&registered)
     }
@@ -156,13 +158,14 @@ fn registration(known: &directory::Participant, standing: &Standing) -> Registra
     let Some(address) = known.address.as_deref().cloned() else {
         unreachable!("only a participant that can be reached is found by its name");
     };
-    let (name, asks, lease) = (known.name.to_string(), known.asks, standing.lease);
-    Registration { name, address, asks, lease, draining: true }
+    let (name, declared, lease) = (known.name.to_string(), known.declared, standing.lease);
+    Registration { name, address, declared, lease, draining: true }
 }
 
 fn status(known: &directory::Participant, unfinished: usize) -> ParticipantStatus {
     let address = known.address.as_ref().map_or_else(String::new, |it| it.to_string());
-    let participant = Participant { name: known.name.to_string(), address, asks: known.asks };
+    let (name, Declared { asks, compensates }) = (known.name.to_string(), known.declared);
+    let participant = Participant { name, address, asks, compensates };
     ParticipantStatus {
         participant: Some(participant),
         link: known.link.into(),

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use common::TransactionId;
-use coordinator_core::{AnswerAt, Fingerprint, NewBranch, Opaque, Options, RequestKey};
+use coordinator_core::{
+    AnswerAt, CommitPolicy, Fingerprint, NewBranch, Opaque, Options, RequestKey,
+};
 use prost::Message;
 use proto::dtc::{self, ExecuteRequest, Payload, TransactionOptions, payload::Kind};
 use sha2::{Digest, Sha256};
@@ -15,6 +17,11 @@ pub(super) const WAIT: Duration = Duration::from_secs(30);
 /// The longest that one can ask for.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_KEY: usize = 128;
+/// Failed attempts of commit that turn a decision round, where that is asked for
+/// and says nothing else.
+const COMPENSATE_AFTER: u32 = 10;
+/// Each of them is on record.
+const MAX_COMPENSATE_AFTER: u32 = 100;
 
 /// What requests are checked against.
 #[derive(Debug, Clone)]
@@ -133,6 +140,7 @@ impl Rules {
                 defaults.commit_attempt_timeout,
             )?,
             idle_timeout: or("idle_timeout", options.idle_timeout.as_ref(), defaults.idle_timeout)?,
+            commit_policy: commit_policy(options, defaults.commit_policy)?,
         })
     }
 
@@ -210,6 +218,33 @@ pub(super) fn fingerprint(request: &ExecuteRequest, checked: &[NewBranch]) -> Fi
     add(&request.options.as_ref().map(Message::encode_to_vec).unwrap_or_default());
     add(request.retry_of.as_bytes());
     hash.finalize().into()
+}
+
+fn commit_policy(
+    options: &TransactionOptions,
+    default: CommitPolicy,
+) -> Result<CommitPolicy, Error> {
+    let (value, after) = (options.commit_policy, options.compensate_after);
+    match dtc::CommitPolicy::try_from(value) {
+        Ok(dtc::CommitPolicy::Unspecified) if after == 0 => Ok(default),
+        Ok(dtc::CommitPolicy::Retry) if after == 0 => Ok(CommitPolicy::Retry),
+        Ok(dtc::CommitPolicy::Unspecified | dtc::CommitPolicy::Retry) => {
+            let problem = "goes with COMMIT_POLICY_COMPENSATE only";
+            Err(Error::invalid("options.compensate_after", problem))
+        }
+        Ok(dtc::CommitPolicy::Compensate) => match after {
+            0 => Ok(CommitPolicy::Compensate { after: COMPENSATE_AFTER }),
+            1..=MAX_COMPENSATE_AFTER => Ok(CommitPolicy::Compensate { after }),
+            _ => {
+                let problem = format!("{after} is out of range; 1 to {MAX_COMPENSATE_AFTER}");
+                Err(Error::invalid("options.compensate_after", problem))
+            }
+        },
+        Err(_) => {
+            let good = "COMMIT_POLICY_RETRY or COMMIT_POLICY_COMPENSATE";
+            Err(Error::invalid("options.commit_policy", format!("{value} is none; {good}")))
+        }
+    }
 }
 
 #[cfg(test)]

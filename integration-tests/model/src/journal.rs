@@ -1,6 +1,6 @@
 //! The coordinator's journal: records are appended, and durable later, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::TransactionId;
 use coordinator_core::{
@@ -25,6 +25,8 @@ pub struct Journal {
     pub durable: BTreeMap<Id, Stored>,
     /// What does not yet, oldest first.
     pub pending: Vec<(Sequence, Record)>,
+    /// Decisions to commit that were turned round, durably.
+    pub turned: BTreeSet<Id>,
     /// A record that contradicts what is durable.
     pub broken: Option<&'static str>,
 }
@@ -55,6 +57,12 @@ impl Journal {
             (Record::End(_), _) => self.broken = Some("an end of something undecided"),
             (Record::Begin(_), Some(Stored { record: Record::Decision(_), .. })) => {
                 self.broken = Some("a decision was taken back");
+            }
+            (Record::Decision(new), Some(Stored { record: Record::Decision(old), .. }))
+                if old.commit && !new.commit && new.number > old.number =>
+            {
+                self.turned.insert(number);
+                self.durable.insert(number, Stored { record: Record::Decision(new), end: None });
             }
             (Record::Decision(new), Some(Stored { record: Record::Decision(old), .. }))
                 if old.commit != new.commit =>

@@ -56,6 +56,8 @@ pub enum Request {
         /// The decision's number.
         number: u8,
     },
+    /// The decision was turned round, number 2: undo it even if it is committed.
+    Compensate,
     /// To a question: it was committed.
     ToldCommitted {
         /// The decision's number.
@@ -145,7 +147,7 @@ impl Request {
 
     /// Whether it tells of the decision to abort.
     pub fn tells_abort(self) -> bool {
-        matches!(self, Self::Rollback { .. } | Self::ToldAborted { .. })
+        matches!(self, Self::Rollback { .. } | Self::Compensate | Self::ToldAborted { .. })
     }
 }
 
@@ -164,6 +166,7 @@ impl fmt::Display for Request {
             Self::Prepare { payload, .. } => write!(f, "prepare of payload {payload}"),
             Self::Commit { number } => write!(f, "commit #{number}"),
             Self::Rollback { number } => write!(f, "rollback #{number}"),
+            Self::Compensate => write!(f, "rollback #2, committed or not"),
             Self::ToldCommitted { number } => write!(f, "the answer 'committed' #{number}"),
             Self::ToldAborted { number } => write!(f, "the answer 'aborted' #{number}"),
         }

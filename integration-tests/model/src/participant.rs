@@ -42,6 +42,8 @@ pub struct Row {
     pub applied: u8,
     /// In one phase, committed at once.
     pub at_once: bool,
+    /// Committed, and undone.
+    pub undone: bool,
 }
 
 /// The participant's file.
@@ -63,6 +65,8 @@ pub struct History {
     pub committed: u8,
     /// The journals in which it was rolled back.
     pub rolled_back: u8,
+    /// The journals in which its commit was undone.
+    pub undone: u8,
     /// Voted read-only.
     pub read_only: bool,
 }
@@ -158,7 +162,11 @@ impl Participant {
                 (number, branch::Request::Commit { decision_number: number.into() })
             }
             Request::Rollback { number } | Request::ToldAborted { number } => {
-                (number, branch::Request::Rollback { decision_number: number.into() })
+                let decision_number = number.into();
+                (number, branch::Request::Rollback { decision_number, compensate: false })
+            }
+            Request::Compensate => {
+                (2, branch::Request::Rollback { decision_number: 2, compensate: true })
             }
         };
         // An answer to a question counts for a branch that is undecided only.
@@ -206,6 +214,15 @@ impl Participant {
                 }
                 Some(Answer::RolledBack { number })
             }
+            Step::Compensate => {
+                self.acted_alone |= request != Request::Compensate;
+                if let Some(row) = file.rows.get_mut(&id) {
+                    row.branch = Branch::RolledBack { decision_number };
+                    row.applied = row.applied.saturating_sub(1);
+                    row.undone = true;
+                }
+                Some(Answer::RolledBack { number })
+            }
             Step::LeaveTombstone => {
                 file.rows.insert(id, Row::tombstone(decision_number));
                 Some(Answer::RolledBack { number })
@@ -233,7 +250,8 @@ impl Participant {
                     true => (Branch::Committed { decision_number: 1 }, held, 1),
                     false => (Branch::Prepared, held + 1, 0),
                 };
-                file.rows.insert(id, Row { branch, payload, reserved, applied, at_once });
+                file.rows
+                    .insert(id, Row { branch, payload, reserved, applied, at_once, undone: false });
                 Answer::Yes { payload, committed: at_once }
             }
             Vote::No => {
@@ -276,6 +294,9 @@ impl Participant {
             Branch::Committed { .. } => history.committed |= journal,
             Branch::RolledBack { .. } => history.rolled_back |= journal,
         }
+        if row.undone {
+            history.undone |= journal;
+        }
         if row.at_once {
             history.promised |= journal;
         }
@@ -298,6 +319,6 @@ impl Participant {
 impl Row {
     fn tombstone(decision_number: u32) -> Self {
         let branch = Branch::RolledBack { decision_number };
-        Self { branch, payload: 0, reserved: 0, applied: 0, at_once: false }
+        Self { branch, payload: 0, reserved: 0, applied: 0, at_once: false, undone: false }
     }
 }

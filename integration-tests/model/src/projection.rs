@@ -14,8 +14,8 @@
 //!   the code asks for them. Payloads and outputs of the model are all the same.
 //! - *Sequence numbers* are compared with each other only, and the journal keeps
 //!   the order in which records were asked for.
-//! - *Attempts* are compared with `1`, `prepare_attempts`, `rollback_attempts`
-//!   and `stalled_after` only; the projection counts to the largest of these.
+//! - *Attempts* are compared with `1`, `prepare_attempts`, `rollback_attempts`,
+//!   those that turn a commit round, and `stalled_after` only; the projection counts to the largest of these.
 //!   They also go into the length and the jitter of a wait, which is time.
 //! - *Times* decide what a `Tick` does, so each timeout has to be possible at
 //!   every moment at which it could be, in every merged state, whatever else is
@@ -72,7 +72,7 @@ impl Hash for Share<'_> {
         let is_here = |participant: u32| participant as usize == index;
         state.participants[index].hash(hasher);
         for known in self.machine.participants.iter().filter(|known| is_here(known.id.0)) {
-            (known.connected, known.asks, known.journal).hash(hasher);
+            (known.connected, known.asks, known.compensates, known.journal).hash(hasher);
         }
         for transaction in &self.machine.transactions {
             for it in transaction.branches.iter().filter(|it| is_here(it.participant.0)) {
@@ -132,6 +132,7 @@ impl Hash for State {
         for stored in self.journal.durable.values() {
             stored.end.as_ref().map(|end| end.heuristic).hash(hasher);
         }
+        self.journal.turned.hash(hasher);
         (self.epoch, &self.lookups, self.client, self.crashes, self.lost_disks).hash(hasher);
         (self.misled, self.broken, self.journal.broken).hash(hasher);
     }

@@ -49,6 +49,12 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
         }));
         all.push(Property::sometimes("an unknown branch is said to be", says_unknown));
     }
+    if setup.compensate_after > 0 {
+        all.push(Property::sometimes("a commit is undone", |_: &System, it: &State| {
+            histories(it).any(|(.., history)| history.undone != 0)
+        }));
+        all.push(Property::sometimes("a turned decision is applied", applies_second));
+    }
     if setup.refusals || setup.retries {
         all.push(Property::sometimes("a client is told 'aborted'", |_: &System, it: &State| {
             it.client.told_aborted
@@ -180,8 +186,9 @@ fn decided_stays(_: &System, state: &State) -> bool {
     histories(state).all(|(_, participant, id, history)| {
         let bit = 1 << participant.journal;
         let branch = participant.durable.rows.get(&id).map(|row| row.branch);
-        history.committed & history.rolled_back == 0
-            && (history.committed & bit == 0 || branch.is_some_and(is_committed))
+        let committed = history.committed & !history.undone;
+        committed & history.rolled_back == 0
+            && (committed & bit == 0 || branch.is_some_and(is_committed))
             && (history.rolled_back & bit == 0 || branch.is_some_and(is_rolled_back))
     })
 }
@@ -221,6 +228,7 @@ fn commit_is_durable(_: &System, state: &State) -> bool {
     state.network.iter().all(|message| match message.content {
         Content::Request { request, .. } if request.tells_commit() => {
             state.journal.commits(message.id) == Some(true)
+                || state.journal.turned.contains(&message.id)
         }
         _ => true,
     })
@@ -273,9 +281,12 @@ fn decisions_stand(_: &System, state: &State) -> bool {
         coordinator_core::Record::Decision(decision) => Some(decision),
         _ => None,
     });
-    let mut decided = decided.map(|it| (crate::journal::number(it.id), it.commit));
-    let stands = |(id, commit)| state.journal.commits(id).is_none_or(|durable| durable == commit);
-    let mut pairs: Vec<(Id, bool)> = decided.clone().collect();
+    let mut decided = decided.map(|it| (crate::journal::number(it.id), it.commit, it.number));
+    let stands = |(id, commit, number)| {
+        let durable = state.journal.decision(id);
+        durable.is_none_or(|durable| durable.commit == commit || durable.number < number)
+    };
+    let mut pairs: Vec<(Id, bool, u32)> = decided.clone().collect();
     pairs.sort_unstable();
     pairs.dedup();
     decided.all(stands) && pairs.windows(2).all(|pair| pair[0].0 != pair[1].0)
@@ -323,8 +334,10 @@ fn ends_when_done(_: &System, state: &State) -> bool {
                     let any = if in_one_phase(state, id) { !0 } else { voted };
                     decision.commit && history.committed & any != 0
                 }
-                BranchState::RolledBack => history.rolled_back != 0,
-                BranchState::LeftToAsk => participant.asks,
+                BranchState::RolledBack => {
+                    history.rolled_back != 0 && history.committed & !history.undone == 0
+                }
+                BranchState::LeftToAsk => participant.asks && decision.number == 1,
                 BranchState::ReadOnly | BranchState::Refused => true,
                 BranchState::Enlisted => !decision.commit,
                 BranchState::Heuristic | BranchState::Hazard => end.heuristic,
@@ -339,18 +352,23 @@ fn ends_when_done(_: &System, state: &State) -> bool {
 
 fn branches_agree(_: &System, state: &State) -> bool {
     // A read-only voter that was asked again and refused has nothing to undo.
-    let undone = |participant: &Participant, id| !participant.history(id).read_only;
-    rows(state).all(|(_, _, id, branch)| {
+    let counts = |participant: &Participant, id| !participant.history(id).read_only;
+    rows(state).filter(|(_, _, id, _)| !is_turning(state, *id)).all(|(_, _, id, branch)| {
         let mut others =
-            rows(state).filter(|(_, participant, of, _)| *of == id && undone(participant, id));
+            rows(state).filter(|(_, participant, of, _)| *of == id && counts(participant, id));
         !is_committed(branch) || !others.any(|(.., other)| is_rolled_back(other))
     })
+}
+
+/// Whether branches that have committed are still being told to undo it.
+fn is_turning(state: &State, id: Id) -> bool {
+    state.journal.turned.contains(&id) && state.journal.end(id).is_none()
 }
 
 fn as_decided(_: &System, state: &State) -> bool {
     rows(state).all(|(_, participant, id, branch)| match state.journal.commits(id) {
         Some(true) => !is_rolled_back(branch) || participant.history(id).read_only,
-        Some(false) => !is_committed(branch),
+        Some(false) => !is_committed(branch) || is_turning(state, id),
         None => !is_committed(branch) || participant.durable.rows[&id].at_once,
     })
 }

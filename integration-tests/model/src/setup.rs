@@ -71,6 +71,8 @@ pub struct Setup {
     pub brief: bool,
     /// Several requests may share one write of a participant.
     pub batches: bool,
+    /// Failed attempts of commit that turn the decision round; 0 for none.
+    pub compensate_after: u32,
 }
 
 impl Setup {
@@ -97,6 +99,7 @@ impl Setup {
             orderly: false,
             brief: false,
             batches: false,
+            compensate_after: 0,
         }
     }
 

@@ -8,9 +8,9 @@ use std::{
 
 use common::JournalId;
 use coordinator_core::{
-    Action, AnswerAt, Begin, BranchOutcome, Client as Call, Config, Coordinator, Event, Inquirer,
-    NewBranch, Opaque, Options, Outcome, ParticipantId, Projection, Reason, Reply, RequestKey,
-    Time, TrailKind, Waiter,
+    Action, AnswerAt, Begin, BranchOutcome, Client as Call, CommitPolicy, Config, Coordinator,
+    Event, Inquirer, NewBranch, Opaque, Options, Outcome, ParticipantId, Projection, Reason, Reply,
+    RequestKey, Time, TrailKind, Waiter,
 };
 
 use crate::{
@@ -80,6 +80,10 @@ fn options(setup: &Setup) -> Options {
         prepare_attempt_timeout: LATER,
         commit_attempt_timeout: LATER,
         idle_timeout: SOON,
+        commit_policy: match setup.compensate_after {
+            0 => CommitPolicy::Retry,
+            after => CommitPolicy::Compensate { after },
+        },
     }
 }
 
@@ -126,6 +130,7 @@ impl State {
             Request::Commit { number: 2 },
             Request::Rollback { number: 1 },
             Request::Rollback { number: 2 },
+            Request::Compensate,
             Request::ToldCommitted { number: 1 },
             Request::ToldAborted { number: 1 },
         ];
@@ -173,6 +178,9 @@ impl State {
                         coordinator_core::Message::Commit { number, .. } => {
                             Request::Commit { number: number as u8 }
                         }
+                        coordinator_core::Message::Rollback { compensate: true, .. } => {
+                            Request::Compensate
+                        }
                         coordinator_core::Message::Rollback { number, .. } => {
                             Request::Rollback { number: number as u8 }
                         }
@@ -216,7 +224,8 @@ impl State {
         if kind == TrailKind::DecidedCommit && durable != Some(true) {
             self.misled = true;
         }
-        if kind == TrailKind::DecidedAbort && durable == Some(true) {
+        let aborts = [TrailKind::DecidedAbort, TrailKind::TurnedRound].contains(&kind);
+        if aborts && durable == Some(true) {
             self.misled = true;
         }
     }
@@ -292,6 +301,7 @@ impl State {
         self.event(Event::Connected {
             participant: ParticipantId(participant as u32),
             asks: self.participants[participant].asks,
+            compensates: true,
             journal: Some(journal_id(self.participants[participant].journal)),
         });
     }

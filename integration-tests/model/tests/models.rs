@@ -70,6 +70,16 @@ fn answers_that_outlive_their_run_and_shared_writes() {
 }
 
 #[test]
+fn a_commit_that_keeps_failing_is_turned_round() {
+    let turned =
+        |crashes| Setup { compensate_after: 1, refusals: false, ..voting(Use::OneShot, crashes) };
+    check("turned round", turned(0));
+    check("turned round, a crash", turned(1));
+    let silent = Setup { asking: Asking::None, ..turned(0) };
+    check("turned round, none asks", silent);
+}
+
+#[test]
 fn a_lost_disk_is_found_out() {
     let setup = Setup { lost_disks: 1, retries: false, refusals: false, ..voting(Use::OneShot, 0) };
     check("lost disk", setup);

@@ -15,6 +15,7 @@ const DURABLE: &str = "answers leave when they are durable";
 const ENDS: &str = "nothing ends before all that is owed is done";
 const HONEST: &str = "clients are told and shown only what is durable";
 const KNOWN: &str = "an unknown branch is never acknowledged";
+const NOT_HEURISTIC: &str = "outcomes are not heuristic";
 const OLD_RUN: &str = "an old run is never obeyed";
 const ONCE: &str = "an effect is reserved once and made final once";
 const ONE_RUN: &str = "only one run of a key commits";
@@ -27,6 +28,7 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
     let shot = |crashes| Setup::new(Use::OneShot, 2, crashes);
     let silent = |crashes| Setup { asking: Asking::None, ..shot(crashes) };
     let small = |setup: Setup| Setup { read_only: false, refusals: false, ..setup };
+    let turned = |crashes| Setup { compensate_after: 1, ..small(shot(crashes)) };
     let one_phase = |crashes| Setup::new(Use::OnePhase, 1, crashes);
     let keyed = |crashes| Setup::new(Use::KeyedOnePhase, 1, crashes);
     Some(match bug {
@@ -59,6 +61,11 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
         Bug::RefusalEndsAllAttempts => {
             (Setup { traceless: true, read_only: false, ..silent(0) }, REACHES_END)
         }
+
+        Bug::CompensationIgnored => (turned(0), NOT_HEURISTIC),
+        Bug::TurnedRoundEarly => (turned(0), TRUE_ABORT),
+        Bug::CompensableToldEarly => (turned(0), HONEST),
+        Bug::CompensationLeftToAsk => (turned(0), ENDS),
 
         // The kit's are for the simulation: no code of the kit runs here.
         _ => return None,

@@ -26,6 +26,8 @@ struct Body {
     #[serde(default)]
     decision_number: u32,
     #[serde(default)]
+    compensate: bool,
+    #[serde(default)]
     output: Option<Box<RawValue>>,
 }
 
@@ -82,6 +84,7 @@ async fn rollback(State(state): State<Shared>, Json(body): Json<Body>) -> Respon
     let heard = Heard::Rollback(RollbackRequest {
         origin: body.origin(),
         output: kept(body.output.as_deref()),
+        compensate: body.compensate,
         transaction_id: body.transaction_id,
         branch: body.branch,
         decision_number: body.decision_number,

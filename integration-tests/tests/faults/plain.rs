@@ -107,7 +107,12 @@ async fn one_that_cannot_ask_is_rolled_back_by_a_restarted_coordinator() {
         let mut coordinator = Alone::start().await.unwrap();
         let plain = FakeParticipant::start(speaks).await.unwrap();
         let linked = FakeParticipant::start(Speaks::Link).await.unwrap();
-        let participant = Participant { name: "plain".into(), address: plain.uri(), asks };
+        let participant = Participant {
+            name: "plain".into(),
+            address: plain.uri(),
+            asks,
+            ..Participant::default()
+        };
         let request = RegisterRequest { participant: Some(participant), lease: None };
         coordinator.registry.register(request).await.unwrap();
         let name = if speaks == Speaks::Http { plain.uri() } else { "plain".into() };

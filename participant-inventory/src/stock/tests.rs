@@ -49,6 +49,14 @@ impl Shop {
         transaction.commit().unwrap();
     }
 
+    fn compensate(&mut self, lines: &[StockLine]) -> Result<(), Error> {
+        let transaction = self.connection.transaction().unwrap();
+        let payload = ReserveStock { lines: lines.to_vec() };
+        Inventory.compensate(&transaction, &BRANCH, &payload, &())?;
+        transaction.commit().unwrap();
+        Ok(())
+    }
+
     /// On hand, reserved, version.
     fn apples(&self) -> (i64, i64, u64) {
         let Held { stock, .. } = find(&self.connection, "apple").unwrap().unwrap();
@@ -167,4 +175,20 @@ fn stock_is_not_set_below_what_is_reserved() {
     assert!(refusal.contains("on_hand is 3"), "{refusal}");
     set(&shop.connection, "apple", 4).unwrap();
     assert_eq!(shop.apples(), (4, 4, 2));
+}
+
+#[test]
+fn what_was_taken_is_put_back_once_nobody_relies_on_the_version() {
+    let mut shop = Shop::open();
+    let lines = [line("apple", 3), check_only(checked("pear", 1, 1))];
+    shop.prepare(&lines).unwrap();
+    shop.decide(true, &lines);
+    assert_eq!(shop.apples(), (7, 0, 2));
+    let relies = [check_only(checked("apple", 1, 2))];
+    shop.prepare(&relies).unwrap();
+    let not_yet = shop.compensate(&lines).unwrap_err();
+    assert!(matches!(not_yet, Error::Refused(it) if it.code == "VERSION_HELD"));
+    shop.decide(true, &relies);
+    shop.compensate(&lines).unwrap();
+    assert_eq!(shop.apples(), (10, 0, 3));
 }

@@ -118,3 +118,16 @@ fn bad_orders_are_refused_with_the_field_and_its_value() {
     let orders = "SELECT count(*) FROM orders";
     assert_eq!(book.connection.query_row(orders, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
 }
+
+#[test]
+fn a_confirmed_order_that_is_undone_is_cancelled_and_can_be_placed_anew() {
+    let mut book = Book::open();
+    book.prepare(&place()).unwrap();
+    book.decide(true, &place());
+    let transaction = book.connection.transaction().unwrap();
+    Orders.compensate(&transaction, &BRANCH, &place(), &()).unwrap();
+    transaction.commit().unwrap();
+    let order = book.order();
+    assert_eq!((order.state(), order.version), (OrderState::Cancelled, 2));
+    assert_eq!(book.prepare(&place()), Ok(Vote::Commit(())));
+}

@@ -36,6 +36,13 @@ impl Bank {
         }
     }
 
+    fn compensate(&mut self, payload: &TakePayment) -> Result<(), Error> {
+        let transaction = self.connection.transaction().unwrap();
+        Payment.compensate(&transaction, &BRANCH, payload, &())?;
+        transaction.commit().unwrap();
+        Ok(())
+    }
+
     fn decide(&mut self, commit: bool, payload: &TakePayment) {
         let transaction = self.connection.transaction().unwrap();
         let done = match commit {
@@ -116,4 +123,20 @@ fn an_open_account_gets_a_new_balance_in_its_own_currency() {
     open(&bank.connection, "alice", "EUR", i64::MAX).unwrap();
     bank.decide(true, &take(300));
     assert_eq!(bank.alice(), (i64::MAX - 300, 0, 3));
+}
+
+#[test]
+fn a_payment_that_is_undone_is_refunded_once_nobody_relies_on_the_version() {
+    let mut bank = Bank::open();
+    let payment = take(300);
+    bank.prepare(&payment).unwrap();
+    bank.decide(true, &payment);
+    assert_eq!(bank.alice(), (700, 0, 2));
+    let relies = TakePayment { expected_version: Some(2), ..take(100) };
+    bank.prepare(&relies).unwrap();
+    let not_yet = bank.compensate(&payment).unwrap_err();
+    assert!(matches!(not_yet, Error::Refused(it) if it.code == "VERSION_HELD"));
+    bank.decide(true, &relies);
+    bank.compensate(&payment).unwrap();
+    assert_eq!(bank.alice(), (900, 0, 4));
 }

@@ -71,10 +71,23 @@ async fn a_domain_that_fails_in_prepare_votes_to_abort_and_its_neighbours_go_on(
             age: transaction(2),
             payload: wire::decode(Some(&typed(5)), 1000),
             one_phase: false,
+            may_compensate: false,
         }],
         decisions: vec![
-            Decision { branch: branch(1), commit: true, number: 1, answers_doubt: false },
-            Decision { branch: branch(3), commit: true, number: 1, answers_doubt: false },
+            Decision {
+                branch: branch(1),
+                commit: true,
+                number: 1,
+                compensate: false,
+                answers_doubt: false,
+            },
+            Decision {
+                branch: branch(3),
+                commit: true,
+                number: 1,
+                compensate: false,
+                answers_doubt: false,
+            },
         ],
     };
     let answers = bench.engine.perform(origin, batch).await.unwrap();
@@ -167,15 +180,17 @@ async fn a_promise_whose_batch_was_rolled_back_is_none() {
             1000,
         ),
         one_phase: false,
+        may_compensate: false,
     });
     let promised = prepares[0].branch;
     let batch = Batch { prepares: prepares.into(), decisions: vec![] };
     let answers = bench.engine.perform(origin, batch).await.unwrap();
     assert!(answers.votes.iter().all(|vote| vote.vote() == Vote::Abort));
-    assert_eq!(bench.engine.promises.take(&promised), None);
+    assert!(bench.engine.promises.take(&promised).is_none());
     // Nor is it believed if it were there.
     let (payload, output) = (take("EUR"), GetAccountRequest { account: "a".into() });
-    bench.engine.promises.keep(promised, &payload.encode_to_vec(), &output.encode_to_vec());
+    let contents = (&payload.encode_to_vec()[..], &output.encode_to_vec()[..]);
+    bench.engine.promises.keep(promised, contents, false);
     assert_eq!(bench.commit(1).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(bench.till().await, (100, 0));
     bench.close().await;

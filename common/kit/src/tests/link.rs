@@ -95,7 +95,8 @@ async fn a_link_carries_both_phases_in_batches() {
     let decision_number = 1;
     let commit =
         LinkCommit { transaction_id: id(1), branch: 0, decision_number, ..LinkCommit::default() };
-    let rollback = LinkRollback { transaction_id: id(2), branch: 0, decision_number, output: None };
+    let transaction_id = id(2);
+    let rollback = LinkRollback { transaction_id, decision_number, ..LinkRollback::default() };
     let unknown = LinkCommit { transaction_id: id(9), ..commit.clone() };
     let request = LinkRequest {
         commits: vec![commit, unknown],

@@ -12,6 +12,7 @@ impl Coordinator {
             id,
             connected: known.connected,
             asks: known.asks,
+            compensates: known.compensates,
             journal: known.journal,
         });
         Projection {

@@ -88,7 +88,11 @@ impl Transaction {
             planted!(DecisionTakenBack)
                 || !matches!(
                     self.state,
-                    State::Deciding | State::Committing | State::Aborting | State::Ended
+                    State::Deciding
+                        | State::Committing
+                        | State::Turning
+                        | State::Aborting
+                        | State::Ended
                 )
         );
         self.state = State::Aborting;
@@ -126,7 +130,7 @@ impl Transaction {
         self.set_timer(context);
     }
 
-    fn decision_record(&self, context: &Context) -> Record {
+    pub(super) fn decision_record(&self, context: &Context) -> Record {
         let branch = |branch: &super::Branch| DecisionBranch {
             participant: branch.participant,
             state: branch.state,
@@ -136,8 +140,12 @@ impl Transaction {
             asks: branch.asks,
         };
         let mut trail = self.trail.clone();
-        if self.commit {
-            let kind = TrailKind::DecidedCommit;
+        let decided = match self.state {
+            State::Deciding => Some(TrailKind::DecidedCommit),
+            State::Turning => Some(TrailKind::TurnedRound),
+            _ => None,
+        };
+        if let Some(kind) = decided {
             trail.push(TrailEvent { at: context.now, kind, branch: None, attempt: 0 });
         }
         Record::Decision(DecisionRecord {
@@ -146,6 +154,7 @@ impl Transaction {
             key: self.key.clone(),
             commit: self.commit,
             number: self.number,
+            policy: self.options.commit_policy,
             begun_at: self.begun_at,
             decided_at: context.now,
             branches: self.branches.iter().map(branch).collect(),

@@ -22,6 +22,7 @@ impl Transaction {
         context: &mut Context,
     ) {
         let index = branch_number as usize;
+        let turned_round = self.is_turned_round();
         let Some(branch) = self.branches.get_mut(index).filter(|branch| branch.participant == from)
         else {
             return;
@@ -57,6 +58,10 @@ impl Transaction {
                 if own_journal =>
             {
                 (BranchState::RolledBack, TrailKind::RollbackAcknowledged)
+            }
+            // It may have committed, and cannot be asked whether it undid that.
+            (BranchState::RollingBack, Acknowledgement::RolledBack) if turned_round => {
+                (BranchState::Hazard, TrailKind::Hazard)
             }
             // The journal that voted is not there; it will ask when it is back.
             (BranchState::RollingBack, Acknowledgement::RolledBack) if branch.asks => {
@@ -130,8 +135,10 @@ impl Transaction {
             branches: states,
             trail: self.trail[self.recorded..].to_vec(),
         };
-        // A broken promise must not be forgotten in a crash.
-        context.append(Record::End(record), outcome.is_heuristic(), Milestone::Ended);
+        // A broken promise must not be forgotten in a crash, and clients wait for a
+        // commit that could be turned round until then.
+        let forced = outcome.is_heuristic() || !self.commit_stands() && self.commit;
+        context.append(Record::End(record), forced, Milestone::Ended);
         self.answer(context);
     }
 
@@ -168,6 +175,7 @@ impl Transaction {
             commit_requested: true,
             logged: true,
             tellable: false,
+            is_final: false,
             stalled: false,
             deadline: None,
             timer: None,
@@ -211,7 +219,7 @@ impl Transaction {
             interactive: false,
             announced: true,
             trace: None,
-            options: Options::default(),
+            options: Options { commit_policy: record.policy, ..Options::default() },
             state: if record.commit { State::Committing } else { State::Aborting },
             branches: branches.collect(),
             waiters: Vec::new(),
@@ -228,6 +236,7 @@ impl Transaction {
             commit_requested: true,
             logged: true,
             tellable: true,
+            is_final: false,
             stalled: false,
             deadline: None,
             timer: None,
@@ -236,7 +245,8 @@ impl Transaction {
         transaction.register(context);
         transaction.note(context, TrailKind::Recovered, None);
         for number in 0..transaction.branches.len() {
-            if transaction.branches[number].state.is_owed() {
+            let owed = transaction.branches[number].state.is_owed();
+            if owed && transaction.state != State::Turning {
                 transaction.send(number, context);
             }
         }

@@ -14,6 +14,9 @@ impl Transaction {
     /// (rule 5).
     pub(super) fn start_prepare(&mut self, context: &mut Context) {
         debug_assert!(matches!(self.state, State::Opening | State::Active));
+        if let Some(participant) = self.known_not_to_compensate(context) {
+            return self.abort_uncompensated(participant, context);
+        }
         self.one_phase =
             self.commit_requested && matches!(&self.branches[..], [only] if only.one_phase);
         for branch in &mut self.branches {
@@ -135,6 +138,9 @@ impl Transaction {
         let enough = planted!(OneVoteCommits) && one_is_in;
         if !enough && !self.branches.iter().all(|branch| is_in(branch.state)) {
             return;
+        }
+        if let Some(participant) = self.not_known_to_compensate(context) {
+            return self.abort_uncompensated(participant, context);
         }
         if self.commit_requested {
             self.become_deciding(context);

@@ -25,6 +25,7 @@ impl Transaction {
             tellable: self.tellable,
             deadline: self.deadline.is_some(),
             recovered: self.recovered,
+            commit_policy: self.options.commit_policy,
         }
     }
 
@@ -35,7 +36,13 @@ impl Transaction {
             (_, BranchState::Preparing) if self.options.prepare_attempts > 0 => {
                 Some(self.options.prepare_attempts)
             }
-            (_, BranchState::RollingBack) if branch.asks => Some(config.rollback_attempts),
+            (_, BranchState::RollingBack) if branch.asks && !self.is_turned_round() => {
+                Some(config.rollback_attempts)
+            }
+            (Phase::Committing, BranchState::Committing) => {
+                // One more after a restart.
+                self.attempts_to_commit().map(|attempts| attempts + 1)
+            }
             _ => None,
         };
         let counted = match branch.state {
@@ -45,7 +52,7 @@ impl Transaction {
         };
         let undecided = !matches!(
             self.state,
-            Phase::Deciding | Phase::Committing | Phase::Aborting | Phase::Ended
+            Phase::Deciding | Phase::Committing | Phase::Turning | Phase::Aborting | Phase::Ended
         );
         BranchProjection {
             participant: branch.participant,

@@ -11,9 +11,10 @@ impl Transaction {
     /// The transaction as it may be shown now.
     pub(crate) fn view(&self, with_trail: bool) -> View {
         let state = self.shown_state();
-        let decided = self.is_told();
+        let decided = self.is_durably_decided();
         let branches = self.branches.iter().map(|branch| {
             let state = match branch.state {
+                BranchState::RollingBack if self.state == State::Turning => BranchState::Committing,
                 // Decided, not durably: to the outside nothing has happened.
                 BranchState::Committing
                 | BranchState::RollingBack
@@ -33,7 +34,7 @@ impl Transaction {
             }
         });
         let branches: Vec<_> = branches.collect();
-        let outcome = match decided {
+        let outcome = match self.is_told() {
             true => Outcome::of(self.commit, branches.iter().map(|branch| branch.state)),
             false => Outcome::Pending,
         };
@@ -48,7 +49,7 @@ impl Transaction {
             key: self.key.as_ref().map(|(key, _)| key.clone()),
             state,
             outcome,
-            committed: decided && self.commit,
+            committed: self.is_told() && self.commit,
             stalled: self.stalled,
             branches,
             reason: self.reason.clone().filter(|_| decided),
@@ -67,8 +68,9 @@ impl Transaction {
                 TransactionState::Preparing
             }
             State::Prepared => TransactionState::Prepared,
-            State::Committing => TransactionState::Committing,
-            State::Aborting | State::Ended if !self.is_told() => TransactionState::Preparing,
+            State::Committing | State::Turning => TransactionState::Committing,
+            State::Ended if self.commit && self.is_untold() => TransactionState::Committing,
+            State::Aborting | State::Ended if self.is_untold() => TransactionState::Preparing,
             State::Aborting => TransactionState::Aborting,
             State::Ended if self.commit => TransactionState::Committed,
             State::Ended => TransactionState::Aborted,

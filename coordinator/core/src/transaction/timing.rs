@@ -2,6 +2,8 @@
 
 use alloc::sync::Arc;
 
+use common::planted;
+
 use super::{Context, State, Transaction, branch::Attempt};
 use crate::{Action, BranchState, Message, ParticipantId, Reason, TrailKind, backoff::backoff};
 
@@ -51,15 +53,17 @@ impl Transaction {
     }
 
     fn push_message(&mut self, index: usize, timeout: core::time::Duration, context: &mut Context) {
+        debug_assert_ne!(self.state, State::Turning);
         let branch = &self.branches[index];
         let (number, output) = (self.number, branch.output.clone());
         let message = match self.state {
             State::Preparing => {
                 let (payload, one_phase) = (branch.payload.clone(), self.one_phase);
-                Message::Prepare { payload, one_phase, age: self.age }
+                let may_compensate = self.attempts_to_commit().is_some();
+                Message::Prepare { payload, one_phase, may_compensate, age: self.age }
             }
             State::Committing => Message::Commit { number, output },
-            _ => Message::Rollback { number, output },
+            _ => Message::Rollback { number, output, compensate: self.is_turned_round() },
         };
         context.actions.push(Action::Send {
             to: branch.participant,
@@ -73,9 +77,7 @@ impl Transaction {
 
     /// An attempt could not be made, because the participant is away.
     fn not_sent(&mut self, index: usize, context: &mut Context) {
-        let branch = &mut self.branches[index];
-        let best_effort = branch.asks && branch.state == BranchState::RollingBack;
-        if best_effort {
+        if self.may_leave_to_ask(index) {
             return self.leave_to_ask(index, context);
         }
         // At a start nobody is linked yet; that is no news.
@@ -111,12 +113,19 @@ impl Transaction {
 
     /// Plans the next attempt, where another is owed.
     pub(super) fn retry_or_leave(&mut self, index: usize, context: &mut Context) {
-        let branch = &self.branches[index];
-        let tried = branch.attempts >= context.config.rollback_attempts;
-        if branch.asks && branch.state == BranchState::RollingBack && tried {
+        let tried = self.branches[index].attempts >= context.config.rollback_attempts;
+        if tried && self.may_leave_to_ask(index) {
             return self.leave_to_ask(index, context);
         }
         self.retry_later(index, context);
+    }
+
+    /// Whether a rollback is best effort: its participant asks when it is back. One
+    /// that has committed has no doubt, and must be told to undo it.
+    fn may_leave_to_ask(&self, index: usize) -> bool {
+        let branch = &self.branches[index];
+        let turned_round = self.is_turned_round() && !planted!(CompensationLeftToAsk);
+        branch.asks && branch.state == BranchState::RollingBack && !turned_round
     }
 
     fn leave_to_ask(&mut self, index: usize, context: &mut Context) {
@@ -133,6 +142,9 @@ impl Transaction {
         if owed && branch.attempts >= context.config.stalled_after && !self.stalled {
             self.stalled = true;
             self.note(context, TrailKind::Stalled, Some(index));
+        }
+        if self.has_failed_to_commit(index) {
+            return self.become_turning(index, context);
         }
         self.set_timer(context);
     }

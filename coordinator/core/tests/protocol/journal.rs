@@ -24,7 +24,8 @@ impl Journal {
     pub(crate) fn sync(&mut self, count: usize) -> Option<Sequence> {
         let count = count.min(self.pending.len());
         let mut last = None;
-        for (sequence, record) in self.pending.drain(..count) {
+        let records: Vec<_> = self.pending.drain(..count).collect();
+        for (sequence, record) in records {
             last = Some(sequence);
             match record {
                 Record::End(end) => {
@@ -34,9 +35,14 @@ impl Journal {
                     stored.end = Some(end);
                 }
                 record => {
-                    let old = self.durable.get(&record.id());
-                    let decided = old.is_some_and(|old| matches!(old.record, Record::Decision(_)));
-                    assert!(!decided, "a decision was replaced");
+                    let decided = self.decision(record.id());
+                    let number = decided.map(|decided| decided.number);
+                    match &record {
+                        Record::Decision(new) if number.is_some() => {
+                            assert!(Some(new.number) > number, "a decision was replaced");
+                        }
+                        _ => assert!(number.is_none(), "a decision was replaced"),
+                    }
                     self.durable.insert(record.id(), Stored { record, end: None });
                 }
             }

@@ -7,6 +7,7 @@ mod participant;
 mod world;
 
 mod bounds;
+mod compensation;
 mod inquiries;
 mod interactive;
 mod keys;

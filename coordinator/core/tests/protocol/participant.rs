@@ -22,6 +22,7 @@ pub(crate) struct Participant {
     pub(crate) id: ParticipantId,
     pub(crate) journal: JournalId,
     pub(crate) asks: bool,
+    pub(crate) compensates: bool,
     /// Takes 'one phase' for what it is; otherwise only promises.
     pub(crate) commits_at_once: bool,
     pub(crate) branches: BTreeMap<Key, Branch>,
@@ -36,6 +37,7 @@ impl Participant {
             id,
             journal: JournalId::from_bytes([id.0 as u8 + 1; 16]),
             asks: true,
+            compensates: true,
             commits_at_once: true,
             branches: BTreeMap::new(),
             votes: BTreeMap::new(),
@@ -67,11 +69,13 @@ impl Participant {
                 Request::Prepare { same_payload }
             }
             Message::Commit { number, .. } => Request::Commit { decision_number: *number },
-            Message::Rollback { number, .. } => Request::Rollback { decision_number: *number },
+            Message::Rollback { number, compensate, .. } => {
+                Request::Rollback { decision_number: *number, compensate: *compensate }
+            }
         };
         let decision_number = match request {
             Request::Prepare { .. } => 0,
-            Request::Commit { decision_number } | Request::Rollback { decision_number } => {
+            Request::Commit { decision_number } | Request::Rollback { decision_number, .. } => {
                 decision_number
             }
         };
@@ -92,7 +96,10 @@ impl Participant {
                 self.branches.insert(key, Branch::Committed { decision_number });
                 Acknowledgement::Committed
             }
-            (Step::ApplyRollback | Step::LeaveTombstone, Message::Rollback { output, .. }) => {
+            (
+                Step::ApplyRollback | Step::LeaveTombstone | Step::Compensate,
+                Message::Rollback { output, .. },
+            ) => {
                 self.outputs.insert(key, output.clone());
                 self.branches.insert(key, Branch::RolledBack { decision_number });
                 Acknowledgement::RolledBack

@@ -186,7 +186,8 @@ fn output_goes_with_the_decision_and_into_its_record() {
     let mut world = World::new();
     world.execute_with(&[(P0, YES), (P1, NO)], |_| {});
     world.exchange();
-    let message = Message::Rollback { number: 1, output: Some(output_of(P0, 0)) };
+    let message =
+        Message::Rollback { number: 1, output: Some(output_of(P0, 0)), compensate: false };
     assert_eq!(world.flights[0].message, message);
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::branch::Branch;
-use coordinator_core::{AnswerAt, Event, Outcome, ParticipantId, Reply};
+use coordinator_core::{AnswerAt, CommitPolicy, Event, Outcome, ParticipantId, Reply};
 use proptest::{prelude::*, test_runner::RngSeed};
 
 use crate::world::{Flight, P0, P1, P2, Run, World, keyed, millis};
@@ -13,7 +13,8 @@ use crate::world::{Flight, P0, P1, P2, Run, World, keyed, millis};
 enum Op {
     /// Starts a transaction; sometimes with one of two keys, sometimes waiting
     /// for its completion.
-    Execute(Vec<(u8, u8)>, Option<bool>, bool),
+    /// ... and sometimes turned round after a failed attempt or two.
+    Execute(Vec<(u8, u8)>, Option<bool>, bool, Option<u32>),
     Begin,
     Enlist(usize, u8),
     Prepare(usize),
@@ -40,7 +41,8 @@ fn op() -> impl Strategy<Value = Op> {
         prop::collection::vec((0..3_u8, prop_oneof![6 => Just(0_u8), 1 => 1..3_u8]), 1..4);
     let key = prop_oneof![2 => Just(None), 1 => any::<bool>().prop_map(Some)];
     prop_oneof![
-        6 => (branches, key, any::<bool>()).prop_map(|(to, key, end)| Op::Execute(to, key, end)),
+        6 => (branches, key, any::<bool>(), prop::option::of(1..3_u32))
+            .prop_map(|(to, key, end, turn)| Op::Execute(to, key, end, turn)),
         2 => Just(Op::Begin),
         4 => (any::<usize>(), 0..3_u8).prop_map(|(run, to)| Op::Enlist(run, to)),
         1 => any::<usize>().prop_map(Op::Prepare),
@@ -91,7 +93,7 @@ impl Schedule {
         let run = |number| pick(number, runs.len()).map(|index| runs[index]);
         let (flights, answers) = (world.flights.len(), world.answers.len());
         match op {
-            Op::Execute(branches, key, to_the_end) => {
+            Op::Execute(branches, key, to_the_end, turn) => {
                 let branches: Vec<_> = branches.iter().map(|(to, vote)| (id(*to), *vote)).collect();
                 // Requests with one key have one body.
                 let branches = match key {
@@ -101,6 +103,9 @@ impl Schedule {
                 let branches = if key == Some(false) { &branches[..1] } else { &branches };
                 let run = world.execute_with(branches, |begin| {
                     begin.key = key.and_then(|first| keyed(if first { "a" } else { "b" }, 1));
+                    if let Some(after) = turn {
+                        begin.options.commit_policy = CommitPolicy::Compensate { after };
+                    }
                     if to_the_end {
                         begin.waiter.at = AnswerAt::Completion;
                     }

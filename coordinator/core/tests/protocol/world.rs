@@ -215,8 +215,9 @@ impl World {
 
     pub(crate) fn connect(&mut self, id: ParticipantId) {
         let participant = self.participant(id);
-        let (asks, journal) = (participant.asks, Some(participant.journal));
-        self.event(Event::Connected { participant: id, asks, journal });
+        let (asks, compensates) = (participant.asks, participant.compensates);
+        let journal = Some(participant.journal);
+        self.event(Event::Connected { participant: id, asks, compensates, journal });
     }
 
     pub(crate) fn disconnect(&mut self, id: ParticipantId) {
@@ -418,6 +419,7 @@ impl World {
             Message::Prepare { one_phase: true, .. } => "one phase",
             Message::Prepare { .. } => "prepare",
             Message::Commit { .. } => "commit",
+            Message::Rollback { compensate: true, .. } => "compensate",
             Message::Rollback { .. } => "rollback",
         };
         self.flights.iter().map(|flight| (flight.to, kind(&flight.message))).collect()

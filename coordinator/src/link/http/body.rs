@@ -19,6 +19,9 @@ struct Prepare<'a> {
     /// The first transaction of which this is a retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_of: Option<String>,
+    /// Its commit may be turned round.
+    #[serde(skip_serializing_if = "is_false")]
+    may_compensate: bool,
 }
 
 #[derive(Serialize)]
@@ -28,6 +31,9 @@ struct Decision<'a> {
     decision_number: u32,
     /// As prepare answered it, to the letter.
     output: Option<Box<RawValue>>,
+    /// With a rollback: undo it even if it is committed.
+    #[serde(skip_serializing_if = "is_false")]
+    compensate: bool,
 }
 
 #[derive(Serialize)]
@@ -51,23 +57,38 @@ impl<'a> From<&Recipient<'a>> for To<'a> {
     }
 }
 
-pub(super) fn prepare(to: &Recipient<'_>, payload: &Opaque, age: TransactionId) -> Bytes {
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+pub(super) fn prepare(
+    to: &Recipient<'_>,
+    payload: &Opaque,
+    may_compensate: bool,
+    age: TransactionId,
+) -> Bytes {
     let kind = Payload::decode(Bytes::from_owner(payload.clone())).ok().and_then(|it| it.kind);
     let payload = match kind {
         Some(Kind::Json(fields)) => Some(json::object(fields)),
         _ => None,
     };
     let retry_of = (age != to.id).then(|| age.to_string());
-    written(&Prepare { to: to.into(), payload, retry_of })
+    written(&Prepare { to: to.into(), payload, retry_of, may_compensate })
 }
 
-pub(super) fn decision(to: &Recipient<'_>, number: u32, output: Option<&Opaque>) -> Bytes {
+pub(super) fn decision(
+    to: &Recipient<'_>,
+    number: u32,
+    output: Option<&Opaque>,
+    compensate: bool,
+) -> Bytes {
     let kept = output.and_then(|output| Payload::decode(Bytes::from_owner(output.clone())).ok());
     let output = match kept.and_then(|kept| kept.kind) {
         Some(Kind::Typed(text)) => serde_json::from_slice(&text).ok(),
         _ => None,
     };
-    written(&Decision { to: to.into(), decision_number: number, output })
+    written(&Decision { to: to.into(), decision_number: number, output, compensate })
 }
 
 fn written(body: &impl Serialize) -> Bytes {
@@ -132,7 +153,7 @@ mod tests {
         let to = Recipient { origin: &origin, id, branch: 2, trace: None };
         for text in ["{\"held\": 12345678901234567890.10}", "7", "[1,  2]", "\"x\""] {
             let kept = output(&Bytes::from(text)).unwrap();
-            let body = decision(&to, 1, kept.as_ref());
+            let body = decision(&to, 1, kept.as_ref(), false);
             let body = String::from_utf8(body.into()).unwrap();
             assert!(body.contains(&format!("\"output\":{text}")), "{body}");
             assert!(
@@ -142,7 +163,7 @@ mod tests {
         }
         assert_eq!(output(&Bytes::from(" \n")).unwrap(), None);
         assert!(output(&Bytes::from("{nonsense")).is_err());
-        let none = String::from_utf8(decision(&to, 1, None).into()).unwrap();
+        let none = String::from_utf8(decision(&to, 1, None, false).into()).unwrap();
         assert!(none.contains("\"output\":null"), "{none}");
     }
 

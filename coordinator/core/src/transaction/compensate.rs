@@ -1,0 +1,120 @@
+//! Turning round: where its client asked for that, a commit that keeps failing is
+//! undone everywhere.
+//!
+//! Invariants:
+//! - The decision is turned round once, by a record with number 2; no branch is
+//!   told before that is durable, and none is told to commit after it was asked for.
+//! - A commit that may be turned round is told to no client before its end.
+
+use alloc::{format, sync::Arc};
+
+use common::planted;
+
+use super::{Context, Milestone, State, Transaction};
+use crate::{BranchState, CommitPolicy, ParticipantId, Reason, TrailKind};
+
+impl Transaction {
+    /// Failed attempts of commit at a branch that turn the decision round; none
+    /// where nothing does.
+    pub(super) fn attempts_to_commit(&self) -> Option<u32> {
+        match self.options.commit_policy {
+            CommitPolicy::Retry => None,
+            CommitPolicy::Compensate { after } => Some(after),
+        }
+    }
+
+    /// Whether its decision to commit can't be turned round, by a crash either.
+    pub(super) fn commit_stands(&self) -> bool {
+        self.attempts_to_commit().is_none() || self.is_final
+    }
+
+    /// Whether its decision to commit was turned round, or is about to be.
+    pub(super) fn is_turned_round(&self) -> bool {
+        self.number > 1
+    }
+
+    /// A participant that is known not to be able to undo a commit, where that may
+    /// be asked for.
+    pub(super) fn known_not_to_compensate(&self, context: &mut Context) -> Option<ParticipantId> {
+        self.attempts_to_commit()?;
+        let cannot = |it: &ParticipantId| context.participants.get(*it).compensates == Some(false);
+        self.branches.iter().map(|branch| branch.participant).find(cannot)
+    }
+
+    /// The same of those that voted to commit, each of which has to be able to.
+    pub(super) fn not_known_to_compensate(&self, context: &mut Context) -> Option<ParticipantId> {
+        self.attempts_to_commit()?;
+        let prepared = self.branches.iter().filter(|it| it.state == BranchState::Prepared);
+        let cannot = |it: &ParticipantId| context.participants.get(*it).compensates != Some(true);
+        prepared.map(|branch| branch.participant).find(cannot)
+    }
+
+    pub(super) fn abort_uncompensated(&mut self, it: ParticipantId, context: &mut Context) {
+        let message = "the participant does not declare that it can undo a commit, which the \
+                       commit policy 'compensate' asks of all";
+        let (code, message) = ("CANNOT_COMPENSATE".into(), message.into());
+        self.abort(Arc::new(Reason { code, message, participant: Some(it) }), context);
+    }
+
+    /// Whether a branch has had all the attempts of commit that its client allows.
+    pub(super) fn has_failed_to_commit(&self, index: usize) -> bool {
+        let branch = &self.branches[index];
+        let committing = (self.state, branch.state) == (State::Committing, BranchState::Committing);
+        // At a start nobody is linked yet; that is no attempt.
+        let none = u32::from(self.recovered);
+        let limit = self.attempts_to_commit().filter(|_| committing);
+        limit.is_some_and(|limit| branch.attempts >= limit.saturating_add(none))
+    }
+
+    /// The record that turns the decision round is asked for.
+    pub(super) fn become_turning(&mut self, index: usize, context: &mut Context) {
+        debug_assert_eq!((self.state, self.number), (State::Committing, 1));
+        self.state = State::Turning;
+        self.commit = false;
+        self.number = 2;
+        self.decided_at = Some(context.now);
+        self.tellable = false;
+        let (participant, attempts) =
+            (self.branches[index].participant, self.branches[index].attempts);
+        let message = format!(
+            "branch {index} did not commit in {attempts} attempts; what the others committed is undone"
+        );
+        let (code, participant) = ("COMMIT_FAILED".into(), Some(participant));
+        self.reason = Some(Arc::new(Reason { code, message, participant }));
+        for branch in &mut self.branches {
+            use BranchState::{Committed, Committing, Heuristic};
+            if matches!(branch.state, Committing | Committed | Heuristic) {
+                branch.become_state(BranchState::RollingBack);
+            }
+        }
+        let record = self.decision_record(context);
+        context.append(record, true, Milestone::TurnedRound);
+        if planted!(TurnedRoundEarly) {
+            self.become_compensating(context);
+        }
+    }
+
+    /// It is turned round, durably: now, and not before, branches are told.
+    pub(super) fn become_compensating(&mut self, context: &mut Context) {
+        if planted!(TurnedRoundEarly) && self.state != State::Turning {
+            return;
+        }
+        debug_assert_eq!(self.state, State::Turning);
+        self.state = State::Aborting;
+        self.tellable = true;
+        context.actions.append(&mut self.untold);
+        self.note(context, TrailKind::TurnedRound, None);
+        self.recorded = self.trail.len();
+        for number in 0..self.branches.len() {
+            if self.branches[number].state == BranchState::RollingBack {
+                self.send(number, context);
+            }
+        }
+        if self.owes_nothing() {
+            self.become_ended(context);
+            return;
+        }
+        self.answer(context);
+        self.set_timer(context);
+    }
+}

@@ -1,0 +1,196 @@
+//! A commit that keeps failing is undone everywhere, whatever dies on the way: the
+//! courier promises and never commits, and the shop has to take its part back.
+
+use anyhow::{Context, ensure};
+use integration_tests::{
+    FakeParticipant, Heard, Loss, Reply,
+    Role::{self, Coordinator, Inventory, Order, Payment},
+    Scene, Speaks, agree, eventually, typed,
+};
+use proto::{
+    dtc::{
+        AnswerAt, Branch, CommitPolicy, ExecuteRequest, ExecuteResponse, Outcome, Participant,
+        RegisterRequest, TrailKind, TransactionOptions, TransactionState,
+    },
+    shop::{OrderState, ReserveStock},
+};
+use tokio::task::JoinHandle;
+use tonic::{Code, Status};
+
+const PARTICIPANTS: [Role; 3] = [Inventory, Payment, Order];
+
+/// Two tests a row: `<row>::killed` and `<row>::power_lost`.
+macro_rules! rows {
+    ($($row:ident: $role:ident at $point:literal;)*) => {$(
+        mod $row {
+            use super::*;
+
+            #[tokio::test]
+            async fn killed() {
+                dies_on_the_way($role, $point, Loss::Process).await.unwrap();
+            }
+
+            #[tokio::test]
+            async fn power_lost() {
+                dies_on_the_way($role, $point, Loss::Power).await.unwrap();
+            }
+        }
+    )*};
+}
+
+rows! {
+    coordinator_before_the_turn_is_durable: Coordinator at "coordinator-before-turn-durable";
+    coordinator_turn_durable_nobody_told: Coordinator at "coordinator-turn-durable";
+    coordinator_some_undone: Coordinator at "coordinator-first-undone";
+    coordinator_all_undone_end_not_durable: Coordinator at "coordinator-before-end-durable";
+    participant_prepared_and_not_committed: Payment at "participant-decision-received";
+    participant_committed_acknowledgement_lost: Payment at "participant-applied";
+    participant_before_its_undoing_is_durable:
+        Payment at "participant-before-compensation-durable";
+    participant_undone_acknowledgement_lost: Payment at "participant-undone";
+}
+
+/// One that promises, and cannot commit.
+async fn courier(speaks: Speaks) -> anyhow::Result<FakeParticipant> {
+    let courier = FakeParticipant::start(speaks).await?;
+    courier.set_script(|heard| match heard {
+        Heard::Commit(_) => Reply::Failed("the van is on fire".into()),
+        heard => agree(heard),
+    });
+    Ok(courier)
+}
+
+async fn register(scene: &Scene, courier: &FakeParticipant) -> anyhow::Result<()> {
+    let (name, address) = ("courier".into(), courier.uri());
+    let participant = Participant { name, address, compensates: true, ..Participant::default() };
+    let request = RegisterRequest { participant: Some(participant), lease: None };
+    scene.shop.registry.clone().register(request).await?;
+    scene.linked("courier").await
+}
+
+/// A purchase that the courier is to deliver.
+fn delivered(speaks: Speaks) -> ExecuteRequest {
+    let mut request = Scene::purchase("a").request();
+    let payload = (speaks != Speaks::Http).then(|| typed(&ReserveStock::default()));
+    request.branches.push(Branch { participant: "courier".into(), payload });
+    request.options = Some(TransactionOptions {
+        commit_policy: CommitPolicy::Compensate.into(),
+        compensate_after: 2,
+        ..TransactionOptions::default()
+    });
+    request
+}
+
+fn place(scene: &Scene, request: ExecuteRequest) -> JoinHandle<Result<ExecuteResponse, Status>> {
+    let shop = scene.shop.clone();
+    tokio::spawn(async move { shop.execute(request).await })
+}
+
+async fn is_undone(scene: &mut Scene, courier: &FakeParticipant) -> anyhow::Result<()> {
+    let only = scene.only_transaction().await?;
+    let ended = scene.comes_to(&only.id, TransactionState::Aborted).await?;
+    ensure!(ended.outcome() == Outcome::Aborted && !ended.committed, "{ended:?}");
+    let reason = ended.abort_reason.as_ref().context("no reason")?;
+    ensure!(reason.code == "COMMIT_FAILED" && reason.participant == "courier", "{reason:?}");
+    let turned = ended.trail.iter().filter(|it| it.kind() == TrailKind::TurnedRound).count();
+    ensure!(turned == 1, "turned round {turned} times: {:?}", ended.trail);
+    scene.check_sold(0).await?;
+    for role in PARTICIPANTS {
+        let found = scene.branches(role)?;
+        ensure!(found == (0, 0, 1), "{role:?} has {found:?}");
+    }
+    let order = scene.shop.order("a").await?;
+    ensure!(order.state() == OrderState::Cancelled, "{order:?}");
+    let heard = courier.heard();
+    let told = heard.iter().any(|it| matches!(it, Heard::Rollback(it) if it.compensate));
+    ensure!(told, "the courier was not told: {heard:?}");
+    // The shop goes on, and the order can be placed anew.
+    let again = scene.shop.execute(Scene::purchase("a").request()).await?;
+    ensure!(again.committed, "{again:?}");
+    scene.check_sold(1).await
+}
+
+async fn dies_on_the_way(role: Role, point: &str, loss: Loss) -> anyhow::Result<()> {
+    let mut scene = Scene::crashing(role, point).await?;
+    let courier = courier(Speaks::Link).await?;
+    register(&scene, &courier).await?;
+    let placing = place(&scene, delivered(Speaks::Link));
+    scene.killed_itself(role).await?;
+    if loss == Loss::Power {
+        scene.cluster.process(role).lose_power()?;
+    }
+    if role != Coordinator {
+        // It stays away until the others have taken their parts back.
+        eventually("the decision is turned round", async || {
+            let only = scene.only_transaction().await?;
+            ensure!(only.state() == TransactionState::Aborting, "not yet: {only:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    scene.cluster.process(role).start().await?;
+    let answer = placing.await?;
+    match role {
+        Coordinator => ensure!(answer.is_err(), "a dead coordinator answered {answer:?}"),
+        _ => ensure!(!answer?.committed, "it is not committed"),
+    }
+    is_undone(&mut scene, &courier).await
+}
+
+#[tokio::test]
+async fn the_shop_takes_its_part_back_and_the_client_hears_of_it_at_the_end_only() {
+    for speaks in Speaks::ALL {
+        let mut scene = Scene::start().await.unwrap();
+        let courier = courier(speaks).await.unwrap();
+        register(&scene, &courier).await.unwrap();
+        let request = ExecuteRequest { answer_at: AnswerAt::Decision.into(), ..delivered(speaks) };
+        let answer = scene.shop.execute(request).await.unwrap();
+        assert!(!answer.committed, "{speaks:?}: {answer:?}");
+        let transaction = answer.transaction.unwrap();
+        assert_eq!(transaction.state(), TransactionState::Aborted, "{speaks:?}");
+        is_undone(&mut scene, &courier).await.unwrap();
+        let trail = scene.shop.transaction(&transaction.id).await.unwrap().trail;
+        let details: Vec<_> =
+            trail.iter().filter(|it| it.kind() == TrailKind::TurnedRound).collect();
+        assert!(details[0].detail.contains("in 2 attempts"), "{details:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_does_not_declare_that_it_can_is_refused_before_anything_is_done() {
+    let scene = Scene::start().await.unwrap();
+    let plain = FakeParticipant::start(Speaks::Calls).await.unwrap();
+    let (name, address) = ("courier".into(), plain.uri());
+    let participant = Some(Participant { name, address, ..Participant::default() });
+    let request = RegisterRequest { participant, lease: None };
+    scene.shop.registry.clone().register(request).await.unwrap();
+    scene.linked("courier").await.unwrap();
+    let answer = scene.shop.execute(delivered(Speaks::Calls)).await.unwrap();
+    let reason = answer.transaction.unwrap().abort_reason.unwrap();
+    assert_eq!((&*reason.code, &*reason.participant), ("CANNOT_COMPENSATE", "courier"));
+    assert!(plain.heard().is_empty(), "{:?}", plain.heard());
+    scene.check_sold(0).await.unwrap();
+}
+
+#[tokio::test]
+async fn options_that_make_no_sense_are_named() {
+    let scene = Scene::start().await.unwrap();
+    let with = |policy: i32, after| {
+        let options = TransactionOptions {
+            commit_policy: policy,
+            compensate_after: after,
+            ..TransactionOptions::default()
+        };
+        ExecuteRequest { options: Some(options), ..Scene::purchase("a").request() }
+    };
+    for (policy, after, what) in [
+        (9, 0, "options.commit_policy: 9 is none"),
+        (CommitPolicy::Retry.into(), 3, "options.compensate_after: goes with"),
+        (0, 3, "options.compensate_after: goes with"),
+        (CommitPolicy::Compensate.into(), 101, "options.compensate_after: 101 is out of range"),
+    ] {
+        let status = scene.shop.execute(with(policy, after)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains(what), "{status}");
+    }
+}
