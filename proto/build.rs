@@ -4,12 +4,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "dtc/v1/types.proto",
     "dtc/v1/transaction.proto",
     "dtc/v1/participant.proto",
     "dtc/v1/recovery.proto",
     "dtc/v1/registry.proto",
+    "dtc/v1/admin.proto",
     "dtc/journal/v1/journal.proto",
     "shop/v1/inventory.proto",
     "shop/v1/payment.proto",

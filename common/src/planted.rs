@@ -83,6 +83,10 @@ bugs! {
     CompensableToldEarly = "compensable-told-early",
     /// A turned-round rollback is left to a participant that may have committed.
     CompensationLeftToAsk = "compensation-left-to-ask",
+    /// A branch is ended by force before that is durable.
+    ForcedEarly = "forced-early",
+    /// A branch that was ended by force is shown as it was decided.
+    ForceDressedUp = "force-dressed-up",
     /// A refusal of one attempt among several is the end of its branch.
     RefusalEndsAllAttempts = "refusal-ends-all-attempts",
 

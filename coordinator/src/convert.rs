@@ -2,11 +2,15 @@
 
 use common::TransactionId;
 use coordinator_core::{
-    BranchState, Outcome, Reason, TrailEvent, TrailKind, TransactionState, View,
+    BranchState, InterventionAction, Outcome, Reason, TrailEvent, TrailKind, TransactionState, View,
 };
 use proto::{dtc, journal};
 
-use crate::{clock::timestamp, directory::Directory, journal::Stored};
+use crate::{
+    clock::timestamp,
+    directory::Directory,
+    journal::{Stored, codec},
+};
 
 macro_rules! to_wire {
     ($to:ident, $core:ident, $wire:ident, [$($name:ident),* $(,)?]) => {
@@ -75,7 +79,15 @@ both_ways!(
         Recovered,
         Ended,
         TurnedRound,
+        Forced,
     ]
+);
+both_ways!(
+    intervention_action,
+    core_intervention_action,
+    InterventionAction,
+    InterventionAction,
+    [Commit, Rollback, Retry, Forget]
 );
 to_wire!(
     state,
@@ -134,6 +146,11 @@ pub(crate) fn transaction(view: &View, directory: &Directory) -> dtc::Transactio
         begun_at: Some(timestamp(view.begun_at.0)),
         decided_at: view.decided_at.map(|at| timestamp(at.0)),
         ended_at: view.ended_at.map(|at| timestamp(at.0)),
+        interventions: view
+            .interventions
+            .iter()
+            .map(|it| intervention(&codec::intervention(it)))
+            .collect(),
         retry_of: match view.age == view.id {
             true => String::new(),
             false => view.age.to_string(),
@@ -198,6 +215,16 @@ pub(crate) fn stored(stored: &Stored, with_trail: bool) -> dtc::Transaction {
     transaction
 }
 
+fn intervention(it: &journal::Intervention) -> dtc::Intervention {
+    dtc::Intervention {
+        at: Some(timestamp(it.at_us)),
+        action: it.action,
+        branch: it.branch.checked_sub(1),
+        reason: it.reason.clone(),
+        caller: it.caller.clone(),
+    }
+}
+
 fn retry_of(bytes: &[u8]) -> String {
     TransactionId::from_slice(bytes).map_or_else(String::new, |id| id.to_string())
 }
@@ -232,6 +259,10 @@ fn decided(decision: &journal::Decision, end: Option<&journal::End>) -> dtc::Tra
         begun_at: Some(timestamp(decision.begun_at_us)),
         decided_at: Some(timestamp(decision.decided_at_us)),
         retry_of: retry_of(&decision.retry_of),
+        interventions: {
+            let since = end.into_iter().flat_map(|end| &end.interventions);
+            decision.interventions.iter().chain(since).map(intervention).collect()
+        },
         ..Default::default()
     }
 }

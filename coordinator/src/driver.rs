@@ -18,8 +18,9 @@ use std::{
 use common::TransactionId;
 use common_service::{Environment, Exit};
 use coordinator_core::{
-    Action, Begin, BranchOutcome, Client, Coordinator, Event, Inquirer, Message, ParticipantId,
-    Record, Reply, RequestKey, Sequence, Time, TrailKind, View, Waiter,
+    Action, Begin, BranchOutcome, Client, Coordinator, Event, Inquirer, Intervention,
+    InterventionAction, Message, ParticipantId, Record, Reply, RequestKey, Sequence, Time,
+    TrailKind, View, Waiter,
 };
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -70,6 +71,17 @@ pub(crate) enum Call {
     Commit(coordinator_core::AnswerAt),
     Rollback(coordinator_core::AnswerAt),
     Get,
+    Resolve(ByHand),
+    Retry(ByHand),
+}
+
+/// What somebody does by hand.
+#[derive(Debug, Clone)]
+pub(crate) struct ByHand {
+    pub(crate) action: InterventionAction,
+    pub(crate) branch: Option<u32>,
+    pub(crate) reason: String,
+    pub(crate) caller: String,
 }
 
 pub(crate) struct Driver {
@@ -208,6 +220,12 @@ impl Driver {
         self.machine.handle(self.clock.now(), event, &mut self.actions);
     }
 
+    fn intervention(&self, by_hand: ByHand) -> Intervention {
+        let ByHand { action, branch, reason, caller } = by_hand;
+        let at = self.clock.now();
+        Intervention { at, action, branch, reason: reason.into(), caller: caller.into() }
+    }
+
     fn take(&mut self, input: Input) {
         match input {
             Input::Begin { new, wait, reply } => {
@@ -238,6 +256,12 @@ impl Driver {
                     Call::Commit(at) => Client::Commit { at, until },
                     Call::Rollback(at) => Client::Rollback { at, until },
                     Call::Get => Client::Get,
+                    Call::Resolve(by_hand) => {
+                        Client::Resolve { intervention: self.intervention(by_hand), until }
+                    }
+                    Call::Retry(by_hand) => {
+                        Client::Retry { intervention: self.intervention(by_hand) }
+                    }
                 };
                 let token = self.pending.calls.add(reply);
                 self.handle(Event::Client { id, token, call });

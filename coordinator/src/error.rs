@@ -82,6 +82,9 @@ impl Error {
                 "branches",
                 format!("a transaction may have {limit} branches at most (--max-branches)"),
             ),
+            Refused::TooManyInterventions { limit } => {
+                Self::Exhausted(format!("it was intervened in {limit} times, the limit"))
+            }
             Refused::WrongState { state, call } => Self::WrongState {
                 call: (*call).into(),
                 state: format!("{state:?}").to_lowercase(),

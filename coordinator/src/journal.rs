@@ -142,6 +142,14 @@ pub(crate) trait Journal: Send + Sync + 'static {
     /// All registered participants.
     async fn registered(&self) -> Result<Vec<Registration>, JournalError>;
 
+    /// Gives a finished transaction that is kept back to retention, durably, with what
+    /// was done added to it. False where none is kept.
+    async fn release(
+        &self,
+        id: TransactionId,
+        done: journal::Intervention,
+    ) -> Result<bool, JournalError>;
+
     /// Forgets at most `limit` finished transactions; returns how many.
     async fn forget(&self, retention: Retention, limit: usize) -> Result<usize, JournalError>;
 

@@ -10,6 +10,7 @@ use common_service::{
 use common_store::{OpenError, StatisticsCollector};
 use prometheus::Registry;
 use proto::dtc::{
+    admin_service_server::{self as admin, AdminServiceServer},
     recovery_service_server::{self as recovery, RecoveryServiceServer},
     registry_service_server::{self as registry_service, RegistryServiceServer},
     transaction_service_server::{self as transaction, TransactionServiceServer},
@@ -151,6 +152,7 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
             transaction::SERVICE_NAME,
             recovery::SERVICE_NAME,
             registry_service::SERVICE_NAME,
+            admin::SERVICE_NAME,
         ])
         .serve(listener, shutdown.begun())
         .await?;
@@ -167,4 +169,5 @@ fn routes(services: &Services) -> Routes {
     )
     .add_service(RecoveryServiceServer::new(services.clone()))
     .add_service(RegistryServiceServer::new(services.clone()))
+    .add_service(AdminServiceServer::new(services.clone()))
 }

@@ -1,6 +1,7 @@
 //! gRPC at the edge: requests are checked here, answered from the machine or
 //! the journal, and every error becomes a status in one place.
 
+mod admin;
 mod execute;
 mod interactive;
 mod list;

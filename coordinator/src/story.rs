@@ -21,6 +21,7 @@ pub(crate) fn tell(
     let level = match event.kind {
         TrailKind::Stalled
         | TrailKind::TurnedRound
+        | TrailKind::Forced
         | TrailKind::Heuristic
         | TrailKind::Hazard
         | TrailKind::LeftToAsk => Level::WARN,
@@ -80,6 +81,7 @@ fn words(kind: TrailKind) -> &'static str {
         TrailKind::Heuristic => "the participant did the opposite of the decision",
         TrailKind::Hazard => "the participant does not know the branch that it voted for",
         TrailKind::Recovered => "recovered from the journal",
+        TrailKind::Forced => "ended by force, by hand",
         TrailKind::TurnedRound => "turned round: what was committed is undone",
         TrailKind::Ended => "ended",
     }

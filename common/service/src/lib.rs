@@ -49,5 +49,5 @@ pub use listener::bind;
 pub use logging::{LogGuard, init_logging};
 pub use process::{Fatal, run_process};
 pub use resolver::{Resolver, connector, is_forbidden};
-pub use server::Server;
+pub use server::{Peer, Server};
 pub use shutdown::{Shutdown, terminated};

@@ -20,7 +20,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     http::{Request, StatusCode, header::CONTENT_TYPE},
     middleware,
     response::{IntoResponse, Response},
@@ -35,6 +35,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::Layer;
 
 use crate::{
     Listener, ServiceArgs, ServiceError, Stream, counting::Counting, intake::Intake, metrics,
@@ -147,6 +148,10 @@ impl Server {
     }
 }
 
+/// Where a request came from: among its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
 /// What is open when accepting ends.
 struct Connections {
     tasks: JoinSet<()>,
@@ -197,7 +202,7 @@ impl Connections {
         peer: SocketAddr,
         router: Router,
     ) {
-        let service = TowerToHyperService::new(router);
+        let service = TowerToHyperService::new(Extension(Peer(peer)).layer(router));
         let (stream, read) = Counting::new(stream);
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let finish = self.finish.clone();

@@ -164,6 +164,11 @@ pub enum Refused {
         /// The bound.
         limit: usize,
     },
+    /// It was intervened in too often.
+    TooManyInterventions {
+        /// The bound.
+        limit: usize,
+    },
     /// The transaction is not in a state that allows the call.
     WrongState {
         /// Where it is.

@@ -16,6 +16,7 @@ use common::{TransactionId, planted};
 use crate::{
     Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, FoundBranch, Inquirer,
     NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, Sequence, Time, View, Waiter,
+    intervention::MAX_INTERVENTIONS,
     keys::{Keys, Parked},
     participants::Participants,
     timers::Timers,
@@ -138,6 +139,12 @@ impl Coordinator {
                 let outcome = match found {
                     None => BranchOutcome::Aborted { number: 1 },
                     Some(FoundBranch { known: false, .. }) => BranchOutcome::NotMine,
+                    Some(FoundBranch { forced: Some(true), number, output, .. }) => {
+                        BranchOutcome::Committed { number: number + 1, output }
+                    }
+                    Some(FoundBranch { forced: Some(false), number, .. }) => {
+                        BranchOutcome::Aborted { number: number + 1 }
+                    }
                     Some(FoundBranch { commit: true, number, output, .. }) => {
                         BranchOutcome::Committed { number, output }
                     }
@@ -400,6 +407,26 @@ impl Coordinator {
             Client::Commit { at, until } => {
                 transaction.commit(&mut context);
                 transaction.wait(Waiter { token, at, until }, &mut context);
+            }
+            Client::Resolve { .. } | Client::Retry { .. }
+                if transaction.is_full_of_interventions() =>
+            {
+                let limit = MAX_INTERVENTIONS;
+                let reply = Reply::Refused(Refused::TooManyInterventions { limit });
+                actions.push(Action::Reply { token, reply });
+            }
+            Client::Resolve { intervention, until } => {
+                if !transaction.resolve(intervention, &mut context) {
+                    return wrong_state("resolve", actions, transaction);
+                }
+                transaction.wait(Waiter { token, at: AnswerAt::Completion, until }, &mut context);
+            }
+            Client::Retry { intervention } => {
+                if !transaction.retry_now(intervention, &mut context) {
+                    return wrong_state("retry", actions, transaction);
+                }
+                let reply = Reply::Transaction(transaction.view(true).into());
+                actions.push(Action::Reply { token, reply });
             }
             Client::Rollback { at, until } => {
                 if transaction.can_roll_back() {

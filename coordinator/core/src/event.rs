@@ -3,8 +3,8 @@
 use common::{JournalId, TransactionId};
 
 use crate::{
-    AnswerAt, Fingerprint, Opaque, Options, ParticipantId, Reason, RequestKey, Sequence, Time,
-    Waiter,
+    AnswerAt, Fingerprint, Intervention, Opaque, Options, ParticipantId, Reason, RequestKey,
+    Sequence, Time, Waiter,
 };
 use alloc::{string::String, sync::Arc, vec::Vec};
 
@@ -175,6 +175,19 @@ pub enum Client {
     },
     /// Show it, with its trail.
     Get,
+    /// End it, or a branch of it, by force: `intervention` says how. It is done once
+    /// that is durable.
+    Resolve {
+        /// Commit or rollback, by whom and why.
+        intervention: Intervention,
+        /// How long to wait.
+        until: Time,
+    },
+    /// Send what is owed now, whatever wait was planned.
+    Retry {
+        /// By whom and why.
+        intervention: Intervention,
+    },
 }
 
 /// A participant's answer to prepare.
@@ -226,4 +239,6 @@ pub struct FoundBranch {
     pub output: Option<Opaque>,
     /// Whether the transaction has such a branch.
     pub known: bool,
+    /// What was decided of this branch by force.
+    pub forced: Option<bool>,
 }

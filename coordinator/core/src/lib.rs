@@ -19,6 +19,7 @@ mod backoff;
 mod config;
 mod coordinator;
 mod event;
+mod intervention;
 mod keys;
 mod participants;
 mod projection;
@@ -34,6 +35,7 @@ pub use action::{Action, BranchOutcome, Message, Refused, Reply};
 pub use config::{CommitPolicy, Config, Options};
 pub use coordinator::Coordinator;
 pub use event::{Acknowledgement, Begin, Client, Event, FoundBranch, Inquirer, NewBranch, Vote};
+pub use intervention::{Intervention, InterventionAction};
 pub use projection::{
     BranchProjection, Milestone, Pace, ParticipantProjection, Phase, Projection,
     TransactionProjection,

@@ -71,6 +71,10 @@ pub struct TransactionProjection {
     pub deadline: bool,
     /// Read from the journal at start.
     pub recovered: bool,
+    /// Branches that are to be ended by force once that is durable, and how.
+    pub forcing: Vec<(usize, bool)>,
+    /// Somebody intervened: it is kept until that is forgotten.
+    pub intervened: bool,
     /// What becomes of a commit that keeps failing.
     pub commit_policy: CommitPolicy,
 }
@@ -86,6 +90,8 @@ pub struct BranchProjection {
     pub journal: Option<JournalId>,
     /// Whether its participant asks.
     pub asks: bool,
+    /// What was decided of it by force.
+    pub forced: Option<bool>,
     /// Undecided: whether a prepare may have reached it.
     pub sent: bool,
     /// Attempts, where and as far as anything asks for them.
@@ -121,6 +127,10 @@ pub enum Milestone {
     Aborted,
     /// The decision is turned round.
     TurnedRound,
+    /// Branches are ended by force.
+    Forced,
+    /// Nothing: it is kept for people.
+    Noted,
     /// It may be forgotten.
     Ended,
 }

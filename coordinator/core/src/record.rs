@@ -5,8 +5,8 @@ use alloc::{sync::Arc, vec::Vec};
 use common::{JournalId, TransactionId};
 
 use crate::{
-    BranchState, CommitPolicy, Fingerprint, Opaque, ParticipantId, Reason, RequestKey, Time,
-    TrailEvent,
+    BranchState, CommitPolicy, Fingerprint, Intervention, Opaque, ParticipantId, Reason,
+    RequestKey, Time, TrailEvent,
 };
 
 /// The place of a record in the order of all that were asked for in this run.
@@ -91,6 +91,8 @@ pub struct DecisionRecord {
     pub branches: Vec<DecisionBranch>,
     /// Why it was aborted.
     pub reason: Option<Arc<Reason>>,
+    /// What was done by hand so far.
+    pub interventions: Vec<Intervention>,
     /// What happened, this decision included.
     pub trail: Vec<TrailEvent>,
 }
@@ -110,6 +112,8 @@ pub struct DecisionBranch {
     pub refusal: Option<Arc<Reason>>,
     /// Whether its participant asks when in doubt.
     pub asks: bool,
+    /// What was decided of it by force.
+    pub forced: Option<bool>,
 }
 
 /// See [`Record::End`].
@@ -121,8 +125,10 @@ pub struct EndRecord {
     pub ended_at: Time,
     /// How each branch ended.
     pub branches: Vec<BranchState>,
-    /// Whether an operator has to see it before it may be forgotten.
+    /// Whether a promise was broken, or may have been.
     pub heuristic: bool,
+    /// Whether somebody has to say so before it may be forgotten.
+    pub kept: bool,
     /// What happened since the decision.
     pub trail: Vec<TrailEvent>,
 }

@@ -31,6 +31,8 @@ pub enum TrailKind {
     Unreachable,
     /// The decision to commit is turned round, durably.
     TurnedRound,
+    /// It was ended by force, by hand.
+    Forced,
     /// The decision is still being retried after the set number of attempts.
     Stalled,
     /// A rollback is no longer sent; the participant asks when it is back.

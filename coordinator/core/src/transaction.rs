@@ -14,6 +14,7 @@ mod branch;
 mod compensate;
 mod decide;
 mod finish;
+mod force;
 mod prepare;
 mod projection;
 mod show;
@@ -25,8 +26,8 @@ use core::time::Duration;
 use common::{TransactionId, planted};
 
 use crate::{
-    Action, AnswerAt, Begin, Config, Fingerprint, NewBranch, Opaque, Options, Reason, Record,
-    Reply, RequestKey, Sequence, Time, TrailEvent, TrailKind, Waiter,
+    Action, AnswerAt, Begin, Config, Fingerprint, Intervention, NewBranch, Opaque, Options, Reason,
+    Record, Reply, RequestKey, Sequence, Time, TrailEvent, TrailKind, Waiter,
     participants::Participants,
     projection::{Milestone, Phase as State},
     timers::Timers,
@@ -84,6 +85,9 @@ pub(crate) struct Transaction {
     decided_at: Option<Time>,
     ended_at: Option<Time>,
     reason: Option<Arc<Reason>>,
+    interventions: Vec<Intervention>,
+    /// Branches that are ended by force once that is durable, and how.
+    forcing: Vec<(usize, bool)>,
     /// The decision, once there is one.
     commit: bool,
     number: u32,
@@ -127,6 +131,8 @@ impl Transaction {
             decided_at: None,
             ended_at: None,
             reason: None,
+            interventions: Vec::new(),
+            forcing: Vec::new(),
             commit: false,
             number: 1,
             one_phase: false,
@@ -193,6 +199,8 @@ impl Transaction {
                 self.answer(context);
             }
             Milestone::TurnedRound => self.become_compensating(context),
+            Milestone::Noted => {}
+            Milestone::Forced => self.become_forced(context),
             Milestone::Ended => {
                 self.is_final = true;
                 context.actions.append(&mut self.untold);

@@ -4,7 +4,7 @@ use alloc::{sync::Arc, vec::Vec};
 
 use common::TransactionId;
 
-use crate::{ParticipantId, Reason, RequestKey, Time, TrailEvent};
+use crate::{Intervention, ParticipantId, Reason, RequestKey, Time, TrailEvent};
 
 /// Where a transaction is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +116,8 @@ pub struct View {
     pub decided_at: Option<Time>,
     /// When nothing was owed any more.
     pub ended_at: Option<Time>,
+    /// What was done by hand.
+    pub interventions: Vec<Intervention>,
     /// What happened, where it was asked for.
     pub trail: Vec<TrailEvent>,
 }

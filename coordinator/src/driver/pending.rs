@@ -55,5 +55,6 @@ pub(super) fn found(stored: &Stored, number: u32) -> Option<FoundBranch> {
         number: decision.decision_number,
         output: branch.and_then(codec::output),
         known: branch.is_some(),
+        forced: branch.and_then(|branch| branch.forced),
     })
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use common::{JournalId, TransactionId};
 use coordinator_core::{
     BeginBranch, BeginRecord, BranchState, CommitPolicy, DecisionBranch, DecisionRecord, EndRecord,
-    Fingerprint, Opaque, ParticipantId, Record, RequestKey, Time, TrailEvent,
+    Fingerprint, Intervention, Opaque, ParticipantId, Record, RequestKey, Time, TrailEvent,
 };
 use prost::Message;
 use proto::journal;
@@ -37,7 +37,7 @@ pub(crate) fn encode(record: &Record, directory: &Directory) -> Entry {
         }
         Record::End(record) => {
             let body = encode_end(record).encode_to_vec();
-            let (id, ended_at, kept) = (record.id, record.ended_at.0, record.heuristic);
+            let (id, ended_at, kept) = (record.id, record.ended_at.0, record.kept);
             Entry::End { id, ended_at, kept, body }
         }
     }
@@ -82,6 +82,7 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
         output: branch.output.clone().map_or_else(Bytes::new, Bytes::from_owner),
         abort_reason: branch.refusal.as_ref().map(|it| convert::reason(it, directory)),
         asks: branch.asks,
+        forced: branch.forced,
     };
     let (request_key, fingerprint) = wire_key(record.key.as_ref());
     journal::Decision {
@@ -98,8 +99,31 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
         decided_at_us: record.decided_at.0,
         branches: record.branches.iter().map(branch).collect(),
         abort_reason: record.reason.as_ref().map(|reason| convert::reason(reason, directory)),
+        interventions: record.interventions.iter().map(intervention).collect(),
         trail: encode_trail(&record.trail),
     }
+}
+
+/// What was done by hand, as it is written.
+pub(crate) fn intervention(it: &Intervention) -> journal::Intervention {
+    journal::Intervention {
+        at_us: it.at.0,
+        action: convert::intervention_action(it.action).into(),
+        branch: it.branch.map_or(0, |branch| branch + 1),
+        reason: it.reason.to_string(),
+        caller: it.caller.to_string(),
+    }
+}
+
+fn decode_intervention(
+    id: TransactionId,
+    it: &journal::Intervention,
+) -> Result<Intervention, Damaged> {
+    let action = convert::core_intervention_action(it.action())
+        .ok_or_else(|| Damaged { id, what: format!("intervention {}", it.action) })?;
+    let (reason, caller) = (it.reason.as_str().into(), it.caller.as_str().into());
+    let (at, branch) = (Time(it.at_us), it.branch.checked_sub(1));
+    Ok(Intervention { at, action, branch, reason, caller })
 }
 
 fn encode_end(record: &EndRecord) -> journal::End {
@@ -107,6 +131,7 @@ fn encode_end(record: &EndRecord) -> journal::End {
         ended_at_us: record.ended_at.0,
         branches: record.branches.iter().map(|it| convert::branch_state(*it).into()).collect(),
         trail: encode_trail(&record.trail),
+        interventions: Vec::new(),
     }
 }
 
@@ -239,12 +264,14 @@ fn decode_decision(
             output: output(branch),
             refusal: refusal.map(|it| Arc::new(convert::core_reason(it, directory))),
             asks: branch.asks,
+            forced: branch.forced,
         })
     };
     if decision.decision_number == 0 {
         return Err(Damaged { id, what: "decision number 0".into() });
     }
     let reason = decision.abort_reason.as_ref();
+    let interventions = decision.interventions.iter().map(|it| decode_intervention(id, it));
     Ok(DecisionRecord {
         id,
         age: decode_age(id, &decision.retry_of)?,
@@ -259,6 +286,7 @@ fn decode_decision(
         decided_at: Time(decision.decided_at_us),
         branches: decision.branches.iter().map(branch).collect::<Result<_, _>>()?,
         reason: reason.map(|it| Arc::new(convert::core_reason(it, directory))),
+        interventions: interventions.collect::<Result<_, _>>()?,
         trail: decode_trail(id, &decision.trail)?,
     })
 }
@@ -318,6 +346,14 @@ mod tests {
                 output: Some(Opaque::from(&b"out"[..])),
                 refusal: Some(reason.clone()),
                 asks: true,
+                forced: Some(false),
+            }],
+            interventions: vec![Intervention {
+                at: Time(3),
+                action: coordinator_core::InterventionAction::Rollback,
+                branch: Some(0),
+                reason: "gone".into(),
+                caller: "ada".into(),
             }],
             reason: Some(reason),
             trail: vec![TrailEvent {

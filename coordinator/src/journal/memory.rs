@@ -160,6 +160,22 @@ impl Journal for MemoryJournal {
         Ok(self.held().participants.values().cloned().collect())
     }
 
+    async fn release(
+        &self,
+        id: TransactionId,
+        done: journal::Intervention,
+    ) -> Result<bool, JournalError> {
+        let mut held = self.held();
+        let Some(transaction) = held.transactions.get_mut(&id).filter(|it| it.kept) else {
+            return Ok(false);
+        };
+        transaction.kept = false;
+        if let Some(end) = &mut transaction.stored.end {
+            end.interventions.push(done);
+        }
+        Ok(true)
+    }
+
     async fn forget(&self, retention: Retention, limit: usize) -> Result<usize, JournalError> {
         let mut held = self.held();
         let may_go = |(_, it): &(&TransactionId, &Kept)| {

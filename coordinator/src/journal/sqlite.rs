@@ -9,6 +9,7 @@ use common_store::{
 };
 use coordinator_core::RequestKey;
 use prost::Message;
+use proto::journal;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
 use tonic::async_trait;
 
@@ -243,6 +244,23 @@ fn forgettable(
     rows.collect()
 }
 
+fn release(
+    transaction: &Transaction<'_>,
+    id: TransactionId,
+    done: journal::Intervention,
+) -> rusqlite::Result<bool> {
+    let sql = "SELECT id, NULL, decision, end FROM finished WHERE id = ?1 AND kept = 1";
+    let kept = list(transaction, "finished", sql, [id.as_bytes()])?.pop();
+    let Some(mut end) = kept.and_then(|stored| stored.end) else {
+        return Ok(false);
+    };
+    end.interventions.push(done);
+    let end = sealed(id, "end", &end.encode_to_vec());
+    let sql = "UPDATE finished SET kept = 0, end = ?2 WHERE id = ?1";
+    transaction.execute(sql, params![id.as_bytes(), end])?;
+    Ok(true)
+}
+
 type Forgettable = ([u8; 16], Option<String>);
 
 fn forget(transaction: &Transaction<'_>, rows: &[Forgettable]) -> rusqlite::Result<()> {
@@ -413,6 +431,15 @@ impl Journal for SqliteJournal {
             rows.collect()
         };
         Ok(self.store.read(find).await?)
+    }
+
+    async fn release(
+        &self,
+        id: TransactionId,
+        done: journal::Intervention,
+    ) -> Result<bool, JournalError> {
+        let write = move |transaction: &Transaction<'_>| release(transaction, id, done);
+        Ok(self.store.write(write).await?)
     }
 
     async fn forget(&self, retention: Retention, limit: usize) -> Result<usize, JournalError> {

@@ -58,7 +58,7 @@ impl Services {
                 let state = transaction.state();
                 Err(Error::WrongState {
                     call: "enlist".into(),
-                    state: words(state),
+                    state: request::words(state),
                     instead: "begin a new one",
                 })
             }
@@ -105,7 +105,7 @@ impl Services {
         if transaction.committed {
             return Err(Error::WrongState {
                 call: "rollback".into(),
-                state: words(transaction.state()),
+                state: request::words(transaction.state()),
                 instead: "a commit decision is not taken back",
             });
         }
@@ -144,9 +144,4 @@ impl Services {
             _ => Err(Error::UnknownKey(key.to_string())),
         }
     }
-}
-
-fn words(state: TransactionState) -> String {
-    let name = state.as_str_name();
-    name.trim_start_matches("TRANSACTION_STATE_").to_lowercase()
 }

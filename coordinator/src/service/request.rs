@@ -220,6 +220,12 @@ pub(super) fn fingerprint(request: &ExecuteRequest, checked: &[NewBranch]) -> Fi
     hash.finalize().into()
 }
 
+/// A state for people.
+pub(super) fn words(state: dtc::TransactionState) -> String {
+    let name = state.as_str_name();
+    name.trim_start_matches("TRANSACTION_STATE_").to_lowercase()
+}
+
 fn commit_policy(
     options: &TransactionOptions,
     default: CommitPolicy,

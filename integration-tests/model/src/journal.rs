@@ -110,7 +110,14 @@ impl Journal {
             number: decision.number,
             output: found.and_then(|branch| branch.output.clone()),
             known: found.is_some(),
+            forced: found.and_then(|branch| branch.forced),
         })
+    }
+
+    /// What was durably decided of a branch by force. Branches and participants have
+    /// the same numbers.
+    pub fn forced(&self, number: Id, participant: usize) -> Option<bool> {
+        self.decision(number)?.branches.get(participant)?.forced
     }
 
     /// The durable decision record.

@@ -77,7 +77,8 @@ impl Hash for Share<'_> {
         for transaction in &self.machine.transactions {
             for it in transaction.branches.iter().filter(|it| is_here(it.participant.0)) {
                 let kind = (it.state, it.journal, it.asks, it.sent, it.attempts, it.pace);
-                (transaction.id, kind).hash(hasher);
+                let forcing = transaction.forcing.iter().find(|(branch, _)| *branch == index);
+                (transaction.id, kind, it.forced, forcing.map(|(_, commit)| commit)).hash(hasher);
             }
         }
         for (durable, record) in records(state) {
@@ -89,7 +90,8 @@ impl Hash for Share<'_> {
                 }
                 Record::Decision(decision) => {
                     for it in decision.branches.iter().filter(|it| is_here(it.participant.0)) {
-                        (decision.id, durable, it.state, it.journal, it.asks).hash(hasher);
+                        let kind = (it.state, it.journal, it.asks, it.forced);
+                        (decision.id, durable, kind).hash(hasher);
                     }
                 }
                 Record::End(end) => end.branches.get(index).hash(hasher),
@@ -118,7 +120,7 @@ impl Hash for State {
             (it.id, it.phase, it.branches.len(), &it.waiters, it.keyed, it.interactive)
                 .hash(hasher);
             (it.commit, it.number, it.one_phase, it.commit_requested, it.tellable).hash(hasher);
-            (it.deadline, it.recovered).hash(hasher);
+            (it.deadline, it.recovered, it.intervened).hash(hasher);
         }
         (&machine.parked, &machine.keyed, &machine.pending).hash(hasher);
         for (durable, record) in records(self) {
@@ -133,7 +135,8 @@ impl Hash for State {
             stored.end.as_ref().map(|end| end.heuristic).hash(hasher);
         }
         self.journal.turned.hash(hasher);
-        (self.epoch, &self.lookups, self.client, self.crashes, self.lost_disks).hash(hasher);
+        (self.epoch, &self.lookups, self.client, self.crashes, self.lost_disks, self.forces)
+            .hash(hasher);
         (self.misled, self.broken, self.journal.broken).hash(hasher);
     }
 }

@@ -39,7 +39,25 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
             it.client.told_committed
         }),
     ]);
-    if setup.lost_disks == 0 {
+    if setup.forces > 0 {
+        all.push(Property::always("a branch does what was decided or forced", as_forced));
+        all.push(Property::always("a broken promise is told", is_told_of));
+        all.push(Property::sometimes("a promise is broken by force", |_: &System, it: &State| {
+            finds_hazard(it) && !agree(it)
+        }));
+        all.push(Property::sometimes(
+            "it is forced as it was decided",
+            |_: &System, it: &State| {
+                let by_force = |id| {
+                    it.journal.decision(id).is_some_and(|decision| {
+                        decision.branches.iter().any(|it| it.forced.is_some())
+                    })
+                };
+                let clean = |id| it.journal.end(id).is_some_and(|end| !end.heuristic && end.kept);
+                (1..=it.client.requests).any(|id| by_force(id) && clean(id))
+            },
+        ));
+    } else if setup.lost_disks == 0 {
         all.push(Property::always("decided branches agree", branches_agree));
         all.push(Property::always("outcomes are not heuristic", not_heuristic));
         all.push(Property::always("a participant does what was decided", as_decided));
@@ -229,6 +247,7 @@ fn commit_is_durable(_: &System, state: &State) -> bool {
         Content::Request { request, .. } if request.tells_commit() => {
             state.journal.commits(message.id) == Some(true)
                 || state.journal.turned.contains(&message.id)
+                || state.journal.forced(message.id, message.participant.into()) == Some(true)
         }
         _ => true,
     })
@@ -249,6 +268,7 @@ fn abort_is_true(_: &System, state: &State) -> bool {
         }
         Content::Request { request, .. } if request.tells_abort() => {
             state.journal.commits(message.id) != Some(true)
+                || state.journal.forced(message.id, message.participant.into()) == Some(false)
         }
         _ => true,
     })
@@ -327,6 +347,12 @@ fn ends_when_done(_: &System, state: &State) -> bool {
         branches.into_iter().all(|(branch, ended)| {
             let participant = &state.participants[branch.participant.0 as usize];
             let history = participant.history(id);
+            // Whoever forced what was decided answers for it.
+            if branch.forced == Some(decision.commit)
+                && matches!(ended, BranchState::Committed | BranchState::RolledBack)
+            {
+                return (*ended == BranchState::Committed) == decision.commit;
+            }
             match ended {
                 BranchState::Committed => {
                     // The journal that promised it, where one did, is the one that did it.
@@ -348,6 +374,45 @@ fn ends_when_done(_: &System, state: &State) -> bool {
             }
         })
     })
+}
+
+fn as_forced(_: &System, state: &State) -> bool {
+    rows(state).all(|(index, participant, id, branch)| {
+        let forced = state.journal.forced(id, index);
+        match state.journal.commits(id) {
+            Some(true) => {
+                !is_rolled_back(branch)
+                    || forced == Some(false)
+                    || participant.history(id).read_only
+            }
+            Some(false) => !is_committed(branch) || forced == Some(true),
+            None => !is_committed(branch) || participant.durable.rows[&id].at_once,
+        }
+    })
+}
+
+/// What has ended with a branch that did the opposite is not shown as it was decided.
+fn is_told_of(_: &System, state: &State) -> bool {
+    rows(state).all(|(_, participant, id, branch)| {
+        let ended = state.journal.decision(id).zip(state.journal.end(id));
+        ended.is_none_or(|(decision, end)| {
+            let opposite = match decision.commit {
+                true => is_rolled_back(branch) && !participant.history(id).read_only,
+                false => is_committed(branch),
+            };
+            !opposite || end.heuristic
+        })
+    })
+}
+
+fn agree(state: &State) -> bool {
+    let committed = |commit: bool| {
+        rows(state).any(|(.., branch)| match commit {
+            true => is_committed(branch),
+            false => is_rolled_back(branch),
+        })
+    };
+    !(committed(true) && committed(false))
 }
 
 fn branches_agree(_: &System, state: &State) -> bool {

@@ -71,6 +71,8 @@ pub struct Setup {
     pub brief: bool,
     /// Several requests may share one write of a participant.
     pub batches: bool,
+    /// How often somebody ends a branch by force.
+    pub forces: u8,
     /// Failed attempts of commit that turn the decision round; 0 for none.
     pub compensate_after: u32,
 }
@@ -99,6 +101,7 @@ impl Setup {
             orderly: false,
             brief: false,
             batches: false,
+            forces: 0,
             compensate_after: 0,
         }
     }

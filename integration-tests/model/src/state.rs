@@ -9,8 +9,8 @@ use std::{
 use common::JournalId;
 use coordinator_core::{
     Action, AnswerAt, Begin, BranchOutcome, Client as Call, CommitPolicy, Config, Coordinator,
-    Event, Inquirer, NewBranch, Opaque, Options, Outcome, ParticipantId, Projection, Reason, Reply,
-    RequestKey, Time, TrailKind, Waiter,
+    Event, Inquirer, Intervention, InterventionAction, NewBranch, Opaque, Options, Outcome,
+    ParticipantId, Projection, Reason, Reply, RequestKey, Time, TrailKind, Waiter,
 };
 
 use crate::{
@@ -56,6 +56,8 @@ pub struct State {
     pub crashes: u8,
     /// Disks that may still be lost.
     pub lost_disks: u8,
+    /// Times that somebody may still end a branch by force.
+    pub forces: u8,
     /// Who watched was told what was not so.
     pub misled: bool,
     /// What went wrong at the coordinator, where it is no matter of the state.
@@ -110,6 +112,7 @@ impl State {
             client: Client::default(),
             crashes: setup.crashes,
             lost_disks: setup.lost_disks,
+            forces: setup.forces,
             misled: false,
             broken: None,
             now,
@@ -362,6 +365,20 @@ impl State {
         self.client.asked_rollback = true;
         let until = self.now + PATIENCE;
         self.call(Call::Rollback { at: AnswerAt::Decision, until });
+    }
+
+    /// Somebody ends a branch by force.
+    pub(crate) fn force(&mut self, participant: u8, id: Id, commit: bool) {
+        self.forces -= 1;
+        let action = match commit {
+            true => InterventionAction::Commit,
+            false => InterventionAction::Rollback,
+        };
+        let (branch, until) = (Some(participant.into()), self.now + PATIENCE);
+        let (reason, caller) = ("".into(), "".into());
+        let intervention = Intervention { at: self.now, action, branch, reason, caller };
+        let call = Call::Resolve { intervention, until };
+        self.event(Event::Client { id: journal::id(id), token: 0, call });
     }
 
     fn call(&mut self, call: Call) {

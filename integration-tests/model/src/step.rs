@@ -40,6 +40,15 @@ pub enum Step {
         /// In which transaction.
         id: Id,
     },
+    /// Somebody ends a branch by force.
+    Force {
+        /// At whom.
+        participant: u8,
+        /// Of which transaction.
+        id: Id,
+        /// Which way.
+        commit: bool,
+    },
     /// A participant is linked, or the wait for its next attempt is over.
     Connect(u8),
     /// A link breaks.
@@ -85,6 +94,10 @@ impl fmt::Display for Step {
             Self::EverythingDue => write!(f, "all timers are due"),
             Self::Unreachable { participant, id } => {
                 write!(f, "an attempt at P{participant} for transaction {id} ends unanswered")
+            }
+            Self::Force { participant, id, commit } => {
+                let what = if *commit { "commit" } else { "rollback" };
+                write!(f, "the {what} of {id} at P{participant} is forced")
             }
             Self::Connect(participant) => write!(f, "P{participant} is reached (again)"),
             Self::Disconnect(participant) => write!(f, "the link to P{participant} breaks"),

@@ -57,6 +57,21 @@ impl System {
             steps.push(Step::Deadline);
         }
         let paces = || machine.transactions.iter().flat_map(|it| it.branches.iter());
+        if state.forces > 0 {
+            for transaction in &machine.transactions {
+                let decided = matches!(transaction.phase, Phase::Committing | Phase::Aborting);
+                let owed = transaction.branches.iter().filter(|it| decided && it.state.is_owed());
+                let id = crate::journal::number(transaction.id);
+                for branch in owed.filter(|it| it.forced.is_none()) {
+                    let participant = branch.participant.0 as u8;
+                    steps.extend([true, false].map(|commit| Step::Force {
+                        participant,
+                        id,
+                        commit,
+                    }));
+                }
+            }
+        }
         if !setup.retries {
             return;
         }
@@ -196,6 +211,7 @@ impl Model for System {
             Step::Deadline => state.deadline(),
             Step::EverythingDue => state.everything_due(),
             Step::Unreachable { participant, id } => state.unreachable(participant.into(), id),
+            Step::Force { participant, id, commit } => state.force(participant, id, commit),
             Step::Connect(participant) => state.connect(participant.into()),
             Step::Disconnect(participant) => state.disconnect(participant.into()),
             Step::Ask { participant, id } => state.ask(participant.into(), id),

@@ -80,6 +80,14 @@ fn a_commit_that_keeps_failing_is_turned_round() {
 }
 
 #[test]
+fn a_promise_that_is_broken_by_force_is_told() {
+    let forced = |crashes| Setup { forces: 1, refusals: false, ..voting(Use::OneShot, crashes) };
+    check("forced", forced(0));
+    check("forced, a crash", forced(1));
+    check("forced, none asks", Setup { asking: Asking::None, ..forced(0) });
+}
+
+#[test]
 fn a_lost_disk_is_found_out() {
     let setup = Setup { lost_disks: 1, retries: false, refusals: false, ..voting(Use::OneShot, 0) };
     check("lost disk", setup);

@@ -29,6 +29,7 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
     let silent = |crashes| Setup { asking: Asking::None, ..shot(crashes) };
     let small = |setup: Setup| Setup { read_only: false, refusals: false, ..setup };
     let turned = |crashes| Setup { compensate_after: 1, ..small(shot(crashes)) };
+    let forced = |crashes| Setup { forces: 1, ..small(shot(crashes)) };
     let one_phase = |crashes| Setup::new(Use::OnePhase, 1, crashes);
     let keyed = |crashes| Setup::new(Use::KeyedOnePhase, 1, crashes);
     Some(match bug {
@@ -66,6 +67,9 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
         Bug::TurnedRoundEarly => (turned(0), TRUE_ABORT),
         Bug::CompensableToldEarly => (turned(0), HONEST),
         Bug::CompensationLeftToAsk => (turned(0), ENDS),
+
+        Bug::ForcedEarly => (forced(0), COMMIT_DURABLE),
+        Bug::ForceDressedUp => (forced(0), ENDS),
 
         // The kit's are for the simulation: no code of the kit runs here.
         _ => return None,

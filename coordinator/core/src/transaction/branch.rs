@@ -19,6 +19,8 @@ pub(super) struct Branch {
     pub(super) refusal: Option<Arc<Reason>>,
     /// Whether its participant asks when in doubt; known once prepare starts.
     pub(super) asks: bool,
+    /// What was decided of it by force, durably.
+    pub(super) forced: Option<bool>,
     /// Its participant can commit in one call.
     pub(super) one_phase: bool,
     /// Whether a prepare may have reached its participant.
@@ -59,6 +61,7 @@ impl Branch {
             output: None,
             refusal: None,
             asks: false,
+            forced: None,
             one_phase: false,
             sent: false,
             attempts: 0,

@@ -62,7 +62,9 @@ impl Transaction {
         let committing = (self.state, branch.state) == (State::Committing, BranchState::Committing);
         // At a start nobody is linked yet; that is no attempt.
         let none = u32::from(self.recovered);
-        let limit = self.attempts_to_commit().filter(|_| committing);
+        let by_force = self.branches.iter().any(|branch| branch.forced.is_some());
+        let may_turn = committing && !by_force && self.forcing.is_empty();
+        let limit = self.attempts_to_commit().filter(|_| may_turn);
         limit.is_some_and(|limit| branch.attempts >= limit.saturating_add(none))
     }
 

@@ -138,6 +138,7 @@ impl Transaction {
             output: branch.output.clone(),
             refusal: branch.refusal.clone(),
             asks: branch.asks,
+            forced: branch.forced,
         };
         let mut trail = self.trail.clone();
         let decided = match self.state {
@@ -159,11 +160,14 @@ impl Transaction {
             decided_at: context.now,
             branches: self.branches.iter().map(branch).collect(),
             reason: self.reason.clone(),
+            interventions: self.interventions.clone(),
             trail,
         })
     }
 
     pub(super) fn owes_nothing(&self) -> bool {
-        planted!(EndsUnacknowledged) || !self.branches.iter().any(|branch| branch.state.is_owed())
+        // What is being forced would not be known of a transaction that has ended.
+        let owed = !self.forcing.is_empty() || self.branches.iter().any(|it| it.state.is_owed());
+        planted!(EndsUnacknowledged) || !owed
     }
 }

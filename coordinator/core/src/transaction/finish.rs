@@ -27,7 +27,8 @@ impl Transaction {
         else {
             return;
         };
-        if decision_number != self.number {
+        let forced = branch.forced;
+        if decision_number != self.number + u32::from(forced.is_some()) {
             return;
         }
         let other = |voted| journal.is_some_and(|journal| journal != voted);
@@ -37,6 +38,11 @@ impl Transaction {
         }
         if !matches!(self.state, State::Committing | State::Aborting) {
             return;
+        }
+        if forced.is_some() && branch.state.is_owed() {
+            let answer = own_journal.then_some(acknowledgement);
+            self.end_forced(index, answer, context);
+            return self.after_attempts(context);
         }
         let (state, kind) = match (branch.state, acknowledgement) {
             (BranchState::Committing, Acknowledgement::Committed) if own_journal => {
@@ -132,6 +138,7 @@ impl Transaction {
             id: self.id,
             ended_at: context.now,
             heuristic: outcome.is_heuristic(),
+            kept: outcome.is_heuristic() || !self.interventions.is_empty(),
             branches: states,
             trail: self.trail[self.recorded..].to_vec(),
         };
@@ -169,6 +176,8 @@ impl Transaction {
             decided_at: None,
             ended_at: None,
             reason: None,
+            interventions: Vec::new(),
+            forcing: Vec::new(),
             commit: false,
             number: 1,
             one_phase: record.one_phase,
@@ -208,6 +217,7 @@ impl Transaction {
             output: decided.output,
             refusal: decided.refusal,
             asks: decided.asks,
+            forced: decided.forced,
             sent: true,
             ..Branch::new(decided.participant, Opaque::default())
         });
@@ -230,6 +240,8 @@ impl Transaction {
             decided_at: Some(record.decided_at),
             ended_at: None,
             reason: record.reason,
+            interventions: record.interventions,
+            forcing: Vec::new(),
             commit: record.commit,
             number: record.number,
             one_phase: false,

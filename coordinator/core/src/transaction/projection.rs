@@ -25,6 +25,8 @@ impl Transaction {
             tellable: self.tellable,
             deadline: self.deadline.is_some(),
             recovered: self.recovered,
+            forcing: self.forcing.clone(),
+            intervened: !self.interventions.is_empty(),
             commit_policy: self.options.commit_policy,
         }
     }
@@ -35,6 +37,9 @@ impl Transaction {
             (Phase::Settling, _) => None,
             (_, BranchState::Preparing) if self.options.prepare_attempts > 0 => {
                 Some(self.options.prepare_attempts)
+            }
+            (_, state) if branch.forced.is_some() && state.is_owed() => {
+                Some(config.rollback_attempts)
             }
             (_, BranchState::RollingBack) if branch.asks && !self.is_turned_round() => {
                 Some(config.rollback_attempts)
@@ -59,6 +64,7 @@ impl Transaction {
             state: branch.state,
             journal: branch.journal,
             asks: branch.asks,
+            forced: branch.forced,
             sent: branch.sent && undecided,
             attempts: branch.attempts.min(counted),
             pace: match branch.attempt {

@@ -56,6 +56,7 @@ impl Transaction {
             begun_at: self.begun_at,
             decided_at: self.decided_at.filter(|_| decided),
             ended_at: self.ended_at.filter(|_| decided),
+            interventions: self.interventions.clone(),
             trail,
         }
     }
@@ -111,18 +112,24 @@ impl Transaction {
         if self.state != State::Ended {
             self.note(context, TrailKind::Asked, Some(index));
         }
+        let forced = self.branches[index].forced;
+        match (forced, self.state) {
+            (Some(true), _) => return self.committed(index, self.number + 1),
+            (Some(false), _) => return BranchOutcome::Aborted { number: self.number + 1 },
+            _ => {}
+        }
         match self.state {
-            State::Committing => self.committed(index),
-            State::Ended if self.commit => self.committed(index),
+            State::Committing => self.committed(index, self.number),
+            State::Ended if self.commit => self.committed(index, self.number),
             State::Aborting | State::Ended => BranchOutcome::Aborted { number: self.number },
             _ if planted!(PendingAnsweredAborted) => BranchOutcome::Aborted { number: self.number },
             _ => BranchOutcome::Pending,
         }
     }
 
-    fn committed(&self, index: usize) -> BranchOutcome {
+    fn committed(&self, index: usize, number: u32) -> BranchOutcome {
         let output = self.branches[index].output.clone();
-        BranchOutcome::Committed { number: self.number, output }
+        BranchOutcome::Committed { number, output }
     }
 }
 

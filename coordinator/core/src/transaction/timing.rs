@@ -57,6 +57,10 @@ impl Transaction {
         let branch = &self.branches[index];
         let (number, output) = (self.number, branch.output.clone());
         let message = match self.state {
+            _ if branch.forced == Some(true) => Message::Commit { number: number + 1, output },
+            _ if branch.forced == Some(false) => {
+                Message::Rollback { number: number + 1, output, compensate: false }
+            }
             State::Preparing => {
                 let (payload, one_phase) = (branch.payload.clone(), self.one_phase);
                 let may_compensate = self.attempts_to_commit().is_some();
@@ -84,7 +88,7 @@ impl Transaction {
         if !self.recovered || self.branches[index].attempts > 1 {
             self.note(context, TrailKind::Unreachable, Some(index));
         }
-        self.retry_later(index, context);
+        self.retry_or_leave(index, context);
     }
 
     /// The shell could not hand a message over, or it got no answer.
@@ -114,6 +118,9 @@ impl Transaction {
     /// Plans the next attempt, where another is owed.
     pub(super) fn retry_or_leave(&mut self, index: usize, context: &mut Context) {
         let tried = self.branches[index].attempts >= context.config.rollback_attempts;
+        if tried && self.branches[index].forced.is_some() {
+            return self.end_forced(index, None, context);
+        }
         if tried && self.may_leave_to_ask(index) {
             return self.leave_to_ask(index, context);
         }
@@ -125,7 +132,8 @@ impl Transaction {
     fn may_leave_to_ask(&self, index: usize) -> bool {
         let branch = &self.branches[index];
         let turned_round = self.is_turned_round() && !planted!(CompensationLeftToAsk);
-        branch.asks && branch.state == BranchState::RollingBack && !turned_round
+        let forced = branch.forced.is_some();
+        branch.asks && branch.state == BranchState::RollingBack && !turned_round && !forced
     }
 
     fn leave_to_ask(&mut self, index: usize, context: &mut Context) {
@@ -211,7 +219,9 @@ impl Transaction {
                     self.give_up_prepare("PREPARE_ATTEMPTS", context);
                 }
             }
-            State::Aborting if self.owes_nothing() => self.become_ended(context),
+            State::Committing | State::Aborting if self.owes_nothing() => {
+                self.become_ended(context);
+            }
             _ => {}
         }
     }

@@ -39,7 +39,8 @@ impl Journal {
                     let number = decided.map(|decided| decided.number);
                     match &record {
                         Record::Decision(new) if number.is_some() => {
-                            assert!(Some(new.number) > number, "a decision was replaced");
+                            let (old, stands) = (number, self.commits(new.id) == Some(new.commit));
+                            assert!(stands || Some(new.number) > old, "a decision was replaced");
                         }
                         _ => assert!(number.is_none(), "a decision was replaced"),
                     }
@@ -78,7 +79,15 @@ impl Journal {
             number: decision.number,
             output: found.and_then(|branch| branch.output.clone()),
             known: found.is_some(),
+            forced: found.and_then(|branch| branch.forced),
         })
+    }
+
+    /// What was decided of a branch: by force, or with all the others.
+    pub(crate) fn commits_branch(&self, id: TransactionId, branch: u32) -> Option<bool> {
+        let decision = self.decision(id)?;
+        let forced = decision.branches.get(branch as usize).and_then(|it| it.forced);
+        Some(forced.unwrap_or(decision.commit))
     }
 
     pub(crate) fn begin(&self, id: TransactionId) -> Option<&BeginRecord> {

@@ -8,6 +8,7 @@ mod world;
 
 mod bounds;
 mod compensation;
+mod forced;
 mod inquiries;
 mod interactive;
 mod keys;

@@ -440,10 +440,18 @@ impl World {
                 Action::LookupKey { .. } | Action::Lookup { .. } => self.lookups.push_back(action),
                 Action::Send { to, id, branch, message, .. } => {
                     if matches!(message, Message::Commit { .. }) {
-                        assert_eq!(self.journal.commits(id), Some(true), "commit, not durable");
+                        assert_eq!(
+                            self.journal.commits_branch(id, branch),
+                            Some(true),
+                            "commit, not durable"
+                        );
                     }
                     if matches!(message, Message::Rollback { .. }) {
-                        assert_ne!(self.journal.commits(id), Some(true), "undoes a commit");
+                        assert_ne!(
+                            self.journal.commits_branch(id, branch),
+                            Some(true),
+                            "undoes a commit"
+                        );
                     }
                     self.flights.push_back(Flight { to, id, branch, message });
                 }
@@ -456,10 +464,18 @@ impl World {
                 Action::Answer { to, id, branch, outcome } => {
                     match outcome {
                         BranchOutcome::Committed { .. } => {
-                            assert_eq!(self.journal.commits(id), Some(true), "told too early");
+                            assert_eq!(
+                                self.journal.commits_branch(id, branch),
+                                Some(true),
+                                "told too early"
+                            );
                         }
                         BranchOutcome::Aborted { .. } => {
-                            assert_ne!(self.journal.commits(id), Some(true), "told a lie");
+                            assert_ne!(
+                                self.journal.commits_branch(id, branch),
+                                Some(true),
+                                "told a lie"
+                            );
                         }
                         _ => {}
                     }

@@ -1,0 +1,36 @@
+//! What people did to a transaction by hand.
+
+use alloc::sync::Arc;
+
+use crate::Time;
+
+/// How often one transaction may be intervened in.
+pub(crate) const MAX_INTERVENTIONS: usize = 100;
+
+/// Something that was done by hand. Kept with the transaction until it is forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Intervention {
+    /// When.
+    pub at: Time,
+    /// What.
+    pub action: InterventionAction,
+    /// To which branch; none for the whole transaction.
+    pub branch: Option<u32>,
+    /// Why, in the caller's words.
+    pub reason: Arc<str>,
+    /// Who.
+    pub caller: Arc<str>,
+}
+
+/// What can be done by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InterventionAction {
+    /// Committed by force.
+    Commit,
+    /// Rolled back by force.
+    Rollback,
+    /// Tried again at once.
+    Retry,
+    /// Looked at, and no longer kept from retention.
+    Forget,
+}

@@ -1,0 +1,169 @@
+//! Breaking a promise by hand: people end what the protocol cannot.
+//!
+//! Invariants:
+//! - Nothing is done by force before the record that says by whom and why is durable.
+//! - A branch that was ended by force against the decision is never shown as what was
+//!   decided, unless its participant says that it is.
+
+use alloc::{format, sync::Arc};
+
+use common::planted;
+
+use super::{Context, Milestone, State, Transaction};
+use crate::{
+    Acknowledgement, BranchState, Intervention, InterventionAction, Reason, TrailKind,
+    intervention::MAX_INTERVENTIONS,
+};
+
+impl Transaction {
+    /// Whether there is no room for another intervention.
+    pub(crate) fn is_full_of_interventions(&self) -> bool {
+        self.interventions.len() >= MAX_INTERVENTIONS
+    }
+
+    /// Ends the transaction or a branch by force. False where its state does not allow
+    /// that: nothing is owed, or not all have voted and it is to be committed.
+    pub(crate) fn resolve(&mut self, it: Intervention, context: &mut Context) -> bool {
+        let commit = it.action == InterventionAction::Commit;
+        match self.state {
+            State::Active | State::Logging | State::Preparing | State::Prepared
+                if !commit && it.branch.is_none() && self.can_roll_back() =>
+            {
+                let reason = by_force(&it);
+                self.interventions.push(it);
+                self.abort(reason, context);
+                true
+            }
+            State::Prepared if commit && it.branch.is_none() => {
+                self.interventions.push(it);
+                self.become_deciding(context);
+                true
+            }
+            // Whether it was committed in one phase only its participant knows.
+            State::Settling if it.branch.unwrap_or(0) == 0 => {
+                self.branches[0].finish(BranchState::Hazard);
+                self.note(context, TrailKind::Hazard, Some(0));
+                let reason = by_force(&it);
+                self.interventions.push(it);
+                match commit {
+                    true => self.become_deciding(context),
+                    false => self.abort(reason, context),
+                }
+                true
+            }
+            State::Committing | State::Aborting if self.forcing.is_empty() => {
+                self.force(commit, it, context)
+            }
+            _ => false,
+        }
+    }
+
+    /// Asks for the record of what is to be done to branches that are owed something.
+    fn force(&mut self, commit: bool, it: Intervention, context: &mut Context) -> bool {
+        let meant = |index: usize| it.branch.is_none_or(|branch| branch as usize == index);
+        let owed = |index: usize| {
+            let branch = &self.branches[index];
+            // A rollback that is left to be asked for may be forced where it was sent.
+            (branch.state.is_owed() || branch.state == BranchState::LeftToAsk)
+                && branch.forced.is_none()
+        };
+        let all = (0..self.branches.len()).filter(|index| meant(*index) && owed(*index));
+        self.forcing = all.map(|index| (index, commit)).collect();
+        if self.forcing.is_empty() {
+            return false;
+        }
+        self.interventions.push(it);
+        let mut record = self.decision_record(context);
+        if let crate::Record::Decision(record) = &mut record {
+            for (index, commit) in &self.forcing {
+                record.branches[*index].forced = Some(*commit);
+            }
+        }
+        context.append(record, true, Milestone::Forced);
+        if planted!(ForcedEarly) {
+            self.become_forced(context);
+        }
+        true
+    }
+
+    /// It is durable: branches are told, but not for ever.
+    pub(super) fn become_forced(&mut self, context: &mut Context) {
+        self.recorded = self.trail.len();
+        for (index, commit) in core::mem::take(&mut self.forcing) {
+            let branch = &mut self.branches[index];
+            let owed = branch.state.is_owed() || branch.state == BranchState::LeftToAsk;
+            // It may have been acknowledged meanwhile, and the transaction ended.
+            if !owed || !matches!(self.state, State::Committing | State::Aborting) {
+                continue;
+            }
+            branch.forced = Some(commit);
+            branch.become_state(match self.commit {
+                true => BranchState::Committing,
+                false => BranchState::RollingBack,
+            });
+            self.note(context, TrailKind::Forced, Some(index));
+            self.send(index, context);
+        }
+        self.after_attempts(context);
+        self.answer(context);
+        self.set_timer(context);
+    }
+
+    /// The participant has answered to force, or could not be told: what it then does
+    /// when it is back and asks is what was forced.
+    pub(super) fn end_forced(
+        &mut self,
+        index: usize,
+        answer: Option<Acknowledgement>,
+        context: &mut Context,
+    ) {
+        let as_decided = match self.commit {
+            true => BranchState::Committed,
+            false => BranchState::RolledBack,
+        };
+        let forced = self.branches[index].forced;
+        let (state, kind) = match (answer, self.commit) {
+            _ if planted!(ForceDressedUp) => (as_decided, TrailKind::CommitAcknowledged),
+            (Some(Acknowledgement::Committed), true) => (as_decided, TrailKind::CommitAcknowledged),
+            (Some(Acknowledgement::RolledBack), false) => {
+                (as_decided, TrailKind::RollbackAcknowledged)
+            }
+            (Some(Acknowledgement::Committed | Acknowledgement::RolledBack), _) => {
+                (BranchState::Heuristic, TrailKind::Heuristic)
+            }
+            (Some(Acknowledgement::Unknown), _) => (BranchState::Hazard, TrailKind::Hazard),
+            // Whoever forced what was decided anyway answers for it.
+            (Some(Acknowledgement::Failed(_)) | None, commit) if forced == Some(commit) => {
+                (as_decided, TrailKind::Unreachable)
+            }
+            (Some(Acknowledgement::Failed(_)) | None, _) => {
+                (BranchState::Hazard, TrailKind::Hazard)
+            }
+        };
+        self.branches[index].finish(state);
+        self.note(context, kind, Some(index));
+    }
+
+    /// Sends now what waits for its next attempt. False where nothing is waited for.
+    pub(crate) fn retry_now(&mut self, it: Intervention, context: &mut Context) -> bool {
+        let waits = |branch: &super::Branch| branch.attempt.due().is_some();
+        if !self.branches.iter().any(waits) {
+            return false;
+        }
+        self.interventions.push(it);
+        if matches!(self.state, State::Committing | State::Aborting) {
+            let record = self.decision_record(context);
+            context.append(record, false, Milestone::Noted);
+        }
+        for participant in self.participants().collect::<alloc::collections::BTreeSet<_>>() {
+            self.resume(participant, context);
+        }
+        self.after_attempts(context);
+        true
+    }
+}
+
+fn by_force(it: &Intervention) -> Arc<Reason> {
+    let message = format!("by hand, by {}: {}", it.caller, it.reason);
+    Arc::new(Reason { code: "FORCED".into(), message, participant: None })
+}

@@ -1,0 +1,254 @@
+//! What people end by hand.
+
+use coordinator_core::{
+    Acknowledgement, AnswerAt, BranchOutcome, BranchState, Client, Intervention,
+    InterventionAction, Outcome, Refused, Reply, TransactionState,
+};
+
+use crate::{
+    participant::{NO, YES},
+    world::{P0, P1, P2, Run, World, seconds},
+};
+
+fn by_hand(world: &World, action: InterventionAction, branch: Option<u32>) -> Intervention {
+    let (reason, caller) = ("the disk is in the river".into(), "ada".into());
+    Intervention { at: world.now, action, branch, reason, caller }
+}
+
+fn resolve(world: &mut World, run: Run, commit: bool, branch: Option<u32>) -> u64 {
+    let action = match commit {
+        true => InterventionAction::Commit,
+        false => InterventionAction::Rollback,
+    };
+    let (intervention, until) = (by_hand(world, action, branch), world.now + seconds(60));
+    world.call(run.id, Client::Resolve { intervention, until })
+}
+
+fn is_refused(world: &World, token: u64) -> bool {
+    matches!(world.reply(token), Some(Reply::Refused(Refused::WrongState { .. })))
+}
+
+/// Committed at P0; P1 cannot be reached any more.
+fn stuck(world: &mut World) -> Run {
+    let run = world.execute(&[P0, P1]);
+    world.exchange();
+    world.sync();
+    world.deliver_to(P0);
+    world.hear_all();
+    world.lose_all();
+    world.disconnect(P1);
+    run
+}
+
+#[test]
+fn a_branch_that_is_rolled_back_by_force_against_its_commit_is_a_hazard_until_it_says_so() {
+    let mut world = World::new();
+    let run = stuck(&mut world);
+    let token = resolve(&mut world, run, false, Some(1));
+    assert_eq!(world.look(run.id).state, TransactionState::Committing, "not durable yet");
+    assert_eq!(
+        world.ask(run.id, 1),
+        Some(BranchOutcome::Committed { number: 1, output: Some([1, 1].into()) }),
+        "told before it is durable"
+    );
+    world.sync();
+    world.advance(seconds(30));
+    let view = world.answer(token).clone();
+    assert_eq!((view.state, view.outcome), (TransactionState::Committed, Outcome::HeuristicHazard));
+    assert_eq!(view.interventions.len(), 1);
+    assert_eq!((&*view.interventions[0].caller, view.interventions[0].branch), ("ada", Some(1)));
+    world.sync();
+    let end = world.journal.end(run.id).unwrap();
+    assert!(end.heuristic && end.kept);
+    // When it is back, it does what was forced.
+    world.connect(P1);
+    world.inquire(P1);
+    world.settle();
+    assert!(world.is_rolled_back_at(P1, run.id) && world.is_committed_at(P0, run.id));
+}
+
+#[test]
+fn one_that_can_be_reached_says_what_became_of_it() {
+    for (answer, outcome) in [
+        (Acknowledgement::RolledBack, Outcome::HeuristicMixed),
+        (Acknowledgement::Committed, Outcome::Committed),
+        (Acknowledgement::Unknown, Outcome::HeuristicHazard),
+    ] {
+        let mut world = World::new();
+        let run = stuck(&mut world);
+        world.connect(P1);
+        world.lose_all();
+        let token = resolve(&mut world, run, false, None);
+        world.sync();
+        assert_eq!(world.on_the_way(), [(P1, "rollback")]);
+        let journal = Some(world.participant(P1).journal);
+        // A late answer to the commit says nothing about the rollback.
+        world.acknowledge(P1, run.id, 1, Acknowledgement::Committed);
+        assert!(world.reply(token).is_none());
+        world.event(coordinator_core::Event::Acknowledged {
+            from: P1,
+            journal,
+            id: run.id,
+            branch: 1,
+            number: 2,
+            acknowledgement: answer,
+        });
+        assert_eq!(world.answer(token).outcome, outcome);
+        world.sync();
+        assert!(world.journal.end(run.id).unwrap().kept, "until somebody has looked");
+    }
+}
+
+#[test]
+fn what_is_forced_as_it_was_decided_is_as_good_as_done() {
+    let mut world = World::new();
+    let run = stuck(&mut world);
+    let token = resolve(&mut world, run, true, None);
+    world.sync();
+    world.advance(seconds(30));
+    assert_eq!(world.answer(token).outcome, Outcome::Committed);
+    world.sync();
+    let end = world.journal.end(run.id).unwrap();
+    assert!(!end.heuristic && end.kept, "somebody intervened");
+    world.connect(P1);
+    world.inquire(P1);
+    world.settle();
+    assert!(world.is_committed_at(P1, run.id));
+}
+
+#[test]
+fn a_crash_before_the_record_is_durable_leaves_the_decision_and_one_after_it_what_was_forced() {
+    for durable in [false, true] {
+        let mut world = World::new();
+        let run = stuck(&mut world);
+        resolve(&mut world, run, false, Some(1));
+        if durable {
+            world.sync();
+        }
+        world.lose_all();
+        world.crash();
+        world.heal();
+        assert_eq!(world.is_committed_at(P1, run.id), !durable);
+        assert!(world.is_committed_at(P0, run.id));
+        let end = world.journal.end(run.id).unwrap();
+        assert_eq!((end.heuristic, end.kept), (durable, durable));
+    }
+}
+
+#[test]
+fn an_undecided_transaction_may_be_rolled_back_by_hand_and_committed_once_all_have_voted() {
+    let mut world = World::new();
+    let run = world.execute(&[P0, P1]);
+    let refused = resolve(&mut world, run, true, None);
+    assert!(is_refused(&world, refused), "not all have voted");
+    let refused = resolve(&mut world, run, false, Some(0));
+    assert!(is_refused(&world, refused), "a branch alone");
+    let token = resolve(&mut world, run, false, None);
+    world.heal();
+    let view = world.answer(token);
+    assert_eq!((view.outcome, &*view.reason.as_ref().unwrap().code), (Outcome::Aborted, "FORCED"));
+    assert!(world.journal.end(run.id).unwrap().kept);
+
+    let id = world.begin();
+    world.enlist(id, P0);
+    world.enlist(id, P1);
+    world.prepare(id);
+    world.sync();
+    world.exchange();
+    let token = resolve(&mut world, Run { id, token: 0 }, true, None);
+    world.heal();
+    assert_eq!(world.answer(token).outcome, Outcome::Committed);
+}
+
+#[test]
+fn what_cannot_be_settled_in_one_phase_is_ended_as_a_hazard() {
+    for commit in [false, true] {
+        let mut world = World::new();
+        let run = world.execute(&[P0]);
+        world.lose_all();
+        world.disconnect(P0);
+        world.advance(seconds(20));
+        let token = resolve(&mut world, run, commit, None);
+        world.sync();
+        assert_eq!(world.answer(token).outcome, Outcome::HeuristicHazard);
+        assert_eq!(world.journal.commits(run.id), Some(commit));
+    }
+}
+
+#[test]
+fn nothing_is_forced_where_nothing_is_owed() {
+    let mut world = World::new();
+    let run = stuck(&mut world);
+    let refused = resolve(&mut world, run, false, Some(0));
+    assert!(is_refused(&world, refused), "it has acknowledged");
+    let refused = resolve(&mut world, run, false, Some(7));
+    assert!(is_refused(&world, refused), "there is no such branch");
+    let first = resolve(&mut world, run, false, Some(1));
+    let refused = resolve(&mut world, run, true, Some(1));
+    assert!(is_refused(&world, refused), "one at a time");
+    world.sync();
+    world.advance(seconds(30));
+    assert!(world.reply(first).is_some());
+    world.settle();
+    let gone = resolve(&mut world, run, true, Some(1));
+    assert!(matches!(world.reply(gone), Some(Reply::NotHere)));
+}
+
+#[test]
+fn a_rollback_that_cannot_be_told_may_be_forced_and_even_into_a_commit() {
+    for commit in [false, true] {
+        let mut world = World::new();
+        world.cannot_ask(P0);
+        let run = world.execute_with(&[(P0, YES), (P2, NO)], |begin| {
+            begin.waiter.at = AnswerAt::Completion;
+        });
+        world.sync();
+        world.exchange();
+        world.lose_all();
+        resolve(&mut world, run, commit, Some(0));
+        world.sync();
+        let expected = if commit { "commit" } else { "rollback" };
+        assert_eq!(world.on_the_way(), [(P0, expected)]);
+        world.exchange();
+        let outcome = if commit { Outcome::HeuristicMixed } else { Outcome::Aborted };
+        assert_eq!(world.outcome(run), outcome);
+        assert_eq!(world.is_committed_at(P0, run.id), commit);
+    }
+}
+
+#[test]
+fn a_retry_by_hand_sends_at_once_and_is_on_record() {
+    let mut world = World::new();
+    let run = stuck(&mut world);
+    world.connect(P1);
+    world.lose_all();
+    world.advance(seconds(120));
+    world.take_flights();
+    let action = InterventionAction::Retry;
+    let intervention = by_hand(&world, action, None);
+    let token = world.call(run.id, Client::Retry { intervention });
+    assert_eq!(world.on_the_way(), [(P1, "commit")]);
+    assert_eq!(world.answer(token).interventions[0].action, action);
+    world.exchange();
+    world.sync();
+    assert_eq!(world.journal.decision(run.id).unwrap().interventions.len(), 1);
+    assert!(world.journal.end(run.id).unwrap().kept);
+    let states: Vec<_> = world.journal.end(run.id).unwrap().branches.clone();
+    assert_eq!(states, [BranchState::Committed; 2]);
+}
+
+#[test]
+fn nothing_ends_while_something_is_about_to_be_forced() {
+    let mut world = World::new();
+    let run = world.execute_with(&[(P0, YES), (P2, NO)], |_| {});
+    world.exchange();
+    world.lose_all();
+    let token = resolve(&mut world, run, true, Some(0));
+    // The rollback is left to a participant that asks; the record is not durable yet.
+    world.disconnect(P0);
+    world.advance(seconds(20));
+    assert!(world.reply(token).is_none());
+    world.sync();
+    world.advance(seconds(20));
+    assert_eq!(world.answer(token).outcome, Outcome::HeuristicHazard);
+}

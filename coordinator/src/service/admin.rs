@@ -1,0 +1,151 @@
+//! `dtc.v1.AdminService`: what is done by hand.
+
+use std::time::Duration;
+
+use common_service::Peer;
+use coordinator_core::{InterventionAction, Reply};
+use proto::{
+    dtc::{
+        self, ForgetRequest, ForgetResponse, Resolution, ResolveRequest, ResolveResponse,
+        RetryRequest, RetryResponse, admin_service_server::AdminService,
+    },
+    journal,
+};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{Services, request};
+use crate::{
+    convert,
+    driver::{ByHand, Call},
+    error::Error,
+};
+
+const WAIT: Duration = Duration::from_secs(10);
+const MAX_REASON: usize = 1000;
+const MAX_CALLER: usize = 200;
+
+impl Services {
+    async fn resolve(&self, request: ResolveRequest, peer: &str) -> Result<ResolveResponse, Error> {
+        let id = request::transaction_id(&request.transaction_id)?;
+        let action = match request.resolution() {
+            Resolution::Commit => InterventionAction::Commit,
+            Resolution::Rollback => InterventionAction::Rollback,
+            Resolution::Unspecified => {
+                let problem = "is missing; RESOLUTION_COMMIT or RESOLUTION_ROLLBACK";
+                return Err(Error::invalid("resolution", problem));
+            }
+        };
+        let wait = request::duration("wait", request.wait.as_ref())?.unwrap_or(WAIT);
+        let (reason, caller) = signed(request.reason, &request.caller, peer)?;
+        tracing::warn!(transaction = %id, branch = request.branch, ?action, reason, caller,
+            "to be resolved by force");
+        let by_hand = ByHand { action, branch: request.branch, reason, caller };
+        let reply = self.handle.call(id, Call::Resolve(by_hand), wait).await?;
+        let transaction = self.by_hand(id, reply, "resolve").await?;
+        Ok(ResolveResponse { transaction: Some(transaction) })
+    }
+
+    async fn retry(&self, request: RetryRequest, peer: &str) -> Result<RetryResponse, Error> {
+        let id = request::transaction_id(&request.transaction_id)?;
+        let (reason, caller) = signed(request.reason, &request.caller, peer)?;
+        tracing::info!(transaction = %id, reason, caller, "retried by hand");
+        let by_hand = ByHand { action: InterventionAction::Retry, branch: None, reason, caller };
+        let reply = self.handle.call(id, Call::Retry(by_hand), WAIT).await?;
+        let transaction = self.by_hand(id, reply, "retry").await?;
+        Ok(RetryResponse { transaction: Some(transaction) })
+    }
+
+    /// The transaction in memory that a reply shows; what is not there has ended, or
+    /// was never.
+    async fn by_hand(
+        &self,
+        id: common::TransactionId,
+        reply: Reply,
+        call: &str,
+    ) -> Result<dtc::Transaction, Error> {
+        let ended = matches!(reply, Reply::NotHere);
+        let transaction = self.transaction(Some(id), reply).await?;
+        match ended {
+            true => Err(Error::WrongState {
+                call: call.into(),
+                state: request::words(transaction.state()),
+                instead: "nothing is owed to anybody",
+            }),
+            false => Ok(transaction),
+        }
+    }
+
+    async fn forget(&self, request: ForgetRequest, peer: &str) -> Result<ForgetResponse, Error> {
+        let id = request::transaction_id(&request.transaction_id)?;
+        let (reason, caller) = signed(request.reason, &request.caller, peer)?;
+        let at = self.handle.journal.now();
+        let done = journal::Intervention {
+            at_us: u64::try_from(at.as_micros()).unwrap_or(u64::MAX),
+            action: convert::intervention_action(InterventionAction::Forget).into(),
+            branch: 0,
+            reason: reason.clone(),
+            caller: caller.clone(),
+        };
+        let released = self.handle.journal.release(id, done).await?;
+        let transaction = self.look(id).await?;
+        if !released {
+            let instead = match transaction.ended_at {
+                Some(_) => "it is not kept, retention takes it in its time",
+                None => "it has not ended; resolve it, or wait",
+            };
+            let state = request::words(transaction.state());
+            return Err(Error::WrongState { call: "forget".into(), state, instead });
+        }
+        tracing::warn!(transaction = %id, reason, caller, "given back to retention");
+        Ok(ForgetResponse { transaction: Some(transaction) })
+    }
+}
+
+/// Why, and by whom.
+fn signed(reason: String, caller: &str, peer: &str) -> Result<(String, String), Error> {
+    let bounded = |field: &str, text: &str, most: usize, what: &str| {
+        let length = text.chars().count();
+        match (1..=most).contains(&length) && !text.trim().is_empty() {
+            true => Ok(()),
+            false => {
+                let problem = format!("has {length} characters; say {what}, in 1 to {most}");
+                Err(Error::invalid(field, problem))
+            }
+        }
+    };
+    bounded("reason", &reason, MAX_REASON, "why")?;
+    bounded("caller", caller, MAX_CALLER, "who you are")?;
+    Ok((reason, format!("{caller} ({peer})")))
+}
+
+fn peer<T>(request: &Request<T>) -> String {
+    let peer = request.extensions().get::<Peer>();
+    peer.map_or_else(|| "in process".into(), |Peer(address)| address.to_string())
+}
+
+#[async_trait]
+impl AdminService for Services {
+    async fn resolve(
+        &self,
+        request: Request<ResolveRequest>,
+    ) -> Result<Response<ResolveResponse>, Status> {
+        let peer = peer(&request);
+        Ok(Response::new(Services::resolve(self, request.into_inner(), &peer).await?))
+    }
+
+    async fn retry(
+        &self,
+        request: Request<RetryRequest>,
+    ) -> Result<Response<RetryResponse>, Status> {
+        let peer = peer(&request);
+        Ok(Response::new(Services::retry(self, request.into_inner(), &peer).await?))
+    }
+
+    async fn forget(
+        &self,
+        request: Request<ForgetRequest>,
+    ) -> Result<Response<ForgetResponse>, Status> {
+        let peer = peer(&request);
+        Ok(Response::new(Services::forget(self, request.into_inner(), &peer).await?))
+    }
+}
