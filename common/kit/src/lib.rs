@@ -86,6 +86,8 @@ mod journal;
 mod limits;
 mod link;
 mod links;
+#[allow(dead_code)]
+mod locks;
 mod metrics;
 mod promises;
 mod resolver;
