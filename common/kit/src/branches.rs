@@ -14,17 +14,20 @@ use rusqlite::Transaction;
 use crate::{
     Error, Refusal, ResourceManager, Vote,
     horizon::Horizon,
-    journal::{self, Contents, Decided, Found, Pending, Undecided},
+    journal::{self, Contents, Decided, Found, Pending, Terms, Undecided},
+    locks::Claimed,
+    parked::Parking,
     promises::{Promise, Promises},
     wire::{self, Decision, Origin, Prepare},
 };
 
 /// A batch's transaction, seen by one request after the other.
-pub(crate) struct Branches<'a, R> {
+pub(crate) struct Branches<'a, R: ResourceManager> {
     pub(crate) resource: &'a R,
     pub(crate) transaction: &'a Transaction<'a>,
     pub(crate) horizon: &'a Horizon,
     pub(crate) promises: &'a Promises,
+    pub(crate) parking: &'a Parking<R>,
     pub(crate) undo: Undo,
     /// Wall clock, milliseconds.
     pub(crate) now: i64,
@@ -69,25 +72,35 @@ pub(crate) enum Settled {
     Late,
 }
 
+impl Settled {
+    /// Whether the branch is over here.
+    pub(crate) fn is_known(&self) -> bool {
+        matches!(self, Self::Answer(answer) if *answer != Acknowledgement::Unknown)
+    }
+}
+
 impl<R: ResourceManager> Branches<'_, R> {
-    /// `room` is the refusal of whatever would take more room, or none.
+    /// `room` is the refusal of whatever would take more room, or none. No vote where
+    /// the branch has to wait for locks.
     pub(crate) fn prepare(
         &mut self,
         origin: &Origin,
         request: &Prepare<R>,
         room: Option<&Refusal>,
-    ) -> Result<LinkVote, Torn> {
+    ) -> Result<Option<LinkVote>, Torn> {
         let branch = &request.branch;
         let found = match self.find(branch) {
             Ok(found) => found,
-            Err(error) => return Ok(abort::<R>(branch, &self.failed(branch, &error.into()))),
+            Err(error) => {
+                return Ok(Some(abort::<R>(branch, &self.failed(branch, &error.into()))));
+            }
         };
         let same_payload = found.as_ref().is_none_or(|found| {
             request.payload.as_ref().is_ok_and(|payload| found.has_payload(&payload.bytes))
         });
         let state = found.as_ref().map(Found::state);
-        Ok(match step(state.as_ref(), &Request::Prepare { same_payload }) {
-            Step::Reserve => self.reserve(origin, request, room)?,
+        Ok(Some(match step(state.as_ref(), &Request::Prepare { same_payload }) {
+            Step::Reserve => return self.reserve(origin, request, room),
             Step::RepeatVote => {
                 let output = match found {
                     Some(Found::Undecided(undecided)) => undecided.output,
@@ -113,7 +126,7 @@ impl<R: ResourceManager> Branches<'_, R> {
                 refused::<R>(branch, "OTHER_PAYLOAD".into(), message.into())
             }
             step => unreachable!("{step:?} is no answer to prepare"),
-        })
+        }))
     }
 
     fn find(&self, branch: &BranchId) -> rusqlite::Result<Option<Found>> {
@@ -144,11 +157,17 @@ impl<R: ResourceManager> Branches<'_, R> {
         origin: &Origin,
         request: &Prepare<R>,
         room: Option<&Refusal>,
-    ) -> Result<LinkVote, Torn> {
+    ) -> Result<Option<LinkVote>, Torn> {
         if let Some(refusal) = room {
-            return Ok(abort::<R>(&request.branch, refusal));
+            return Ok(Some(abort::<R>(&request.branch, refusal)));
         }
-        Ok(match self.ask_domain(origin, request)? {
+        let keys = request.payload.as_ref().map(|it| self.resource.locks(&it.message));
+        match self.parking.claim(request, keys.unwrap_or_default()) {
+            Ok(Claimed::Granted) => {}
+            Ok(Claimed::Waits) => return Ok(None),
+            Err(refusal) => return Ok(Some(abort::<R>(&request.branch, &refusal))),
+        }
+        Ok(Some(match self.ask_domain(origin, request)? {
             Ok(vote) => vote,
             Err(error) => {
                 let branch = &request.branch;
@@ -159,7 +178,7 @@ impl<R: ResourceManager> Branches<'_, R> {
                 self.leave_tombstone(branch, 0, Some(&refusal));
                 abort::<R>(branch, &refusal)
             }
-        })
+        }))
     }
 
     fn ask_domain(
@@ -189,9 +208,9 @@ impl<R: ResourceManager> Branches<'_, R> {
                 effects.commits += 1;
             } else {
                 let contents = (&payload.bytes[..], &encoded[..]);
-                let keep = request.may_compensate;
-                journal::insert_undecided(transaction, branch, origin, contents, keep, now)?;
-                self.promises.keep(*branch, contents, keep);
+                let terms = Terms { age: request.age, may_compensate: request.may_compensate };
+                journal::insert_undecided(transaction, branch, origin, terms, contents, now)?;
+                self.promises.keep(*branch, contents, request.may_compensate);
                 effects.undecided += 1;
             }
             crash_point!("participant-before-prepared-durable");

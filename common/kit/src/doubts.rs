@@ -1,5 +1,5 @@
-//! Branches in doubt are asked about, and decisions that could not be applied are
-//! tried again. One periodic look at all undecided branches; nothing per branch.
+//! Branches in doubt are asked about, decisions that could not be applied are tried
+//! again, and waits for locks end. One periodic look at all; nothing per branch.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -61,6 +61,7 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
             () = tokio::time::sleep(pause) => {}
         }
         let before = Instant::now();
+        engine.end_overdue();
         let doubts = match old_doubts(&engine).await {
             Ok(doubts) => doubts,
             Err(error) => {

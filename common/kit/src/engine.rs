@@ -6,6 +6,8 @@
 //!   changes nothing, however long its link has been open.
 //! - A newer run is written in the same transaction, so before any answer.
 //! - Decisions go before prepares: they free what is reserved.
+//! - A prepare that has to wait for locks holds nothing up: its batch is answered,
+//!   and it later.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -22,8 +24,9 @@ use common::{
 };
 use common_service::Environment;
 use common_store::{Store, Urgency, WriteError, crash_point, in_savepoint};
+use prost::Message;
 use proto::dtc::{AbortReason, Acknowledgement, LinkAcknowledgement, LinkVote, Vote};
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
 use tonic::{Status, metadata::MetadataValue};
 
@@ -34,13 +37,15 @@ use crate::{
     journal,
     limits::Limits,
     links::Links,
+    locks::Locks,
     metrics::Metrics,
+    parked::{DEADLOCK, Parked, Parking},
     promises::Promises,
     wire::{Batch, Decision, Ended, Origin},
 };
 
 /// A participant at work.
-pub(crate) struct Engine<R> {
+pub(crate) struct Engine<R: ResourceManager> {
     pub(crate) store: Store,
     pub(crate) resource: R,
     pub(crate) limits: Limits,
@@ -51,6 +56,7 @@ pub(crate) struct Engine<R> {
     undecided: AtomicI64,
     horizon: Horizon,
     pub(crate) promises: Promises,
+    pub(crate) parking: Parking<R>,
     /// Branches that the one who was asked doesn't know.
     not_mine: Mutex<HashSet<BranchId>>,
     /// What coordinators told about the end of their transactions, until kept.
@@ -62,8 +68,20 @@ pub(crate) struct Engine<R> {
 pub(crate) struct Answers {
     pub(crate) votes: Vec<LinkVote>,
     pub(crate) acknowledgements: Vec<LinkAcknowledgement>,
+    /// Of prepares that wait for locks, one each; an end without an answer where another
+    /// attempt took the place.
+    pub(crate) later: Vec<Later>,
+    /// Which of the batch's prepares have to wait.
+    pub(crate) waiting: Vec<usize>,
+    /// Branches that hold locks from now on, once this is durable.
+    pub(crate) promised: Vec<BranchId>,
+    /// Branches that hold none any more, once this is durable.
+    settled: Vec<BranchId>,
     effects: Effects,
 }
+
+/// The answer to a prepare that waits.
+pub(crate) type Later = oneshot::Receiver<Result<Answers, Refused>>;
 
 /// Why a batch was not done.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +95,8 @@ pub(crate) enum Refused {
     Storage(#[from] rusqlite::Error),
     #[error(transparent)]
     Write(#[from] WriteError),
+    #[error("the prepare waits for a lock no longer: a later attempt took its place")]
+    Replaced,
 }
 
 impl From<&Refused> for Status {
@@ -89,7 +109,7 @@ impl From<&Refused> for Status {
                 status
             }
             Refused::Storage(_) => Self::internal(message),
-            Refused::Write(_) => Self::unavailable(message),
+            Refused::Write(_) | Refused::Replaced => Self::unavailable(message),
         }
     }
 }
@@ -102,11 +122,11 @@ impl<R: ResourceManager> Engine<R> {
         metrics: Metrics,
         environment: Environment,
     ) -> Result<Arc<Self>, common_store::ReadError> {
-        store.read(journal::check).await?;
+        let (resource, locks) = store.read(|connection| restore(connection, resource)).await?;
         let undecided = store.read(journal::count_undecided).await?;
         let horizon = store.read(Horizon::read).await?;
         metrics.undecided.set(undecided);
-        Ok(Arc::new(Self {
+        let engine = Self {
             store,
             resource,
             limits,
@@ -116,9 +136,12 @@ impl<R: ResourceManager> Engine<R> {
             undecided: AtomicI64::new(undecided),
             horizon,
             promises: Promises::default(),
+            parking: Parking::new(locks),
             not_mine: Mutex::default(),
             ended: Mutex::default(),
-        }))
+        };
+        engine.count_locks();
+        Ok(Arc::new(engine))
     }
 
     /// The wall clock in milliseconds, for people and for retention.
@@ -139,13 +162,15 @@ impl<R: ResourceManager> Engine<R> {
         let engine = Arc::clone(self);
         let weight = batch.len().max(1);
         let work: common_store::Work = Box::new(move |transaction| {
-            let result = engine.admit(transaction, &origin).map(|()| {
+            let mut result = engine.admit(transaction, &origin).map(|()| {
+                engine.parking.decide(&batch.decisions);
                 engine.attempt(transaction, |undo| {
                     let mut answers = engine.decide(transaction, undo, &batch.decisions)?;
                     engine.prepare(transaction, undo, &origin, &batch, &mut answers)?;
                     Ok(answers)
                 })
             });
+            engine.sort_out(&origin, batch, &mut result);
             if planted!(VoteBeforeDurable) {
                 done(engine.conclude(result, Ok(())));
                 return Box::new(drop);
@@ -155,7 +180,8 @@ impl<R: ResourceManager> Engine<R> {
         self.store.submit(Urgency::Forced, weight, work);
     }
 
-    /// Like [`Self::submit`], for callers that wait.
+    /// Like [`Self::submit`], for callers that wait, also for what has to wait for
+    /// locks.
     pub(crate) async fn perform(
         self: &Arc<Self>,
         origin: Arc<Origin>,
@@ -163,7 +189,17 @@ impl<R: ResourceManager> Engine<R> {
     ) -> Result<Answers, Refused> {
         let (answer, answered) = oneshot::channel();
         self.submit(origin, batch, move |result| drop(answer.send(result)));
-        answered.await.unwrap_or(Err(WriteError::Closed.into()))
+        let mut answers = answered.await.unwrap_or(Err(WriteError::Closed.into()))?;
+        while let Some(later) = answers.later.pop() {
+            let more = tokio::select! {
+                biased;
+                () = self.environment.shutdown.begun() => Err(WriteError::Closed.into()),
+                more = later => more.unwrap_or(Err(Refused::Replaced)),
+            }?;
+            answers.votes.extend(more.votes);
+            answers.later.extend(more.later);
+        }
+        Ok(answers)
     }
 
     /// Tries again what the domain could not do.
@@ -175,6 +211,7 @@ impl<R: ResourceManager> Engine<R> {
         let engine = Arc::clone(self);
         self.metrics.retries.inc_by(decisions.len() as u64);
         let work: common_store::Work = Box::new(move |transaction| {
+            engine.parking.decide(&decisions);
             let answers =
                 engine.attempt(transaction, |undo| engine.decide(transaction, undo, &decisions));
             Box::new(move |durable| drop(answer.send(engine.conclude(Ok(answers), durable))))
@@ -233,14 +270,19 @@ impl<R: ResourceManager> Engine<R> {
     ) -> Result<Answers, Torn> {
         let mut branches = self.branches(transaction, undo);
         let mut acknowledgements = Vec::with_capacity(decisions.len());
+        let (mut settled_branches, is_used) = (Vec::new(), self.parking.is_used());
         for decision in decisions {
             let settled = match transaction.is_autocommit() {
                 true => Settled::Failed("the storage rolled the batch back".into()),
                 false => branches.settle(decision)?,
             };
+            if is_used && settled.is_known() {
+                settled_branches.push(decision.branch);
+            }
             acknowledgements.extend(branches::acknowledge(decision, settled));
         }
-        Ok(Answers { votes: Vec::new(), acknowledgements, effects: branches.effects })
+        let (settled, effects) = (settled_branches, branches.effects);
+        Ok(Answers { acknowledgements, settled, effects, ..Answers::default() })
     }
 
     fn prepare(
@@ -255,7 +297,7 @@ impl<R: ResourceManager> Engine<R> {
         let before = self.undecided.load(Relaxed) + answers.effects.undecided;
         let disk = (!self.store.has_room()).then(disk_full);
         answers.votes.reserve(batch.prepares.len());
-        for request in &batch.prepares {
+        for (index, request) in batch.prepares.iter().enumerate() {
             if transaction.is_autocommit() {
                 answers.votes.push(branches::abort::<R>(&request.branch, &disk_full()));
                 continue;
@@ -268,11 +310,15 @@ impl<R: ResourceManager> Engine<R> {
                 );
                 Refusal::new("TOO_MANY_UNDECIDED", message)
             });
-            answers.votes.push(branches.prepare(
-                origin,
-                request,
-                disk.as_ref().or(bound.as_ref()),
-            )?);
+            let room = disk.as_ref().or(bound.as_ref());
+            let Some(vote) = branches.prepare(origin, request, room)? else {
+                answers.waiting.push(index);
+                continue;
+            };
+            if self.parking.is_used() && vote.vote() == Vote::Commit && !vote.committed {
+                answers.promised.push(request.branch);
+            }
+            answers.votes.push(vote);
         }
         answers.effects.add(branches.effects);
         Ok(())
@@ -284,6 +330,7 @@ impl<R: ResourceManager> Engine<R> {
             transaction,
             horizon: &self.horizon,
             promises: &self.promises,
+            parking: &self.parking,
             undo,
             now: self.now(),
             effects: Effects::default(),
@@ -292,15 +339,19 @@ impl<R: ResourceManager> Engine<R> {
 
     /// What may be said, now that the fate of the batch is known.
     fn conclude(
-        &self,
+        self: &Arc<Self>,
         result: Result<Answers, Refused>,
         durable: Result<(), WriteError>,
     ) -> Result<Answers, Refused> {
         let mut answers = result?;
+        self.release(match durable {
+            Ok(()) => &answers.settled,
+            Err(_) => &answers.promised,
+        });
         if let Err(error) = durable {
             self.promises.clear();
             self.undecided.fetch_sub(answers.effects.undecided, Relaxed);
-            if answers.votes.is_empty() && answers.acknowledgements.is_empty() {
+            if answers.is_empty() {
                 return Err(error.into());
             }
             answers.take_back::<R>(&error);
@@ -327,6 +378,9 @@ impl<R: ResourceManager> Engine<R> {
                 Vote::Commit => votes.commit.inc(),
                 Vote::ReadOnly => votes.read_only.inc(),
                 Vote::Abort | Vote::Unspecified => votes.abort.inc(),
+            }
+            if vote.abort_reason.as_ref().is_some_and(|reason| reason.code == DEADLOCK) {
+                self.metrics.deadlocks.inc();
             }
         }
         self.metrics.commits.inc_by(answers.effects.commits);
@@ -373,6 +427,10 @@ impl<R: ResourceManager> Engine<R> {
 }
 
 impl Answers {
+    fn is_empty(&self) -> bool {
+        self.votes.is_empty() && self.acknowledgements.is_empty() && self.later.is_empty()
+    }
+
     /// Nothing of the batch is in the file.
     fn take_back<R: ResourceManager>(&mut self, error: &WriteError) {
         let Refusal { code, message } = disk_full();
@@ -403,6 +461,23 @@ impl Effects {
         self.compensations += more.compensations;
         self.domain_errors += more.domain_errors;
     }
+}
+
+/// Looks through the journal, and takes the locks of what it has promised.
+fn restore<R: ResourceManager>(
+    connection: &Connection,
+    resource: R,
+) -> rusqlite::Result<(R, Locks<Parked<R>>)> {
+    let mut locks = Locks::default();
+    journal::check(connection, |branch, age, payload| {
+        let payload = R::Payload::decode(payload).map_err(|_| "it cannot be decoded")?;
+        let keys = resource.locks(&payload);
+        if !keys.is_empty() {
+            locks.restore(branch, age, keys);
+        }
+        Ok(())
+    })?;
+    Ok((resource, locks))
 }
 
 fn disk_full() -> Refusal {

@@ -26,6 +26,8 @@ pub(crate) const SCHEMA: &str = "
         incarnation BLOB NOT NULL,
         prepared_at INTEGER NOT NULL,
         recovery_address TEXT NOT NULL,
+        -- The first transaction of which this is a retry, or itself.
+        age BLOB NOT NULL,
         may_compensate INTEGER NOT NULL,
         -- Of the key and all that a decision and a question need.
         checksum INTEGER NOT NULL,
@@ -132,6 +134,15 @@ pub(crate) struct Doubt {
     pub(crate) pending: Option<Pending>,
 }
 
+/// What goes with a promise.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// The first transaction of which the branch's is a retry, or its own.
+    pub(crate) age: TransactionId,
+    /// Its commit may be turned round.
+    pub(crate) may_compensate: bool,
+}
+
 pub(crate) fn digest(payload: &[u8]) -> Digest {
     let hash = Sha256::digest(payload);
     std::array::from_fn(|index| hash[index])
@@ -143,7 +154,7 @@ pub(crate) fn find(connection: &Connection, branch: &BranchId) -> rusqlite::Resu
         .prepare_cached(
             "SELECT transaction_id, branch, coordinator_id, payload, output, epoch, incarnation,
                     recovery_address, checksum, pending_commit, pending_number, pending_checksum,
-                    may_compensate
+                    age, may_compensate
              FROM undecided
              WHERE transaction_id = ?1 AND branch = ?2 AND coordinator_id = ?3",
         )?
@@ -166,12 +177,12 @@ pub(crate) fn find(connection: &Connection, branch: &BranchId) -> rusqlite::Resu
 fn undecided(row: &Suspect<'_>) -> rusqlite::Result<Undecided> {
     let branch = branch(row)?;
     let (payload, output): (Vec<u8>, Vec<u8>) = (row.get(3)?, row.get(4)?);
-    let origin = (run(row, 5)?, row.get::<String>(7)?);
-    let may_compensate = row.get(12)?;
-    let origin = (&origin.0, &*origin.1, may_compensate);
-    if row.get::<u32>(8)? != of_promise(&branch, origin, &payload, &output) {
+    let (run, recovery_address, terms) = (run(row, 5)?, row.get::<String>(7)?, terms(row)?);
+    let origin = (&run, &*recovery_address);
+    if row.get::<u32>(8)? != of_promise(&branch, origin, terms, &payload, &output) {
         return Err(row.damaged(8, "it is not of what else the row holds"));
     }
+    let may_compensate = terms.may_compensate;
     Ok(Undecided { payload, output, may_compensate, pending: pending(row, &branch, 9)? })
 }
 
@@ -191,6 +202,12 @@ fn decided(row: &Suspect<'_>) -> rusqlite::Result<Decided> {
     Ok(Decided { state, digest: row.get(5)?, payload, output, refusal: code.zip(message) })
 }
 
+/// In the last of the columns that [`find`] selects.
+fn terms(row: &Suspect<'_>) -> rusqlite::Result<Terms> {
+    let age = TransactionId::from_bytes(row.get(12)?);
+    Ok(Terms { age, may_compensate: row.get(13)? })
+}
+
 /// The key, in the first three columns.
 fn branch(row: &Suspect<'_>) -> rusqlite::Result<BranchId> {
     Ok(BranchId {
@@ -202,7 +219,8 @@ fn branch(row: &Suspect<'_>) -> rusqlite::Result<BranchId> {
 
 fn of_promise(
     branch: &BranchId,
-    (run, recovery_address, may_compensate): (&Run, &str, bool),
+    (run, recovery_address): (&Run, &str),
+    terms: Terms,
     payload: &[u8],
     output: &[u8],
 ) -> u32 {
@@ -211,7 +229,8 @@ fn of_promise(
         &run.epoch.to_le_bytes(),
         run.incarnation.as_bytes(),
         recovery_address.as_bytes(),
-        &[may_compensate.into()],
+        terms.age.as_bytes(),
+        &[terms.may_compensate.into()],
         payload,
         output,
     ])
@@ -233,20 +252,26 @@ fn key_bytes(branch: &BranchId) -> [u8; 36] {
     bytes
 }
 
-/// Reads all of [`undecided`], as every promise will be needed again.
-pub(crate) fn check(connection: &Connection) -> rusqlite::Result<()> {
+/// Reads all of [`undecided`], as every promise will be needed again, and hands out
+/// each one's branch, age and payload, which may be found to be wrong.
+pub(crate) fn check(
+    connection: &Connection,
+    mut promised: impl FnMut(&BranchId, TransactionId, &[u8]) -> Result<(), &'static str>,
+) -> rusqlite::Result<()> {
     for table in ["undecided", "coordinators"] {
         check_pages(connection, table)?;
     }
     let mut statement = connection.prepare(
         "SELECT transaction_id, branch, coordinator_id, payload, output, epoch, incarnation,
                 recovery_address, checksum, pending_commit, pending_number, pending_checksum,
-                    may_compensate
+                age, may_compensate
          FROM undecided",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        undecided(&Suspect::new("undecided", row, 3))?;
+        let row = Suspect::new("undecided", row, 3);
+        let payload = undecided(&row)?.payload;
+        promised(&branch(&row)?, terms(&row)?.age, &payload).map_err(|why| row.damaged(3, why))?;
     }
     let sql = "SELECT coordinator_id, epoch, incarnation, checksum FROM coordinators";
     let mut statement = connection.prepare(sql)?;
@@ -274,16 +299,16 @@ pub(crate) fn insert_undecided(
     connection: &Connection,
     branch: &BranchId,
     origin: &Origin,
+    terms: Terms,
     (payload, output): (&[u8], &[u8]),
-    may_compensate: bool,
     now: i64,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO undecided
                  (transaction_id, branch, coordinator_id, payload, output, epoch, incarnation,
-                  prepared_at, recovery_address, may_compensate, checksum)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                  prepared_at, recovery_address, age, may_compensate, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )?
         .execute(params![
             branch.transaction.as_bytes(),
@@ -295,13 +320,9 @@ pub(crate) fn insert_undecided(
             origin.run.incarnation.as_bytes(),
             now,
             origin.recovery_address,
-            may_compensate,
-            of_promise(
-                branch,
-                (&origin.run, &origin.recovery_address, may_compensate),
-                payload,
-                output
-            ),
+            terms.age.as_bytes(),
+            terms.may_compensate,
+            of_promise(branch, (&origin.run, &origin.recovery_address), terms, payload, output),
         ])
         .map(drop)
 }

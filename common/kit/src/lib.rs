@@ -86,9 +86,9 @@ mod journal;
 mod limits;
 mod link;
 mod links;
-#[allow(dead_code)]
 mod locks;
 mod metrics;
+mod parked;
 mod promises;
 mod resolver;
 mod resource;

@@ -5,12 +5,13 @@
 //! - Each batch that comes is one work of the storage; a bounded number of them
 //!   is under way, and the next is read when an answer has gone out.
 //! - A message that goes out is smaller than what gRPC accepts.
-//! - Whatever ends the link, what was accepted is done.
+//! - Whatever ends the link, what was accepted is done. What waits for a lock is
+//!   not accepted yet: it goes with the link.
 
 use std::sync::Arc;
 
 use common::planted;
-use futures::future::try_join3;
+use futures::{StreamExt, future::try_join3, stream::FuturesUnordered};
 use prost::Message;
 use proto::dtc::{LinkHello, LinkInquiry, LinkRequest, LinkResponse};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -18,7 +19,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     ResourceManager,
-    engine::{Answers, Engine, Refused},
+    engine::{Answers, Engine, Later, Refused},
     journal::{self, Doubt},
     links::Responses,
     story,
@@ -34,7 +35,7 @@ pub(crate) const MAX_INQUIRIES: usize = 1000;
 /// Batches' answers that are merged into one message at most.
 const MERGED: usize = 64;
 
-type Answered = (Result<Answers, Refused>, OwnedSemaphorePermit);
+type Answered = (Result<Answers, Refused>, Option<OwnedSemaphorePermit>);
 
 /// Serves a link until either side ends it.
 pub(crate) async fn run<R: ResourceManager>(
@@ -109,7 +110,7 @@ async fn read<R: ResourceManager>(
             let permit = permit.map_err(|_| Status::internal("the link is closed"))?;
             let answered = answered.clone();
             engine.submit(Arc::clone(origin), batch, move |result| {
-                let _ = answered.send((result, permit));
+                let _ = answered.send((result, Some(permit)));
             });
         }
         next = tokio::select! {
@@ -127,7 +128,18 @@ async fn write(
     responses: &Responses,
 ) -> Result<(), Status> {
     let mut batches = Vec::with_capacity(MERGED);
-    while answers.recv_many(&mut batches, MERGED).await > 0 {
+    // They hold no permit: what they wait for may come on this link.
+    let mut waiting = FuturesUnordered::<Later>::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(later) = waiting.next() => {
+                batches.extend(later.ok().map(|result| (result, None)));
+            }
+            count = answers.recv_many(&mut batches, MERGED) => if count == 0 {
+                return Ok(());
+            },
+        }
         let mut response = LinkResponse::default();
         let mut size = 0;
         let mut permits = Vec::with_capacity(batches.len());
@@ -135,6 +147,7 @@ async fn write(
             permits.push(permit);
             let answers = result.map_err(|refused| Status::from(&refused))?;
             story::tell(&answers);
+            waiting.extend(answers.later);
             for vote in answers.votes {
                 flush(&mut response, &mut size, vote.encoded_len(), responses).await?;
                 response.votes.push(vote);
@@ -148,7 +161,6 @@ async fn write(
             send(responses, response).await?;
         }
     }
-    Ok(())
 }
 
 /// Makes room for another `more` bytes.
@@ -201,7 +213,10 @@ async fn ask_all<R: ResourceManager>(
 }
 
 /// Questions about those that have no decision yet.
-pub(crate) fn inquiries<R>(engine: &Engine<R>, doubts: &[Doubt]) -> Option<LinkResponse> {
+pub(crate) fn inquiries<R: ResourceManager>(
+    engine: &Engine<R>,
+    doubts: &[Doubt],
+) -> Option<LinkResponse> {
     let undecided = doubts.iter().filter(|doubt| doubt.pending.is_none());
     let inquiries: Vec<_> = undecided
         .map(|doubt| {
@@ -234,7 +249,7 @@ mod tests {
             let output = Some(output.clone());
             answers.votes.push(LinkVote { branch: number, output, ..LinkVote::default() });
             let permit = Arc::clone(&in_flight).acquire_owned().await.unwrap();
-            answered.send((Ok(answers), permit)).unwrap();
+            answered.send((Ok(answers), Some(permit))).unwrap();
         }
         drop(answered);
         let (responses, mut sent) = mpsc::channel(IN_FLIGHT);

@@ -199,11 +199,17 @@ impl<W> Locks<W> {
         }
     }
 
-    /// Gives back what a branch was granted and has not used for a promise.
+    /// Gives back what a branch was granted and has not used for a promise, or a place
+    /// where nothing is parked.
     pub(crate) fn give_back(&mut self, branch: &BranchId) -> Vec<W> {
-        match self.claims.get(branch).map(|claim| claim.standing) {
-            Some(Standing::Granted) => self.release(branch),
-            Some(Standing::Waiting | Standing::Promised) | None => Vec::new(),
+        let is_unused = |claim: &Claim<W>| match claim.standing {
+            Standing::Waiting => claim.parked.is_none(),
+            Standing::Granted => true,
+            Standing::Promised => false,
+        };
+        match self.claims.get(branch).is_some_and(is_unused) {
+            true => self.release(branch),
+            false => Vec::new(),
         }
     }
 
@@ -233,6 +239,15 @@ impl<W> Locks<W> {
             going_on.extend(self.grant(&branch));
         }
         going_on
+    }
+
+    /// Takes a branch that waits out of all lines. Returns what was parked for it,
+    /// and what goes on now.
+    pub(crate) fn dismiss(&mut self, branch: &BranchId) -> Option<(W, Vec<W>)> {
+        let claim = self.claims.get_mut(branch)?;
+        let (what, bytes) = claim.parked.take()?;
+        self.bytes -= bytes;
+        Some((what, self.release(branch)))
     }
 
     fn is_first(&self, branch: &BranchId) -> bool {

@@ -17,6 +17,10 @@ pub(crate) struct Metrics {
     pub(crate) retries: IntCounter,
     pub(crate) inquiries: IntCounter,
     pub(crate) forgotten: IntCounter,
+    pub(crate) locks_held: IntGauge,
+    pub(crate) parked: IntGauge,
+    pub(crate) deadlocks: IntCounter,
+    pub(crate) lock_timeouts: IntCounter,
 }
 
 /// Prepares by their answer.
@@ -59,6 +63,10 @@ impl Metrics {
             retries: counter("retries_total", "Decisions that were tried again here")?,
             inquiries: counter("inquiries_total", "Branches in doubt that were asked about")?,
             forgotten: counter("forgotten_total", "Decided branches that retention removed")?,
+            locks_held: gauge("locks_held", "Keys that branches hold until their decision")?,
+            parked: gauge("parked", "Prepares that wait for locks")?,
+            deadlocks: counter("deadlocks_total", "Prepares that met an older one at a lock")?,
+            lock_timeouts: counter("lock_timeouts_total", "Prepares that waited too long")?,
         })
     }
 }

@@ -65,7 +65,7 @@ pub(crate) async fn ask<R: ResourceManager>(engine: Arc<Engine<R>>, doubts: Vec<
     }
 }
 
-fn endpoint<R>(engine: &Engine<R>, address: &str) -> Option<Endpoint> {
+fn endpoint<R: ResourceManager>(engine: &Engine<R>, address: &str) -> Option<Endpoint> {
     let told = (!address.is_empty()).then(|| Endpoint::from_shared(address.to_owned()));
     told.and_then(Result::ok).or_else(|| engine.limits.coordinator.clone())
 }

@@ -48,6 +48,20 @@ pub trait ResourceManager: Send + Sync + 'static {
         payload: &Self::Payload,
     ) -> Result<Vote<Self::Output>, Error>;
 
+    /// The keys that a branch with this payload has for itself from its prepare to its
+    /// decision: no other transaction's prepare is called meanwhile that wants one of
+    /// them. For what can't be reserved in part; none by default. Of the payload alone,
+    /// and the same at every call: after a restart they are taken again.
+    ///
+    /// A branch that finds a key taken waits if its transaction is older, and is
+    /// refused with the code `DEADLOCK` if it is younger; the client tries again with
+    /// `retry_of`. Called before [`Self::prepare`], so with payloads that may make no
+    /// sense.
+    fn locks(&self, payload: &Self::Payload) -> Vec<String> {
+        let _ = payload;
+        Vec::new()
+    }
+
     /// Makes what was reserved final. Cannot refuse.
     ///
     /// # Errors

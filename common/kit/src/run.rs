@@ -14,7 +14,7 @@ use tonic::{service::Routes, transport::Endpoint};
 
 use crate::{
     Handle, ResourceManager, doubts, engine::Engine, journal, limits::Limits, metrics::Metrics,
-    retention, service::Service,
+    parked::LOCK_WAIT, retention, service::Service,
 };
 
 /// A participant: its domain, and what tells its program from the others.
@@ -162,6 +162,7 @@ async fn serve<R: ResourceManager>(
     let limits = Limits {
         max_payload: args.max_payload as usize,
         max_undecided: args.max_undecided.into(),
+        lock_wait: LOCK_WAIT,
         retention: args.retention,
         retention_bytes: args.retention_bytes,
         coordinator: args.coordinator,

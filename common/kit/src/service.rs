@@ -22,7 +22,7 @@ use crate::{
 /// Messages that wait for the network on one link.
 const QUEUED: usize = 16;
 
-pub(crate) struct Service<R> {
+pub(crate) struct Service<R: ResourceManager> {
     pub(crate) engine: Arc<Engine<R>>,
 }
 

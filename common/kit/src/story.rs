@@ -1,6 +1,6 @@
 //! The story of a branch, in the logs.
 
-use common::TransactionId;
+use common::{BranchId, TransactionId};
 use proto::dtc::{Acknowledgement, Vote};
 use tracing::Level;
 
@@ -48,6 +48,11 @@ pub(crate) fn tell(answers: &Answers) {
             }
         }
     }
+}
+
+/// A prepare has to wait for a lock.
+pub(crate) fn parked(branch: &BranchId) {
+    tracing::debug!(transaction = %branch.transaction, branch = branch.number, "waits for a lock");
 }
 
 /// A branch in doubt was asked about.

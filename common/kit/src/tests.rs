@@ -5,6 +5,7 @@ mod doubts;
 mod faults;
 mod handle;
 mod link;
+mod locks;
 mod retention;
 
 use std::{
@@ -118,16 +119,17 @@ impl ResourceManager for Till {
 }
 
 /// A participant on a file.
-struct Bench {
-    engine: Arc<Engine<Till>>,
-    service: Service<Till>,
-    till: Till,
+struct Bench<R: ResourceManager = Till> {
+    engine: Arc<Engine<R>>,
+    service: Service<R>,
+    till: R,
 }
 
 fn limits() -> Limits {
     Limits {
         max_payload: 1 << 20,
         max_undecided: 1000,
+        lock_wait: Duration::from_secs(3600),
         retention: Duration::from_secs(3600),
         retention_bytes: 1 << 30,
         coordinator: None,
@@ -135,8 +137,12 @@ fn limits() -> Limits {
 }
 
 fn options() -> Options {
-    let schema = format!("{}{}", journal::SCHEMA, Till::SCHEMA).leak();
-    Options { role: Till::NAME, schema, ..Options::default() }
+    options_of::<Till>()
+}
+
+fn options_of<R: ResourceManager>() -> Options {
+    let schema = format!("{}{}", journal::SCHEMA, R::SCHEMA).leak();
+    Options { role: R::NAME, schema, ..Options::default() }
 }
 
 impl Bench {
@@ -145,9 +151,31 @@ impl Bench {
     }
 
     async fn open_with(folder: &Path, limits: Limits, options: Options) -> Self {
-        let store = Store::open(&folder.join("till.db"), options).unwrap();
+        Self::of(folder, limits, options, Till::default()).await
+    }
+
+    /// Balance and what is held of it.
+    async fn till(&self) -> (i64, i64) {
+        let sql = "SELECT balance, held FROM till";
+        let read = |connection: &rusqlite::Connection| {
+            connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        };
+        self.engine.store.read(read).await.unwrap()
+    }
+
+    async fn wait_for_till(&self, expected: (i64, i64)) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.till().await != expected {
+            assert!(Instant::now() < deadline, "{:?}, not {expected:?}", self.till().await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl<R: ResourceManager + Clone> Bench<R> {
+    async fn of(folder: &Path, limits: Limits, options: Options, till: R) -> Self {
+        let store = Store::open(&folder.join(R::NAME).with_extension("db"), options).unwrap();
         let metrics = Metrics::new(&Registry::new(), &store).unwrap();
-        let till = Till::default();
         let environment = Environment::real();
         let engine = Engine::new(store, till.clone(), limits, metrics, environment).await.unwrap();
         Self { service: Service { engine: Arc::clone(&engine) }, engine, till }
@@ -183,29 +211,12 @@ impl Bench {
         Ok(rolled_back.into_inner().committed)
     }
 
-    /// Balance and what is held of it.
-    async fn till(&self) -> (i64, i64) {
-        let sql = "SELECT balance, held FROM till";
-        let read = |connection: &rusqlite::Connection| {
-            connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
-        };
-        self.engine.store.read(read).await.unwrap()
-    }
-
     async fn count(&self, table: &'static str) -> i64 {
         let sql = format!("SELECT count(*) FROM {table}");
         let read = move |connection: &rusqlite::Connection| {
             connection.query_row(&sql, [], |row| row.get(0))
         };
         self.engine.store.read(read).await.unwrap()
-    }
-
-    async fn wait_for_till(&self, expected: (i64, i64)) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while self.till().await != expected {
-            assert!(Instant::now() < deadline, "{:?}, not {expected:?}", self.till().await);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
     }
 }
 

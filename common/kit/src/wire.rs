@@ -23,7 +23,6 @@ pub(crate) struct Prepare<R: ResourceManager> {
     pub(crate) branch: BranchId,
     /// The first transaction of which the branch's is a retry, or its own: smaller
     /// ids are older.
-    #[allow(dead_code)]
     pub(crate) age: TransactionId,
     pub(crate) payload: Result<Decoded<R>, Refusal>,
     pub(crate) one_phase: bool,

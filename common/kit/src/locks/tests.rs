@@ -145,6 +145,10 @@ fn what_was_granted_goes_back_unless_it_was_used_for_a_promise() {
     assert_eq!(table.want(branch(5), "a"), Ok(Granted));
     assert_eq!(table.want(branch(4), "a"), Ok(Waits));
     assert_eq!(table.give_back(&branch(4)), [], "it was granted nothing");
+    assert_eq!(table.claim(&branch(3), transaction(3), keys("a")), Ok(Waits));
+    assert_eq!(table.waiting(), 2);
+    assert_eq!(table.give_back(&branch(3)), []);
+    assert_eq!(table.waiting(), 1, "nothing was parked there");
     assert_eq!(table.give_back(&branch(5)), [branch(4)]);
     assert!(table.promise(&branch(4)) && !table.promise(&branch(4)));
     assert!(!table.promise(&branch(5)));

@@ -10,14 +10,14 @@ use tonic::{Code, Streaming, transport::Server};
 use super::*;
 
 /// A coordinator's end of a link.
-struct Peer {
-    requests: mpsc::Sender<LinkRequest>,
+pub(super) struct Peer {
+    pub(super) requests: mpsc::Sender<LinkRequest>,
     responses: Streaming<LinkResponse>,
 }
 
-impl Bench {
+impl<R: ResourceManager> Bench<R> {
     /// Serves it on a port of its own.
-    async fn serve(&self) -> String {
+    pub(super) async fn serve(&self) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let service = Service { engine: Arc::clone(&self.engine) };
@@ -37,25 +37,25 @@ impl Peer {
     }
 
     /// After the hellos.
-    async fn greet(address: &str, hello: dtc::Origin) -> (Self, Vec<u8>) {
+    pub(super) async fn greet(address: &str, hello: dtc::Origin) -> (Self, Vec<u8>) {
         let first = LinkRequest { hello: Some(hello), ..LinkRequest::default() };
         let mut peer = Self::connect(address, first).await;
         let answer = peer.receive().await.unwrap();
         (peer, answer.hello.unwrap().journal_id.to_vec())
     }
 
-    async fn receive(&mut self) -> Result<LinkResponse, Status> {
+    pub(super) async fn receive(&mut self) -> Result<LinkResponse, Status> {
         let message = tokio::time::timeout(Duration::from_secs(10), self.responses.message());
         Ok(message.await.expect("an answer")?.expect("the link is open"))
     }
 
-    async fn ask(&mut self, request: LinkRequest) -> Result<LinkResponse, Status> {
+    pub(super) async fn ask(&mut self, request: LinkRequest) -> Result<LinkResponse, Status> {
         self.requests.send(request).await.unwrap();
         self.receive().await
     }
 }
 
-fn id(number: u8) -> bytes::Bytes {
+pub(super) fn id(number: u8) -> bytes::Bytes {
     transaction(number).as_bytes().to_vec().into()
 }
 
