@@ -8,6 +8,7 @@
 
 mod handle;
 mod pending;
+mod stalled;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +36,7 @@ use crate::{
 };
 pub(crate) use handle::{Handle, Happened, NewTransaction};
 use pending::Pending;
+use stalled::Stalled;
 
 /// How many inputs are taken between two appends.
 const BATCH: usize = 1024;
@@ -102,7 +104,7 @@ pub(crate) struct Driver {
     pending: Pending,
     /// Decided, and not acknowledged by all.
     in_doubt: BTreeSet<TransactionId>,
-    stalled: BTreeSet<TransactionId>,
+    stalled: Stalled,
     actions: Vec<Action>,
     entries: Vec<Entry>,
     forced: bool,
@@ -164,7 +166,7 @@ impl Driver {
             told_at: None,
             pending: Pending::default(),
             in_doubt: BTreeSet::new(),
-            stalled: BTreeSet::new(),
+            stalled: Stalled::default(),
             actions,
             entries: Vec::new(),
             forced: false,
@@ -193,7 +195,10 @@ impl Driver {
             };
             tokio::select! {
                 biased;
-                _ = tell_ended.tick() => self.tell_ended(),
+                _ = tell_ended.tick() => {
+                    self.tell_ended();
+                    self.stalled.tell();
+                }
                 Ok(()) = self.durable.1.changed() => {
                     let up_to = *self.durable.1.borrow_and_update();
                     self.handle(Event::Durable { up_to });
@@ -426,7 +431,7 @@ impl Driver {
             }
             TrailKind::Ended => {
                 self.in_doubt.remove(&id);
-                self.stalled.remove(&id);
+                self.stalled.remove(id);
             }
             _ => {}
         }

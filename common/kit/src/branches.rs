@@ -13,6 +13,7 @@ use rusqlite::Transaction;
 
 use crate::{
     Error, Refusal, ResourceManager, Vote,
+    forced::{self, Force},
     horizon::Horizon,
     journal::{self, Contents, Decided, Found, Pending, Terms, Undecided},
     locks::Claimed,
@@ -62,6 +63,17 @@ pub(crate) struct Effects {
     pub(crate) rollbacks: u64,
     pub(crate) compensations: u64,
     pub(crate) domain_errors: u64,
+}
+
+/// Why a branch was not decided by hand.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unforced {
+    #[error("this journal knows no such branch; ListUndecided shows what is undecided")]
+    Unknown,
+    #[error("it is {0} already; only what is undecided can be resolved by hand")]
+    Decided(&'static str),
+    #[error("it could not be done: {0}")]
+    Failed(String),
 }
 
 /// What was done with a decision.
@@ -251,7 +263,7 @@ impl<R: ResourceManager> Branches<'_, R> {
         };
         Ok(match (step(found.as_ref().map(Found::state).as_ref(), &request), found) {
             (Step::ApplyCommit | Step::ApplyRollback, Some(Found::Undecided(undecided))) => {
-                match self.apply(decision, &undecided)? {
+                match self.apply(decision, &undecided, None)? {
                     Ok(()) if decision.commit => Settled::Answer(Acknowledgement::Committed),
                     Ok(()) => Settled::Answer(Acknowledgement::RolledBack),
                     Err(error) => self.unsettled(decision, true, &error),
@@ -281,6 +293,7 @@ impl<R: ResourceManager> Branches<'_, R> {
         &mut self,
         decision: &Decision,
         undecided: &Undecided,
+        by_hand: Option<&Force>,
     ) -> Result<Result<(), Error>, Torn> {
         let (branch, transaction, now) = (&decision.branch, self.transaction, self.now);
         let decision_number = decision.number;
@@ -308,7 +321,11 @@ impl<R: ResourceManager> Branches<'_, R> {
                 output: &undecided.output,
                 keep: undecided.may_compensate && decision.commit,
             };
-            Ok(journal::insert_decided(transaction, branch, state, &contents, None, now)?)
+            journal::insert_decided(transaction, branch, state, &contents, None, now)?;
+            if let Some(force) = by_hand {
+                forced::insert(transaction, branch, force, now)?;
+            }
+            Ok(())
         })?;
         if applied.is_ok() {
             self.effects.undecided -= 1;
@@ -318,6 +335,31 @@ impl<R: ResourceManager> Branches<'_, R> {
             }
         }
         Ok(applied)
+    }
+
+    /// Decides a promised branch by hand. Its decision has number 0: whatever its
+    /// coordinator decides is newer, and is told what was done.
+    pub(crate) fn force(
+        &mut self,
+        branch: &BranchId,
+        force: &Force,
+    ) -> Result<Result<(), Unforced>, Torn> {
+        // What is kept in memory is in the file too.
+        self.promises.take(branch);
+        let undecided = match self.find(branch) {
+            Ok(Some(Found::Undecided(undecided))) => undecided,
+            Ok(Some(Found::Decided(Decided { state: Branch::Committed { .. }, .. }))) => {
+                return Ok(Err(Unforced::Decided("committed")));
+            }
+            Ok(Some(Found::Decided(_))) => return Ok(Err(Unforced::Decided("rolled back"))),
+            Ok(None) => return Ok(Err(Unforced::Unknown)),
+            Err(error) => return Ok(Err(Unforced::Failed(error.to_string()))),
+        };
+        let (branch, commit) = (*branch, force.commit);
+        let decision =
+            Decision { branch, commit, number: 0, compensate: false, answers_doubt: false };
+        let applied = self.apply(&decision, &undecided, Some(force))?;
+        Ok(applied.map_err(|error| Unforced::Failed(error.to_string())))
     }
 
     /// Undoes a commit.

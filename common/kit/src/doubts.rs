@@ -15,6 +15,7 @@ use crate::{
     engine::Engine,
     journal::{self, Doubt},
     link::{self, MAX_INQUIRIES},
+    overdue::Overdue,
     resolver, story,
     wire::Decision,
 };
@@ -53,6 +54,7 @@ impl Backoff {
 pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
     let mut questions: BTreeMap<CoordinatorId, Backoff> = BTreeMap::new();
     let mut retries = Backoff::default();
+    let mut overdue = Overdue::default();
     let mut pause = LOOK;
     loop {
         tokio::select! {
@@ -70,6 +72,7 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
             }
         };
         engine.metrics.in_doubt.set(doubts.len().cast_signed() as i64);
+        overdue.look(&doubts, engine.now(), engine.limits.overdue_after, &engine.metrics);
         if engine.has_not_mine() {
             let undecided: HashSet<_> = doubts.iter().map(|doubt| doubt.branch).collect();
             engine.keep_not_mine(&undecided);

@@ -32,7 +32,8 @@ use tonic::{Status, metadata::MetadataValue};
 
 use crate::{
     Refusal, ResourceManager,
-    branches::{self, Branches, Effects, Settled, Torn, Undo},
+    branches::{self, Branches, Effects, Settled, Torn, Undo, Unforced},
+    forced::Force,
     horizon::Horizon,
     journal,
     limits::Limits,
@@ -215,6 +216,31 @@ impl<R: ResourceManager> Engine<R> {
             let answers =
                 engine.attempt(transaction, |undo| engine.decide(transaction, undo, &decisions));
             Box::new(move |durable| drop(answer.send(engine.conclude(Ok(answers), durable))))
+        });
+        self.store.submit(Urgency::Forced, 1, work);
+        answered.await.unwrap_or(Err(WriteError::Closed.into()))
+    }
+
+    /// Decides a branch by hand.
+    pub(crate) async fn force(
+        self: &Arc<Self>,
+        branch: BranchId,
+        force: Force,
+    ) -> Result<Result<(), Unforced>, Refused> {
+        let (answer, answered) = oneshot::channel();
+        let engine = Arc::clone(self);
+        let work: common_store::Work = Box::new(move |transaction| {
+            let mut done = Err(Unforced::Unknown);
+            let answers = engine.attempt(transaction, |undo| {
+                let mut branches = engine.branches(transaction, undo);
+                done = branches.force(&branch, &force)?;
+                let settled = done.iter().map(|()| branch).collect();
+                Ok(Answers { settled, effects: branches.effects, ..Answers::default() })
+            });
+            Box::new(move |durable| {
+                let concluded = engine.conclude(Ok(answers), durable);
+                drop(answer.send(concluded.map(|_| done)));
+            })
         });
         self.store.submit(Urgency::Forced, 1, work);
         answered.await.unwrap_or(Err(WriteError::Closed.into()))
@@ -408,6 +434,11 @@ impl<R: ResourceManager> Engine<R> {
         let mut not_mine = self.not_mine.lock().unwrap_or_else(PoisonError::into_inner);
         not_mine.retain(|branch| undecided.contains(branch));
         self.metrics.not_mine.set(not_mine.len().cast_signed() as i64);
+    }
+
+    /// Whether nobody who was asked knows the run that prepared a branch.
+    pub(crate) fn is_not_mine(&self, branch: &BranchId) -> bool {
+        self.not_mine.lock().unwrap_or_else(PoisonError::into_inner).contains(branch)
     }
 
     pub(crate) fn has_not_mine(&self) -> bool {

@@ -76,10 +76,12 @@
 //!   are answered from the journal.
 //! - A request that is refused or fails never fails its neighbours in a batch.
 
+mod admin;
 mod branches;
 mod doubts;
 mod engine;
 pub mod fields;
+mod forced;
 mod handle;
 mod horizon;
 mod journal;
@@ -88,6 +90,7 @@ mod link;
 mod links;
 mod locks;
 mod metrics;
+mod overdue;
 mod parked;
 mod promises;
 mod resolver;

@@ -11,6 +11,8 @@ pub(crate) struct Limits {
     pub(crate) max_undecided: i64,
     /// How long a prepare waits for its locks.
     pub(crate) lock_wait: Duration,
+    /// How long a branch may be in doubt before that is told of.
+    pub(crate) overdue_after: Duration,
     /// How long a decided branch is kept after its coordinator told the end.
     pub(crate) retention: Duration,
     /// Bytes of the journal above which ended branches go sooner.

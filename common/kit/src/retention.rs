@@ -222,6 +222,8 @@ fn decided_page(
         "SELECT transaction_id, branch FROM decided
          WHERE (transaction_id, branch) > (?1, ?2) AND transaction_id < ?3
            AND coordinator_id = ?4 AND decided_at <= ?5
+           AND (transaction_id, branch, coordinator_id) NOT IN
+               (SELECT transaction_id, branch, coordinator_id FROM forced)
          ORDER BY transaction_id, branch LIMIT ?6",
     )?;
     let (transaction, number) = match after {

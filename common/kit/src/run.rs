@@ -9,12 +9,15 @@ use common_service::{
 };
 use common_store::{OpenError, Options, Store};
 use prometheus::Registry;
-use proto::dtc::participant_service_server::{ParticipantServiceServer, SERVICE_NAME};
+use proto::dtc::{
+    participant_admin_service_server::{self as admin_service, ParticipantAdminServiceServer},
+    participant_service_server::{ParticipantServiceServer, SERVICE_NAME},
+};
 use tonic::{service::Routes, transport::Endpoint};
 
 use crate::{
-    Handle, ResourceManager, doubts, engine::Engine, journal, limits::Limits, metrics::Metrics,
-    parked::LOCK_WAIT, retention, service::Service,
+    Handle, ResourceManager, admin::Admin, doubts, engine::Engine, forced, journal, limits::Limits,
+    metrics::Metrics, parked::LOCK_WAIT, retention, service::Service,
 };
 
 /// A participant: its domain, and what tells its program from the others.
@@ -64,6 +67,16 @@ struct Args {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     max_undecided: u32,
+
+    /// How long a branch may be in doubt before that is logged and counted
+    #[arg(
+        long,
+        env = "DTC_OVERDUE_AFTER",
+        value_name = "DURATION",
+        default_value = "60s",
+        value_parser = parse_duration
+    )]
+    overdue_after: Duration,
 
     /// How long a finished branch is remembered after its coordinator told that
     /// the transaction ended
@@ -163,6 +176,7 @@ async fn serve<R: ResourceManager>(
         max_payload: args.max_payload as usize,
         max_undecided: args.max_undecided.into(),
         lock_wait: LOCK_WAIT,
+        overdue_after: args.overdue_after,
         retention: args.retention,
         retention_bytes: args.retention_bytes,
         coordinator: args.coordinator,
@@ -181,9 +195,12 @@ async fn serve<R: ResourceManager>(
     tokio::spawn(retention::run(Arc::clone(&engine)));
     let own = (program.own)(Handle { store: store.clone() });
     Server::new(&args.service)
-        .grpc(own.add_service(ParticipantServiceServer::new(Service { engine })))
+        .grpc(
+            own.add_service(ParticipantAdminServiceServer::new(Admin { engine: engine.clone() }))
+                .add_service(ParticipantServiceServer::new(Service { engine })),
+        )
         .registry(registry)
-        .service_names(&[SERVICE_NAME, program.service])
+        .service_names(&[SERVICE_NAME, admin_service::SERVICE_NAME, program.service])
         .descriptors(R::descriptors().encoded())
         .serve(listener, shutdown.begun())
         .await?;
@@ -197,7 +214,7 @@ pub(crate) fn open<R: ResourceManager>(
     options: Options,
 ) -> Result<Store, OpenError> {
     // The schema lives as long as the process.
-    let schema = format!("{}{}", journal::SCHEMA, R::SCHEMA).leak();
+    let schema = format!("{}{}{}", journal::SCHEMA, forced::SCHEMA, R::SCHEMA).leak();
     Store::open(path, Options { role: R::NAME, schema, ..options })
 }
 

@@ -130,6 +130,7 @@ fn limits() -> Limits {
         max_payload: 1 << 20,
         max_undecided: 1000,
         lock_wait: Duration::from_secs(3600),
+        overdue_after: Duration::from_secs(60),
         retention: Duration::from_secs(3600),
         retention_bytes: 1 << 30,
         coordinator: None,

@@ -1,0 +1,53 @@
+//! Transactions whose decision nobody acknowledges are told of until they end.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use common::TransactionId;
+use tokio::time::Instant;
+
+/// How often they are told of.
+const REPEAT: Duration = Duration::from_secs(60);
+/// How many of them by id.
+const NAMED: usize = 5;
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Stalled {
+    all: BTreeSet<TransactionId>,
+    told_at: Option<Instant>,
+}
+
+impl Stalled {
+    pub(super) fn insert(&mut self, id: TransactionId) {
+        self.all.insert(id);
+    }
+
+    pub(super) fn remove(&mut self, id: TransactionId) {
+        self.all.remove(&id);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Tells of them, now and then.
+    pub(super) fn tell(&mut self) {
+        if self.all.is_empty() {
+            if self.told_at.take().is_some() {
+                tracing::info!("no transaction is stalled any more");
+            }
+            return;
+        }
+        if self.told_at.is_some_and(|told| told.elapsed() < REPEAT) {
+            return;
+        }
+        self.told_at = Some(Instant::now());
+        let names: Vec<_> = self.all.iter().take(NAMED).map(ToString::to_string).collect();
+        tracing::warn!(
+            transactions = self.all.len(),
+            oldest = names.join(", "),
+            "stalled: decided, and some participant does not acknowledge. What is owed is sent \
+             until it does; List shows them (stalled), AdminService.Resolve ends them by hand"
+        );
+    }
+}
