@@ -24,6 +24,7 @@ mod scene;
 mod shop;
 
 pub mod demo;
+pub mod forks;
 pub mod fuzz;
 pub mod power;
 pub mod recovery;
