@@ -67,6 +67,11 @@ id! {
     TransactionId
 }
 id! {
+    /// A client that holds locks by itself: a UUIDv7 of the row that transactions'
+    /// ids are of.
+    SessionId
+}
+id! {
     /// A coordinator: the identity of its journal, made when the file is created.
     CoordinatorId
 }

@@ -27,4 +27,6 @@ macro_rules! planted {
     }};
 }
 
-pub use id::{BranchId, CoordinatorId, Incarnation, JournalId, ParseIdError, TransactionId};
+pub use id::{
+    BranchId, CoordinatorId, Incarnation, JournalId, ParseIdError, SessionId, TransactionId,
+};

@@ -21,6 +21,7 @@ mod coordinator;
 mod event;
 mod intervention;
 mod keys;
+mod locks;
 mod participants;
 mod projection;
 mod record;
@@ -36,6 +37,10 @@ pub use config::{CommitPolicy, Config, Options};
 pub use coordinator::Coordinator;
 pub use event::{Acknowledgement, Begin, Client, Event, FoundBranch, Inquirer, NewBranch, Vote};
 pub use intervention::{Intervention, InterventionAction};
+pub use locks::{
+    Blocked, Deadlocks, HeldLock, LockHolder, LockKey, LockMode, LockOwner, LockView, LockWaiter,
+    MAX_LOCK_KEY,
+};
 pub use projection::{
     BranchProjection, Milestone, Pace, ParticipantProjection, Phase, Projection,
     TransactionProjection,

@@ -1,0 +1,633 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+    vec::Vec,
+};
+
+use proptest::prelude::*;
+
+use super::{deadlock::blockers, *};
+
+extern crate std;
+
+const NOW: Time = Time(1);
+const ROOM: usize = 1_000_000;
+
+fn id(number: u64) -> TransactionId {
+    TransactionId::from_bytes(u128::from(number).to_be_bytes())
+}
+
+fn owner(number: u64) -> LockOwner {
+    LockOwner::Transaction(id(number))
+}
+
+fn locks(policy: Deadlocks) -> Locks {
+    Locks::new(policy, ROOM, 1)
+}
+
+/// 'a' is shared, 'A' exclusive.
+fn wants(keys: &str) -> Vec<(LockKey, LockMode)> {
+    let want = |key: char| {
+        let mode = match key.is_uppercase() {
+            true => LockMode::Exclusive,
+            false => LockMode::Shared,
+        };
+        (LockKey::from(std::string::String::from(key.to_ascii_lowercase()).as_str()), mode)
+    };
+    keys.chars().map(want).collect()
+}
+
+impl Locks {
+    fn ask(&mut self, number: u64, keys: &str) -> Asked {
+        self.acquire(NOW, owner(number), id(number), &wants(keys))
+    }
+
+    fn granted(&mut self, number: u64, keys: &str) -> Vec<HeldLock> {
+        match self.ask(number, keys) {
+            Asked::Granted(locks) => locks,
+            other => panic!("{number} {keys}: {other:?}"),
+        }
+    }
+
+    fn waits(&mut self, number: u64, keys: &str) {
+        assert_eq!(self.ask(number, keys), Asked::Waiting, "{number} {keys}");
+    }
+
+    fn end(&mut self, number: u64) -> Vec<LockOwner> {
+        self.release_all(NOW, owner(number));
+        let settled = self.take_settled().into_iter();
+        let granted = settled.map(|(owner, settled)| {
+            assert!(matches!(settled, Settled::Granted(_)), "{settled:?}");
+            owner
+        });
+        granted.collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        let none = self.keys.is_empty() && self.owners.is_empty() && self.settled.is_empty();
+        none && (self.held, self.wanted, self.waiting) == (0, 0, 0)
+    }
+}
+
+#[test]
+fn shared_locks_are_held_together_and_exclusive_ones_alone() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    locks.granted(1, "ab");
+    locks.granted(2, "a");
+    locks.waits(3, "A");
+    locks.waits(4, "a");
+    assert_eq!(locks.end(1), []);
+    assert_eq!(locks.end(2), [owner(3)]);
+    assert_eq!(locks.end(3), [owner(4)]);
+    assert_eq!(locks.end(4), []);
+    assert!(locks.is_empty());
+}
+
+#[test]
+fn a_request_is_granted_as_a_whole_and_keeps_its_place_in_every_queue() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    locks.granted(1, "A");
+    locks.waits(2, "AB");
+    // 'b' is held by nobody, and yet not to be had.
+    locks.waits(3, "B");
+    locks.waits(4, "b");
+    assert_eq!(locks.end(1), [owner(2)]);
+    assert_eq!(locks.end(2), [owner(3)]);
+    assert_eq!(locks.end(3), [owner(4)]);
+}
+
+#[test]
+fn what_an_owner_has_it_gets_again_with_the_same_token() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    let first = locks.granted(1, "Ab");
+    assert_eq!(locks.granted(1, "ab"), first);
+    let more = locks.granted(1, "AC");
+    assert_eq!(more[0], first[0]);
+    assert!(more[1].token > first[0].token);
+    assert_eq!(locks.held_by(owner(1)).len(), 3);
+}
+
+#[test]
+fn an_upgrade_goes_before_the_queue_and_has_a_new_token() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    let first = locks.granted(1, "a");
+    locks.granted(2, "a");
+    locks.waits(3, "A");
+    locks.waits(1, "A");
+    assert_eq!(locks.end(2), [owner(1)]);
+    assert!(locks.held_by(owner(1))[0].token > first[0].token);
+    assert_eq!(locks.end(1), [owner(3)]);
+}
+
+#[test]
+fn of_two_upgrades_of_one_key_the_younger_is_refused() {
+    for policy in [Deadlocks::WaitDie, Deadlocks::Detect] {
+        for elder_first in [true, false] {
+            let mut locks = locks(policy);
+            locks.granted(1, "a");
+            locks.granted(2, "a");
+            let (mut answers, order) = (Vec::new(), if elder_first { [1, 2] } else { [2, 1] });
+            for number in order {
+                answers.push((number, locks.ask(number, "A")));
+            }
+            let refused = answers.iter().find(|(_, it)| matches!(it, Asked::Deadlock(_)));
+            let settled = locks.take_settled();
+            match refused {
+                Some((number, _)) => assert_eq!(*number, 2),
+                None => {
+                    assert!(matches!(settled[..], [(it, Settled::Deadlock(_))] if it == owner(2)))
+                }
+            }
+            assert_eq!(locks.end(2), [owner(1)]);
+            assert_eq!(locks.held_by(owner(1))[0].mode, LockMode::Exclusive);
+        }
+    }
+}
+
+#[test]
+fn wait_die_lets_one_that_holds_locks_wait_for_younger_ones_only() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    locks.granted(1, "A");
+    locks.granted(2, "B");
+    locks.waits(1, "B");
+    let Asked::Deadlock(blocked) = locks.ask(2, "A") else { panic!("no deadlock") };
+    assert_eq!((&*blocked.key, blocked.by, blocked.holds), ("a", owner(1), true));
+    let said = blocked.deadlock(id(2));
+    assert!(said.starts_with("deadlock: lock 'a' is held by transaction"), "{said}");
+    assert!(said.contains("older") && said.contains(&format!("retry_of = {}", id(2))), "{said}");
+    assert_eq!(locks.end(2), [owner(1)]);
+}
+
+#[test]
+fn wait_die_keeps_the_age_of_a_retry() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    locks.granted(5, "A");
+    locks.granted(9, "B");
+    assert!(matches!(locks.ask(9, "A"), Asked::Deadlock(_)));
+    locks.end(9);
+    // The same again, as a retry of something older than 5.
+    let retry = |locks: &mut Locks, keys| locks.acquire(NOW, owner(10), id(3), &wants(keys));
+    assert!(matches!(retry(&mut locks, "B"), Asked::Granted(_)));
+    assert_eq!(retry(&mut locks, "A"), Asked::Waiting);
+}
+
+#[test]
+fn wait_die_refuses_nobody_that_holds_nothing() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    locks.granted(1, "A");
+    for number in 2..100 {
+        locks.waits(number, "AB");
+    }
+    for number in 1..99 {
+        assert_eq!(locks.end(number), [owner(number + 1)]);
+    }
+}
+
+#[test]
+fn wait_die_an_elder_that_holds_locks_goes_before_those_that_hold_nothing() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    locks.granted(1, "C");
+    locks.granted(2, "D");
+    locks.granted(5, "A");
+    locks.waits(4, "AB");
+    // Younger than one that waits for it already: 'b' itself is free.
+    locks.granted(6, "E");
+    assert!(matches!(locks.ask(6, "B"), Asked::Deadlock(it) if it.by == owner(4) && !it.holds));
+    locks.granted(2, "B");
+    locks.waits(1, "A");
+    assert_eq!(locks.end(5), [owner(1)]);
+    assert_eq!(locks.end(1), []);
+    assert_eq!(locks.end(2), [owner(4)]);
+}
+
+#[test]
+fn wait_die_looks_again_when_an_upgrade_goes_before_one_that_waits() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    locks.granted(2, "a");
+    locks.granted(3, "a");
+    locks.granted(7, "B");
+    locks.granted(8, "C");
+    // 7 waits for 'c' alone; 'a' is open to it, until 2 wants it alone.
+    locks.waits(7, "ac");
+    locks.waits(2, "A");
+    let settled = locks.take_settled();
+    assert!(matches!(&settled[..], [(it, Settled::Deadlock(why))]
+        if *it == owner(7) && why.by == owner(2)));
+    assert_eq!(locks.end(3), [owner(2)]);
+}
+
+#[test]
+fn wait_die_looks_again_when_an_upgrade_is_granted_at_once() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    locks.granted(2, "a");
+    locks.granted(7, "B");
+    locks.granted(8, "C");
+    locks.waits(7, "ac");
+    locks.granted(2, "A");
+    let settled = locks.take_settled();
+    assert!(matches!(&settled[..], [(it, Settled::Deadlock(_))] if *it == owner(7)));
+}
+
+#[test]
+fn detection_refuses_the_youngest_in_a_cycle() {
+    for last in [1, 2, 3] {
+        let mut locks = locks(Deadlocks::Detect);
+        locks.granted(1, "A");
+        locks.granted(2, "B");
+        locks.granted(3, "C");
+        let mut answers = Vec::new();
+        for number in [1, 2, 3].map(|it| (it + last - 1) % 3 + 1) {
+            let next = ["B", "C", "A"][number as usize - 1];
+            answers.push((number, locks.ask(number, next)));
+        }
+        let refused: Vec<_> = answers
+            .into_iter()
+            .filter_map(|(number, answer)| match answer {
+                Asked::Deadlock(why) => Some((owner(number), why)),
+                _ => None,
+            })
+            .chain(locks.take_settled().into_iter().filter_map(|(it, settled)| match settled {
+                Settled::Deadlock(why) => Some((it, why)),
+                Settled::Granted(_) => None,
+            }))
+            .collect();
+        let [(loser, why)] = &refused[..] else { panic!("{refused:?}") };
+        assert_eq!((*loser, &*why.key, why.by), (owner(3), "a", owner(1)));
+        assert_eq!(locks.end(3), [owner(2)]);
+    }
+}
+
+#[test]
+fn a_wait_that_ends_leaves_nothing_and_lets_others_through() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    locks.granted(1, "a");
+    locks.waits(2, "AB");
+    locks.waits(3, "ab");
+    let (since, blocked) = locks.cancel(NOW, owner(2)).expect("it waited");
+    let blocked = blocked.expect("somebody is in the way");
+    assert_eq!((since, blocked.by, blocked.holds), (NOW, owner(1), true));
+    assert!(timed_out(Duration::from_secs(1), Some(&blocked)).contains("lock 'a' is held by"));
+    let settled = locks.take_settled();
+    assert!(matches!(&settled[..], [(it, Settled::Granted(_))] if *it == owner(3)));
+    assert_eq!((locks.end(1), locks.end(3)), (Vec::new(), Vec::new()));
+    assert!(locks.is_empty());
+}
+
+#[test]
+fn locks_are_bounded_held_and_waited_for_together() {
+    let mut locks = Locks::new(Deadlocks::WaitDie, 3, 1);
+    locks.granted(1, "AB");
+    assert_eq!(locks.ask(2, "CD"), Asked::Full);
+    locks.waits(2, "A");
+    assert_eq!(locks.ask(3, "C"), Asked::Full);
+    locks.granted(1, "ab");
+    locks.end(1);
+    locks.granted(3, "CD");
+}
+
+#[test]
+fn what_was_held_before_a_crash_is_held_again_and_new_tokens_are_greater() {
+    let mut before = locks(Deadlocks::WaitDie);
+    let held = before.granted(1, "Ab");
+    let mut after = Locks::new(Deadlocks::WaitDie, ROOM, 2);
+    after.restore(NOW, owner(1), id(1), &held);
+    assert_eq!(after.held_by(owner(1)), held);
+    after.waits(2, "A");
+    assert!(after.granted(3, "C")[0].token > held[0].token);
+    assert_eq!(after.end(1), [owner(2)]);
+}
+
+#[test]
+fn a_list_shows_who_holds_who_waits_and_for_whom() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    locks.granted(1, "ab");
+    locks.waits(2, "AC");
+    locks.waits(3, "a");
+    let all = locks.list("", None, None, 10);
+    let keys: Vec<_> = all.iter().map(|it| &*it.key).collect();
+    assert_eq!(keys, ["a", "b", "c"]);
+    let shown = |view: &LockView| {
+        let waiters = view.waiters.iter().map(|it| (it.owner, it.waits_for.clone()));
+        (view.holders.iter().map(|it| it.owner).collect(), waiters.collect())
+    };
+    let a: (Vec<_>, Vec<_>) = shown(&all[0]);
+    let [two, three] = [Vec::from([owner(1)]), Vec::from([owner(2)])];
+    assert_eq!(a, (Vec::from([owner(1)]), Vec::from([(owner(2), two), (owner(3), three)])));
+    // 'c' is open to it; it waits for 'a' only.
+    assert_eq!(shown(&all[2]), (Vec::new(), Vec::from([(owner(2), Vec::new())])));
+    assert_eq!(locks.list("", None, Some("a"), 1)[0].key, "b".into());
+    assert_eq!(locks.list("b", None, None, 9).len(), 1);
+    assert_eq!(locks.list("", Some(owner(2)), Some("a"), 9)[0].key, "c".into());
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Acquire(usize, Vec<(u8, bool)>),
+    Release(usize, usize),
+    Cancel(usize),
+    End(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let keys = prop::collection::vec((0..4_u8, any::<bool>()), 1..4);
+    prop_oneof![
+        8 => (0..6_usize, keys).prop_map(|(slot, keys)| Op::Acquire(slot, keys)),
+        1 => (0..6_usize, 0..4_usize).prop_map(|(slot, key)| Op::Release(slot, key)),
+        1 => (0..6_usize).prop_map(Op::Cancel),
+        2 => (0..6_usize).prop_map(Op::End),
+    ]
+}
+
+/// An owner of the test, and what it waits for.
+#[derive(Debug, Clone)]
+struct Slot {
+    id: u64,
+    age: u64,
+    waits: Option<Asking>,
+}
+
+#[derive(Debug, Clone)]
+struct Asking {
+    number: u64,
+    wants: Vec<(LockKey, LockMode)>,
+    before: Vec<HeldLock>,
+}
+
+struct Schedule {
+    locks: Locks,
+    slots: Vec<Slot>,
+    next: u64,
+    /// The newest of each key and mode.
+    tokens: BTreeMap<(LockKey, LockMode), u64>,
+}
+
+impl Schedule {
+    fn new(policy: Deadlocks) -> Self {
+        let slots = (1..7).map(|id| Slot { id, age: id, waits: None }).collect();
+        Self { locks: locks(policy), slots, next: 7, tokens: BTreeMap::new() }
+    }
+
+    fn perform(&mut self, op: Op) {
+        match op {
+            Op::Acquire(slot, keys) => {
+                let Slot { id: number, age, waits } = self.slots[slot].clone();
+                if waits.is_some() {
+                    return;
+                }
+                let text: std::string::String = keys
+                    .iter()
+                    .map(|(key, alone)| char::from(if *alone { b'A' } else { b'a' } + key))
+                    .collect();
+                let wants = wants(&text);
+                let asking = Asking {
+                    number: self.locks.last_number + 1,
+                    before: self.locks.held_by(owner(number)),
+                    wants: wants.clone(),
+                };
+                self.slots[slot].waits = Some(asking);
+                let answer = self.locks.acquire(NOW, owner(number), id(age), &wants);
+                let settled = self.locks.take_settled();
+                // The refused no longer wait when others are granted what they wanted.
+                self.note_refused(&settled);
+                match answer {
+                    Asked::Granted(locks) => self.granted(slot, &locks),
+                    Asked::Deadlock(_) => self.die(slot),
+                    Asked::Waiting => {}
+                    Asked::Full => panic!("there is room"),
+                }
+                self.take(settled);
+            }
+            Op::Release(slot, key) => {
+                if self.slots[slot].waits.is_none() {
+                    let owner = owner(self.slots[slot].id);
+                    let held = self.locks.held_by(owner);
+                    if let Some(lock) = held.get(key) {
+                        assert!(self.locks.release(NOW, owner, &lock.key));
+                    }
+                }
+            }
+            Op::Cancel(slot) => {
+                let waited = self.slots[slot].waits.take().is_some();
+                let cancelled = self.locks.cancel(NOW, owner(self.slots[slot].id));
+                assert_eq!(cancelled.is_some(), waited);
+            }
+            Op::End(slot) => self.end(slot),
+        }
+        self.settle();
+        self.check();
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let settled = self.locks.take_settled();
+            if settled.is_empty() {
+                return;
+            }
+            self.note_refused(&settled);
+            self.take(settled);
+        }
+    }
+
+    fn slot(&self, who: LockOwner) -> usize {
+        self.slots.iter().position(|slot| owner(slot.id) == who).expect("it has not ended")
+    }
+
+    fn note_refused(&mut self, settled: &[(LockOwner, Settled)]) {
+        for (who, settled) in settled {
+            if matches!(settled, Settled::Deadlock(_)) {
+                let slot = self.slot(*who);
+                self.slots[slot].waits = None;
+            }
+        }
+    }
+
+    fn take(&mut self, settled: Vec<(LockOwner, Settled)>) {
+        for (who, settled) in settled {
+            let slot = self.slot(who);
+            match settled {
+                Settled::Granted(locks) => self.granted(slot, &locks),
+                Settled::Deadlock(_) => self.die(slot),
+            }
+        }
+    }
+
+    fn granted(&mut self, slot: usize, locks: &[HeldLock]) {
+        let asked = self.slots[slot].waits.take().expect("it asked");
+        let keys: BTreeSet<_> = asked.wants.iter().map(|(key, _)| key).collect();
+        assert!(locks.iter().map(|lock| &lock.key).eq(keys), "all of it, and nothing else");
+        for (key, mode) in &asked.wants {
+            let got = locks.iter().find(|lock| lock.key == *key).unwrap();
+            assert!(got.mode >= *mode);
+        }
+        let fresh = locks.iter().filter(|lock| {
+            let before = asked.before.iter().find(|it| it.key == lock.key);
+            before != Some(lock)
+        });
+        let fresh: Vec<_> = fresh.collect();
+        for lock in &fresh {
+            let newest = self.tokens.entry((lock.key.clone(), lock.mode)).or_default();
+            *newest = lock.token.max(*newest);
+            let other = match lock.mode {
+                LockMode::Shared => LockMode::Exclusive,
+                LockMode::Exclusive => LockMode::Shared,
+            };
+            let before = self.tokens.get(&(lock.key.clone(), other));
+            assert!(before.is_none_or(|before| *before < lock.token), "tokens grow: {lock:?}");
+        }
+
+        // Nobody was overtaken, but by an upgrade or, under wait-die, an elder.
+        let me = self.slots[slot].clone();
+        for other in &self.slots {
+            let Some(waiting) = other.waits.as_ref().filter(|it| it.number < asked.number) else {
+                continue;
+            };
+            for lock in &fresh {
+                let wanted = waiting.wants.iter().filter(|(key, _)| *key == lock.key);
+                let conflict = wanted.clone().any(|(_, mode)| mode.conflicts(lock.mode));
+                let by_age = self.locks.policy == Deadlocks::WaitDie
+                    && !asked.before.is_empty()
+                    && (me.age, me.id) < (other.age, other.id)
+                    && waiting.before.is_empty();
+                let upgrade = asked.before.iter().any(|it| it.key == lock.key);
+                assert!(!conflict || upgrade || by_age, "{me:?} overtook {other:?} at {lock:?}");
+            }
+        }
+    }
+
+    fn end(&mut self, slot: usize) {
+        let next = self.next;
+        self.next += 1;
+        let ended =
+            std::mem::replace(&mut self.slots[slot], Slot { id: next, age: next, waits: None });
+        self.locks.release_all(NOW, owner(ended.id));
+    }
+
+    /// Gives up, and is there again with the same age.
+    fn die(&mut self, slot: usize) {
+        let age = self.slots[slot].age;
+        self.end(slot);
+        self.slots[slot].age = age;
+    }
+
+    fn check(&self) {
+        let locks = &self.locks;
+        let (mut held, mut wanted) = (0, 0);
+        let mut edges = BTreeMap::<LockOwner, Vec<LockOwner>>::new();
+        for (name, key) in &locks.keys {
+            let holders: Vec<_> = key.holders.iter().collect();
+            held += holders.len();
+            wanted += key.waiting_count();
+            assert!(!key.is_unused(), "'{name}' is left over");
+            let alone = holders.iter().any(|(_, lock)| lock.mode == LockMode::Exclusive);
+            assert!(!alone || holders.len() == 1, "'{name}': {holders:?}");
+        }
+        assert_eq!((held, wanted), (locks.held, locks.wanted));
+        let waiting: Vec<_> = locks.owners.iter().filter(|(_, it)| it.waits.is_some()).collect();
+        assert_eq!(waiting.len(), locks.waiting);
+        let waiting_slots = self.slots.iter().filter(|slot| slot.waits.is_some()).count();
+        assert_eq!(waiting.len(), waiting_slots);
+        for (owner, known) in waiting {
+            let request = known.waits.as_ref().unwrap();
+            let stuck = &request.wants[request.stuck];
+            assert!(!locks.is_open(*owner, stuck), "{owner} waits for nothing");
+            let bound = request.wants.iter().any(|want| want.place.rank != Rank::Newcomer);
+            for want in &request.wants {
+                for (by, _) in blockers(&locks.keys[&want.key], *owner, want) {
+                    edges.entry(*owner).or_default().push(by);
+                    if locks.policy == Deadlocks::WaitDie && bound {
+                        let other = &locks.owners[&by];
+                        assert!((other.age, by) > (known.age, *owner), "{owner} waits for {by}");
+                        let is_bound = |want: &Want| want.place.rank != Rank::Newcomer;
+                        let waits = other.waits.as_ref();
+                        assert!(waits.is_none_or(|it| it.wants.iter().any(is_bound)));
+                    }
+                }
+            }
+        }
+        // Takes away those that wait for nobody who waits, until none is left.
+        while !edges.is_empty() {
+            let free = |owner: &LockOwner| edges[owner].iter().all(|by| !edges.contains_key(by));
+            let Some(free) = edges.keys().copied().find(free) else { panic!("a cycle: {edges:?}") };
+            edges.remove(&free);
+        }
+    }
+
+    fn finish(mut self) {
+        while let Some(slot) = (0..self.slots.len()).find(|slot| {
+            let slot = &self.slots[*slot];
+            slot.waits.is_none() && self.locks.owners.contains_key(&owner(slot.id))
+        }) {
+            self.end(slot);
+            self.settle();
+            self.check();
+        }
+        assert!(self.locks.is_empty(), "{:?}", self.locks);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 2000, failure_persistence: None, ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_cycle_persists_nobody_is_overtaken_and_nothing_is_left(
+        detect in any::<bool>(),
+        ops in prop::collection::vec(op(), 1..80),
+    ) {
+        let policy = if detect { Deadlocks::Detect } else { Deadlocks::WaitDie };
+        let mut schedule = Schedule::new(policy);
+        ops.into_iter().for_each(|op| schedule.perform(op));
+        schedule.finish();
+    }
+}
+
+/// Prints what a hundred thousand locks cost: `cargo test -p coordinator-core --lib
+/// -- --ignored --nocapture figures`.
+#[test]
+#[ignore = "figures, for people"]
+fn figures_of_a_hundred_thousand_locks() {
+    use std::time::Instant;
+    let count = 100_000;
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let key = |number: u64| {
+        [(LockKey::from(format!("account/{number:016}").as_str()), LockMode::Exclusive)]
+    };
+    let mut locks = locks(Deadlocks::WaitDie);
+    let turn = |locks: &mut Locks, from: u64| {
+        let begun = Instant::now();
+        for number in from..from + 10_000 {
+            let asked = locks.acquire(NOW, owner(number), id(number), &key(number));
+            assert!(matches!(asked, Asked::Granted(_)));
+            locks.release_all(NOW, owner(number));
+        }
+        begun.elapsed() / 10_000
+    };
+    std::println!("acquire and release, nothing held: {:?}", turn(&mut locks, 1 << 40));
+    let (before, begun) = (resident(), Instant::now());
+    for number in 0..count {
+        let asked = locks.acquire(NOW, owner(number), id(number), &key(number));
+        assert!(matches!(asked, Asked::Granted(_)));
+    }
+    std::println!(
+        "{count} locks of {count} owners: {:?} each, {} KiB",
+        begun.elapsed() / count as u32,
+        resident() - before
+    );
+    std::println!("acquire and release beside them: {:?}", turn(&mut locks, 1 << 40));
+    let begun = Instant::now();
+    for number in count..count + 10_000 {
+        locks.acquire(NOW, owner(number), id(number), &key(7));
+    }
+    std::println!("10000 wait for one of them: {:?} each", begun.elapsed() / 10_000);
+    let begun = Instant::now();
+    locks.release_all(NOW, owner(7));
+    for number in count..count + 10_000 {
+        locks.release_all(NOW, owner(number));
+    }
+    std::println!("granted one after the other: {:?} each", begun.elapsed() / 10_001);
+}
