@@ -4,8 +4,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "dtc/v1/types.proto",
+    "dtc/v1/lock.proto",
     "dtc/v1/transaction.proto",
     "dtc/v1/participant.proto",
     "dtc/v1/recovery.proto",

@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, str::FromStr, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use common_service::{ServiceArgs, parse_duration};
-use coordinator_core::{Config, Options};
+use coordinator_core::{Config, Deadlocks, Options};
 
 use crate::{address::Address, allow::Pattern};
 
@@ -101,6 +101,22 @@ pub(crate) struct Args {
     #[arg(long, env = "DTC_MAX_QUEUE", value_name = "COUNT", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_queue: u32,
 
+    /// How long locks are waited for
+    #[arg(long, env = "DTC_LOCK_WAIT", value_name = "DURATION", default_value = "10s", value_parser = positive_duration)]
+    pub(crate) lock_wait: Duration,
+
+    /// What is done about deadlocks over locks
+    #[arg(long, env = "DTC_DEADLOCKS", value_name = "POLICY", default_value = "wait-die")]
+    pub(crate) deadlocks: DeadlockPolicy,
+
+    /// How many locks may be held and waited for, together
+    #[arg(long, env = "DTC_MAX_LOCKS", value_name = "COUNT", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_locks: u32,
+
+    /// How many locks one request may ask for
+    #[arg(long, env = "DTC_MAX_LOCK_KEYS", value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) max_lock_keys: u32,
+
     /// How long finished transactions are kept
     #[arg(long, env = "DTC_RETENTION", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     pub(crate) retention: Duration,
@@ -109,6 +125,24 @@ pub(crate) struct Args {
     /// transactions are removed sooner
     #[arg(long, env = "DTC_RETENTION_BYTES", value_name = "BYTES", default_value_t = 4 << 30)]
     pub(crate) retention_bytes: u64,
+}
+
+/// See [`Deadlocks`].
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum DeadlockPolicy {
+    /// Who holds locks and is younger than one that it would wait for is refused
+    WaitDie,
+    /// Cycles of waits are looked for, and the youngest in one is refused
+    Detect,
+}
+
+impl From<DeadlockPolicy> for Deadlocks {
+    fn from(policy: DeadlockPolicy) -> Self {
+        match policy {
+            DeadlockPolicy::WaitDie => Self::WaitDie,
+            DeadlockPolicy::Detect => Self::Detect,
+        }
+    }
 }
 
 /// A participant as a flag names it.
@@ -169,6 +203,8 @@ impl Args {
             max_branches: self.max_branches as usize,
             backoff_cap: self.backoff_cap,
             stalled_after: self.stalled_after,
+            deadlocks: self.deadlocks.into(),
+            max_locks: self.max_locks as usize,
             ..Config::default()
         }
     }
@@ -188,6 +224,7 @@ impl Args {
             prepare_attempt_timeout: self.prepare_attempt_timeout,
             commit_attempt_timeout: self.commit_attempt_timeout,
             idle_timeout: self.idle_timeout,
+            lock_wait: self.lock_wait,
             ..Options::default()
         }
     }

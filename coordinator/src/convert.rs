@@ -2,7 +2,8 @@
 
 use common::TransactionId;
 use coordinator_core::{
-    BranchState, InterventionAction, Outcome, Reason, TrailEvent, TrailKind, TransactionState, View,
+    BranchState, HeldLock, InterventionAction, LockMode, Outcome, Reason, TrailEvent, TrailKind,
+    TransactionState, View,
 };
 use proto::{dtc, journal};
 
@@ -80,6 +81,8 @@ both_ways!(
         Ended,
         TurnedRound,
         Forced,
+        LocksAwaited,
+        Locked,
     ]
 );
 both_ways!(
@@ -89,6 +92,7 @@ both_ways!(
     InterventionAction,
     [Commit, Rollback, Retry, Forget]
 );
+both_ways!(lock_mode, core_lock_mode, LockMode, LockMode, [Shared, Exclusive]);
 to_wire!(
     state,
     TransactionState,
@@ -101,6 +105,11 @@ to_wire!(
     Outcome,
     [Pending, Committed, Aborted, HeuristicMixed, HeuristicHazard,]
 );
+
+pub(crate) fn held_lock(lock: &HeldLock) -> dtc::HeldLock {
+    let mode = lock_mode(lock.mode).into();
+    dtc::HeldLock { key: lock.key.to_string(), mode, token: lock.token }
+}
 
 pub(crate) fn reason(reason: &Reason, directory: &Directory) -> dtc::AbortReason {
     dtc::AbortReason {

@@ -7,6 +7,7 @@
 //!   them, and before anything that the same event led to is sent.
 
 mod handle;
+mod locks;
 mod pending;
 mod stalled;
 
@@ -16,12 +17,12 @@ use std::{
     time::Duration,
 };
 
-use common::TransactionId;
+use common::{SessionId, TransactionId};
 use common_service::{Environment, Exit};
 use coordinator_core::{
     Action, Begin, BranchOutcome, Client, Coordinator, Event, Inquirer, Intervention,
-    InterventionAction, Message, ParticipantId, Record, Reply, RequestKey, Sequence, Time,
-    TrailKind, View, Waiter,
+    InterventionAction, LockKey, LockMode, LockOwner, LockView, Message, ParticipantId, Record,
+    Reply, RequestKey, Sequence, SessionCall, Time, TrailKind, View, Waiter,
 };
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -34,7 +35,8 @@ use crate::{
     metrics::Metrics,
     story,
 };
-pub(crate) use handle::{Handle, Happened, NewTransaction};
+pub(crate) use handle::{Handle, Happened, NewSession, NewTransaction};
+use locks::WhichLocks;
 use pending::Pending;
 use stalled::Stalled;
 
@@ -53,22 +55,68 @@ const OLD: Duration = Duration::from_secs(30);
 /// What the driver takes in.
 #[derive(Debug)]
 enum Input {
-    Begin { new: NewTransaction, wait: Duration, reply: pending::Answer<Reply> },
-    Client { id: TransactionId, call: Call, wait: Duration, reply: pending::Answer<Reply> },
-    Inquire { id: TransactionId, branch: u32, reply: pending::Answer<BranchOutcome> },
-    List { before: Option<TransactionId>, reply: pending::Answer<Vec<View>> },
-    UserOf { key: RequestKey, reply: pending::Answer<Option<TransactionId>> },
-    Unfinished { participant: ParticipantId, reply: pending::Answer<usize> },
+    Begin {
+        new: NewTransaction,
+        wait: Duration,
+        reply: pending::Answer<Reply>,
+    },
+    Client {
+        id: TransactionId,
+        call: Call,
+        wait: Duration,
+        reply: pending::Answer<Reply>,
+    },
+    Acquire {
+        new: NewSession,
+        wait: Duration,
+        reply: pending::Answer<Reply>,
+    },
+    Session {
+        id: SessionId,
+        call: SessionCall,
+        reply: pending::Answer<Reply>,
+    },
+    /// A call that waited for locks was given up by its client.
+    CallGone,
+    ListLocks {
+        which: WhichLocks,
+        reply: pending::Answer<(Time, Vec<LockView>)>,
+    },
+    Inquire {
+        id: TransactionId,
+        branch: u32,
+        reply: pending::Answer<BranchOutcome>,
+    },
+    List {
+        before: Option<TransactionId>,
+        reply: pending::Answer<Vec<View>>,
+    },
+    UserOf {
+        key: RequestKey,
+        reply: pending::Answer<Option<TransactionId>>,
+    },
+    Unfinished {
+        participant: ParticipantId,
+        reply: pending::Answer<usize>,
+    },
     Events(Vec<Event>),
     KeysFound(Vec<Event>),
-    Unreadable { to: Inquirer, id: TransactionId, branch: u32 },
-    Link { participant: ParticipantId, queue: mpsc::Sender<Outgoing> },
+    Unreadable {
+        to: Inquirer,
+        id: TransactionId,
+        branch: u32,
+    },
+    Link {
+        participant: ParticipantId,
+        queue: mpsc::Sender<Outgoing>,
+    },
 }
 
 /// A client's call, before its wait has become a deadline.
 #[derive(Debug)]
 pub(crate) enum Call {
     Enlist(coordinator_core::NewBranch),
+    Lock(Vec<(LockKey, LockMode)>),
     Prepare,
     Commit(coordinator_core::AnswerAt),
     Rollback(coordinator_core::AnswerAt),
@@ -109,7 +157,7 @@ pub(crate) struct Driver {
     entries: Vec<Entry>,
     forced: bool,
     appended: Sequence,
-    /// Messages that could not be handed to their links.
+    /// Messages that could not be handed to their links, and answers that nobody takes.
     refused: Vec<Event>,
     /// Request keys to be looked for in the journal.
     lookups: Vec<(TransactionId, RequestKey)>,
@@ -131,9 +179,13 @@ impl Driver {
         let unfinished = journal.unfinished().await?;
         let decode = |stored| codec::decode(stored, &directory);
         let records: Vec<Record> = unfinished.iter().map(decode).collect::<Result<_, _>>()?;
+        let sessions = journal.sessions().await?;
+        let decode = |(id, session)| codec::decode_session(id, &session);
+        let sessions = sessions.into_iter().map(decode).collect::<Result<Vec<_>, _>>()?;
         let count = records.len();
         let newest = journal.newest().await?;
-        let (machine, actions) = Coordinator::recover(config, records, clock.now());
+        let (machine, actions) =
+            Coordinator::recover(config, journal.run().epoch, sessions, records, clock.now());
         tracing::info!(
             coordinator = %journal.coordinator(),
             epoch = journal.run().epoch,
@@ -242,6 +294,7 @@ impl Driver {
                     key: new.key,
                     options: new.options,
                     branches: new.branches,
+                    locks: new.locks,
                     interactive: new.interactive,
                     announced: new.announced,
                     trace: new.trace,
@@ -257,6 +310,7 @@ impl Driver {
                 let until = self.clock.now() + wait;
                 let call = match call {
                     Call::Enlist(branch) => Client::Enlist(branch),
+                    Call::Lock(locks) => Client::Lock { locks, until },
                     Call::Prepare => Client::Prepare { until },
                     Call::Commit(at) => Client::Commit { at, until },
                     Call::Rollback(at) => Client::Rollback { at, until },
@@ -269,8 +323,18 @@ impl Driver {
                     }
                 };
                 let token = self.pending.calls.add(reply);
+                if matches!(call, Client::Lock { .. }) {
+                    self.pending.locking.insert(token, LockOwner::Transaction(id));
+                }
                 self.handle(Event::Client { id, token, call });
             }
+            Input::Acquire { new, wait, reply } => self.acquire(new, wait, reply),
+            Input::Session { id, call, reply } => {
+                let token = self.pending.calls.add(reply);
+                self.handle(Event::Session { id, token, call });
+            }
+            Input::CallGone => self.give_up_gone(),
+            Input::ListLocks { which, reply } => self.list_locks(&which, reply),
             Input::Inquire { id, branch, reply } => {
                 let from = Inquirer::Call(self.pending.inquiries.add(reply));
                 self.handle(Event::Inquired { from, id, branch });
@@ -318,8 +382,14 @@ impl Driver {
             // Records first: what is sent beside them may depend on nothing that
             // is not durable, but a crash must not find a message without them.
             for action in &actions {
-                if let Action::Append { sequence, record, forced } = action {
-                    self.append(*sequence, record, *forced);
+                match action {
+                    Action::Append { sequence, record, forced } => {
+                        self.append(*sequence, record, *forced);
+                    }
+                    Action::AppendSession { sequence, record, forced } => {
+                        self.add(*sequence, codec::encode_session(record), *forced);
+                    }
+                    _ => {}
                 }
             }
             self.flush();
@@ -338,6 +408,7 @@ impl Driver {
         self.metrics.active.set(self.machine.len() as i64);
         self.metrics.in_doubt.set(self.in_doubt.len() as i64);
         self.metrics.stalled.set(self.stalled.len() as i64);
+        self.metrics.show_locks(&self.machine.lock_figures());
     }
 
     fn append(&mut self, sequence: Sequence, record: &Record, forced: bool) {
@@ -353,7 +424,11 @@ impl Driver {
             }
             _ => {}
         }
-        self.entries.push(codec::encode(record, &self.directory));
+        self.add(sequence, codec::encode(record, &self.directory), forced);
+    }
+
+    fn add(&mut self, sequence: Sequence, entry: Entry, forced: bool) {
+        self.entries.push(entry);
         self.forced |= forced;
         self.appended = sequence;
     }
@@ -373,7 +448,7 @@ impl Driver {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Append { .. } => {}
+            Action::Append { .. } | Action::AppendSession { .. } => {}
             Action::LookupKey { id, key } => self.lookups.push((id, key)),
             Action::Lookup { from, id, branch } => self.find(from, id, branch),
             Action::Send { to, id, branch, message, timeout, trace } => {
@@ -394,12 +469,12 @@ impl Driver {
                     self.refused.push(Event::Unreachable { participant: to, id, branch });
                 }
             }
-            Action::Reply { token, reply } => self.pending.calls.answer(token, reply),
+            Action::Reply { token, reply } => self.reply(token, reply),
             Action::Answer { to, id, branch, outcome } => {
                 self.metrics.answered(&outcome);
                 story::answered(&self.directory, id, branch, to, &outcome);
                 match to {
-                    Inquirer::Call(token) => self.pending.inquiries.answer(token, outcome),
+                    Inquirer::Call(token) => drop(self.pending.inquiries.answer(token, outcome)),
                     // If it can't be sent, the participant asks again.
                     Inquirer::Link(participant) => {
                         self.send(participant, Outgoing::Outcome { id, branch, outcome });
@@ -515,4 +590,6 @@ pub(crate) enum RecoverError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Damaged(#[from] codec::Damaged),
+    #[error(transparent)]
+    DamagedSession(#[from] codec::DamagedSession),
 }

@@ -1,6 +1,6 @@
 //! Why a call is refused, and its one mapping to gRPC's status.
 
-use common::TransactionId;
+use common::{SessionId, TransactionId};
 use coordinator_core::{Refused, TransactionState};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -49,6 +49,20 @@ pub(crate) enum Error {
     /// The call doesn't fit the transaction's state.
     #[error("{call} is not possible: the transaction is {state}; {instead}")]
     WrongState { call: String, state: String, instead: &'static str },
+    /// Locks that would close a circle of waits.
+    #[error("{message}")]
+    Deadlock { message: String, retry_of: TransactionId },
+    /// A wait for locks that has ended.
+    #[error("{0}; nothing was locked")]
+    LockTimeout(String),
+    /// A second call while the first waits.
+    #[error("the transaction waits for locks; call again when that call has been answered")]
+    WaitsForLocks,
+    /// No such session.
+    #[error(
+        "no session {0} holds locks: it was never begun here, has released them, or its lease has run out"
+    )]
+    UnknownSession(SessionId),
     /// The journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -85,6 +99,15 @@ impl Error {
             Refused::TooManyInterventions { limit } => {
                 Self::Exhausted(format!("it was intervened in {limit} times, the limit"))
             }
+            Refused::TooManyLocks { limit } => Self::Exhausted(format!(
+                "{limit} locks may be held and waited for, the limit (--max-locks); try again later"
+            )),
+            Refused::Deadlock { blocked, first } => {
+                Self::Deadlock { message: blocked.deadlock(*first), retry_of: *first }
+            }
+            Refused::LockTimeout(message) => Self::LockTimeout(message.clone()),
+            Refused::WaitsForLocks => Self::WaitsForLocks,
+            Refused::UnknownSession(id) => Self::UnknownSession(*id),
             Refused::WrongState { state, call } => Self::WrongState {
                 call: (*call).into(),
                 state: format!("{state:?}").to_lowercase(),
@@ -127,6 +150,13 @@ impl From<Error> for Status {
                 (Code::NotFound, info("UNKNOWN_TRANSACTION"))
             }
             Error::WrongState { .. } => (Code::FailedPrecondition, info("WRONG_STATE")),
+            Error::Deadlock { retry_of, .. } => {
+                let metadata = [("retry_of".to_owned(), retry_of.to_string())];
+                (Code::Aborted, ErrorDetails::with_error_info("DEADLOCK", DOMAIN, metadata))
+            }
+            Error::LockTimeout(_) => (Code::DeadlineExceeded, info("LOCK_TIMEOUT")),
+            Error::WaitsForLocks => (Code::FailedPrecondition, info("WAITS_FOR_LOCKS")),
+            Error::UnknownSession(_) => (Code::NotFound, info("UNKNOWN_SESSION")),
             Error::Journal(JournalError::Damaged(_)) => (Code::DataLoss, info("JOURNAL_DAMAGED")),
             Error::Journal(JournalError::Failed(_)) => (Code::Internal, info("JOURNAL")),
             Error::Stopping | Error::Journal(JournalError::Closed) => {

@@ -6,7 +6,7 @@ mod sqlite;
 
 use std::time::Duration;
 
-use common::{CoordinatorId, TransactionId, fence::Run};
+use common::{CoordinatorId, SessionId, TransactionId, fence::Run};
 use coordinator_core::{Fingerprint, RequestKey};
 use proto::journal;
 use tonic::async_trait;
@@ -38,6 +38,10 @@ pub(crate) enum Entry {
     Decision { id: TransactionId, key: Option<Key>, body: Vec<u8> },
     /// Ends the transaction; `kept` ones are not forgotten by themselves.
     End { id: TransactionId, ended_at: u64, kept: bool, body: Vec<u8> },
+    /// Locks of a session; replaces what it held.
+    Session { id: SessionId, body: Vec<u8> },
+    /// Ends a session.
+    SessionEnd { id: SessionId },
 }
 
 /// A request key, with its body's fingerprint.
@@ -129,6 +133,9 @@ pub(crate) trait Journal: Send + Sync + 'static {
 
     /// All that is unfinished, oldest first.
     async fn unfinished(&self) -> Result<Vec<Stored>, JournalError>;
+
+    /// All sessions that hold locks.
+    async fn sessions(&self) -> Result<Vec<(SessionId, journal::Session)>, JournalError>;
 
     /// The newest transaction of all.
     async fn newest(&self) -> Result<Option<TransactionId>, JournalError>;

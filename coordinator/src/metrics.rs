@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coordinator_core::{BranchOutcome, Reason, TrailKind};
+use coordinator_core::{BranchOutcome, LockFigures, Reason, TrailKind};
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     exponential_buckets,
@@ -24,6 +24,11 @@ pub(crate) struct Metrics {
     pub(crate) retries: IntCounter,
     pub(crate) unreachable: IntCounter,
     pub(crate) inquiries: IntCounterVec,
+    locks_held: IntGauge,
+    locks_waiting: IntGauge,
+    locks_granted: IntCounter,
+    lock_deadlocks: IntCounter,
+    lock_timeouts: IntCounter,
 }
 
 impl Metrics {
@@ -90,6 +95,14 @@ impl Metrics {
                 "Questions of participants in doubt, by the answer",
                 "answer",
             )?,
+            locks_held: gauge("dtc_locks_held", "Locks that are held")?,
+            locks_waiting: gauge("dtc_locks_waiting", "Transactions and sessions that wait")?,
+            locks_granted: counter("dtc_locks_granted_total", "Requests for locks, granted")?,
+            lock_deadlocks: counter(
+                "dtc_locks_deadlocks_total",
+                "Requests for locks, refused because of a deadlock",
+            )?,
+            lock_timeouts: counter("dtc_locks_timeouts_total", "Waits for locks that ended")?,
         })
     }
 
@@ -112,6 +125,19 @@ impl Metrics {
             TrailKind::Unreachable => self.unreachable.inc(),
             TrailKind::Heuristic | TrailKind::Hazard => self.heuristic.inc(),
             _ => {}
+        }
+    }
+
+    /// Shows how it stands with locks; the machine has counted.
+    pub(crate) fn show_locks(&self, figures: &LockFigures) {
+        self.locks_held.set(figures.held as i64);
+        self.locks_waiting.set(figures.waiting as i64);
+        for (counter, count) in [
+            (&self.locks_granted, figures.granted),
+            (&self.lock_deadlocks, figures.deadlocks),
+            (&self.lock_timeouts, figures.timeouts),
+        ] {
+            counter.inc_by(count.saturating_sub(counter.get()));
         }
     }
 

@@ -11,6 +11,7 @@ use common_store::{OpenError, StatisticsCollector};
 use prometheus::Registry;
 use proto::dtc::{
     admin_service_server::{self as admin, AdminServiceServer},
+    lock_service_server::{self as lock, LockServiceServer},
     recovery_service_server::{self as recovery, RecoveryServiceServer},
     registry_service_server::{self as registry_service, RegistryServiceServer},
     transaction_service_server::{self as transaction, TransactionServiceServer},
@@ -57,7 +58,9 @@ impl From<Error> for Fatal {
             Error::Open(error) => error.exit_code(),
             Error::Service(error) => error.exit() as u8,
             Error::Recover(
-                RecoverError::Damaged(_) | RecoverError::Journal(JournalError::Damaged(_)),
+                RecoverError::Damaged(_)
+                | RecoverError::DamagedSession(_)
+                | RecoverError::Journal(JournalError::Damaged(_)),
             )
             | Error::Journal(JournalError::Damaged(_)) => Exit::NotAJournal as u8,
             Error::Recover(RecoverError::Journal(_)) | Error::Journal(_) => Exit::Storage as u8,
@@ -140,6 +143,7 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
         options: args.options(),
         max_payload: args.max_payload as usize,
         max_branches: args.max_branches as usize,
+        max_locks: args.max_lock_keys as usize,
     };
     let services =
         Services { handle, links, rules, shutdown: shutdown.clone(), registering: Arc::default() };
@@ -153,6 +157,7 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
             recovery::SERVICE_NAME,
             registry_service::SERVICE_NAME,
             admin::SERVICE_NAME,
+            lock::SERVICE_NAME,
         ])
         .serve(listener, shutdown.begun())
         .await?;
@@ -170,4 +175,5 @@ fn routes(services: &Services) -> Routes {
     .add_service(RecoveryServiceServer::new(services.clone()))
     .add_service(RegistryServiceServer::new(services.clone()))
     .add_service(AdminServiceServer::new(services.clone()))
+    .add_service(LockServiceServer::new(services.clone()))
 }

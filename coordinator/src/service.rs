@@ -5,6 +5,7 @@ mod admin;
 mod execute;
 mod interactive;
 mod list;
+mod lock;
 mod recovery;
 mod registry;
 mod request;
@@ -50,7 +51,8 @@ impl Services {
             (Reply::Refused(refused), _) => return Err(Error::refused(&refused, directory)),
             (Reply::See(id), _) | (Reply::Begun(id), _) => id,
             (Reply::NotHere | Reply::Enlisted(_), Some(id)) => id,
-            (Reply::NotHere | Reply::Enlisted(_), None) => return Err(Error::Stopping),
+            (Reply::NotHere | Reply::Enlisted(_), None)
+            | (Reply::Locked { .. } | Reply::Released(_), _) => return Err(Error::Stopping),
         };
         let stored = self.handle.journal.find(id).await?;
         let stored = stored.ok_or(Error::UnknownTransaction(id))?;

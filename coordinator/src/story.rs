@@ -65,6 +65,8 @@ fn words(kind: TrailKind) -> &'static str {
     match kind {
         TrailKind::Begun => "begun",
         TrailKind::Enlisted => "branch enlisted",
+        TrailKind::LocksAwaited => "waits for its locks",
+        TrailKind::Locked => "has its locks",
         TrailKind::PrepareSent => "prepare sent",
         TrailKind::VotedCommit => "voted to commit",
         TrailKind::VotedAbort => "voted to abort",

@@ -1,13 +1,13 @@
 //! What the machine wants done.
 
-use alloc::{boxed::Box, sync::Arc};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::time::Duration;
 
-use common::TransactionId;
+use common::{SessionId, TransactionId};
 
 use crate::{
-    Inquirer, Opaque, ParticipantId, Reason, Record, RequestKey, Sequence, TrailEvent,
-    TransactionState, View,
+    Blocked, HeldLock, Inquirer, LockOwner, Opaque, ParticipantId, Reason, Record, RequestKey,
+    Sequence, SessionRecord, TrailEvent, TransactionState, View,
 };
 
 /// Something to do.
@@ -21,6 +21,15 @@ pub enum Action {
         /// What to write.
         record: Record,
         /// Whether somebody waits for it; otherwise it may ride with others.
+        forced: bool,
+    },
+    /// The same with a record of a session.
+    AppendSession {
+        /// Its place, in the same order.
+        sequence: Sequence,
+        /// What to write.
+        record: SessionRecord,
+        /// Whether somebody waits for it.
         forced: bool,
     },
     /// Ask the journal for a request key; answer with `Event::KeyFound`.
@@ -127,6 +136,17 @@ pub enum Reply {
     Begun(TransactionId),
     /// A branch was added, under this number.
     Enlisted(u32),
+    /// The locks that were asked for are held.
+    Locked {
+        /// By whom.
+        owner: LockOwner,
+        /// What was asked for; after a renewal all that is held.
+        locks: Vec<HeldLock>,
+        /// For how long, unless they are renewed; none for a transaction.
+        lease: Option<Duration>,
+    },
+    /// So many locks were released.
+    Released(usize),
     /// The transaction as it is.
     Transaction(Box<View>),
     /// The request key belongs to this transaction, which the journal knows.
@@ -169,6 +189,24 @@ pub enum Refused {
         /// The bound.
         limit: usize,
     },
+    /// Too many locks are held and waited for.
+    TooManyLocks {
+        /// The bound.
+        limit: usize,
+    },
+    /// The transaction waits for locks; one call at a time.
+    WaitsForLocks,
+    /// The locks cannot be had without a deadlock. A transaction is aborted.
+    Deadlock {
+        /// Who is in the way.
+        blocked: Blocked,
+        /// The age that a retry should keep.
+        first: TransactionId,
+    },
+    /// The wait for locks has ended.
+    LockTimeout(String),
+    /// No such session: it was released, or its lease has run out.
+    UnknownSession(SessionId),
     /// The transaction is not in a state that allows the call.
     WrongState {
         /// Where it is.

@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use crate::Deadlocks;
+
 /// How one transaction is run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Options {
@@ -15,6 +17,8 @@ pub struct Options {
     pub commit_attempt_timeout: Duration,
     /// How long an interactive client may be silent.
     pub idle_timeout: Duration,
+    /// How long its locks are waited for.
+    pub lock_wait: Duration,
     /// What becomes of a commit that keeps failing.
     pub commit_policy: CommitPolicy,
 }
@@ -41,6 +45,7 @@ impl Default for Options {
             prepare_attempt_timeout: Duration::from_secs(1),
             commit_attempt_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(60),
+            lock_wait: Duration::from_secs(10),
             commit_policy: CommitPolicy::Retry,
         }
     }
@@ -68,6 +73,10 @@ pub struct Config {
     /// Branches that are sent again at once to a participant that is back; the
     /// others follow one for each of its answers.
     pub recovery_window: usize,
+    /// What is done about deadlocks over locks.
+    pub deadlocks: Deadlocks,
+    /// Locks that may be held and waited for, together.
+    pub max_locks: usize,
 }
 
 impl Default for Config {
@@ -82,6 +91,8 @@ impl Default for Config {
             stalled_after: 10,
             rollback_attempts: 5,
             recovery_window: 512,
+            deadlocks: Deadlocks::default(),
+            max_locks: 1_000_000,
         }
     }
 }

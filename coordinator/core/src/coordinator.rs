@@ -7,18 +7,19 @@
 //! - 'Aborted' is answered to a participant about an unknown transaction only
 //!   after the journal was asked.
 
-mod projection;
-
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use common::{TransactionId, planted};
 
 use crate::{
     Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, FoundBranch, Inquirer,
-    NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, Sequence, Time, View, Waiter,
+    NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, Sequence, SessionRecord, Time,
+    View, Waiter,
     intervention::MAX_INTERVENTIONS,
     keys::{Keys, Parked},
+    locks::Locks,
     participants::Participants,
+    sessions::Sessions,
     timers::Timers,
     transaction::{Context, Log, Transaction},
 };
@@ -30,7 +31,9 @@ pub struct Coordinator {
     transactions: BTreeMap<TransactionId, Transaction>,
     keys: Keys,
     participants: Participants,
-    timers: Timers,
+    timers: Timers<TransactionId>,
+    locks: Locks,
+    sessions: Sessions,
     log: Log,
     /// Transactions of this run.
     begun: usize,
@@ -45,25 +48,35 @@ macro_rules! context {
             config: &$self.config,
             participants: &mut $self.participants,
             timers: &mut $self.timers,
+            locks: &mut $self.locks,
             log: &mut $self.log,
             actions: $actions,
         }
     };
 }
 
+// After the macro, which they use.
+mod locks;
+mod projection;
+
 impl Coordinator {
-    /// Takes up what the journal holds unfinished. Serve nothing before its
-    /// actions are performed.
+    /// Takes up what the journal holds unfinished, and the sessions that hold locks.
+    /// Serve nothing before its actions are performed. `epoch` is the run's, greater
+    /// than that of each before.
     ///
     /// # Panics
     ///
     /// On an end record: what has ended is not unfinished.
     pub fn recover(
         config: Config,
+        epoch: u64,
+        sessions: impl IntoIterator<Item = SessionRecord>,
         records: impl IntoIterator<Item = Record>,
         now: Time,
     ) -> (Self, Vec<Action>) {
         let mut coordinator = Self {
+            locks: Locks::new(config.deadlocks, config.max_locks, epoch),
+            sessions: Sessions::default(),
             config,
             transactions: BTreeMap::new(),
             keys: Keys::default(),
@@ -74,6 +87,10 @@ impl Coordinator {
             bytes: 0,
         };
         let mut actions = Vec::new();
+        for session in sessions {
+            let mut context = context!(coordinator, now, &mut actions);
+            coordinator.sessions.restore(session, &mut context);
+        }
         for record in records {
             let mut context = context!(coordinator, now, &mut actions);
             let transaction = match record {
@@ -95,6 +112,9 @@ impl Coordinator {
         match event {
             Event::Begin(begin) => self.begin(now, begin, actions),
             Event::Client { id, token, call } => self.client(now, id, token, call, actions),
+            Event::Session { id, token, call } => {
+                self.sessions.call(id, token, call, &mut context!(self, now, actions));
+            }
             Event::KeyFound { id, found } => self.key_found(now, id, found, actions),
             Event::Voted { from, journal, id, branch, vote } => {
                 if let Some(transaction) = self.transactions.get_mut(&id) {
@@ -156,16 +176,23 @@ impl Coordinator {
                 while let Some((at, id)) = self.timers.pop(now) {
                     if let Some(transaction) = self.transactions.get_mut(&id) {
                         transaction.timer(at, &mut context!(self, now, actions));
+                        // Before others are told that they have waited too long.
+                        self.settle_locks(now, actions);
                     }
+                }
+                while self.sessions.tick(&mut context!(self, now, actions)) {
+                    self.settle_locks(now, actions);
                 }
                 self.pump_freed(now, actions);
             }
         }
+        self.settle_locks(now, actions);
     }
 
     /// When the next `Event::Tick` is due.
     pub fn next_timeout(&self) -> Option<Time> {
-        self.timers.next()
+        let timeouts = self.timers.next().into_iter().chain(self.sessions.next_timeout());
+        timeouts.min()
     }
 
     /// The transactions in memory, newest first, from before `before` on.
@@ -250,6 +277,9 @@ impl Coordinator {
         }
         if begin.branches.len() > config.max_branches {
             return Some(Refused::TooManyBranches { limit: config.max_branches });
+        }
+        if let Some(limit) = self.locks.no_room_for(begin.locks.len()) {
+            return Some(Refused::TooManyLocks { limit });
         }
         self.no_room_for(&begin.branches)
     }
@@ -394,6 +424,17 @@ impl Coordinator {
                 transaction.enlist(branch, token, &mut context);
             }
             Client::Enlist(_) => wrong_state("enlist", actions, transaction),
+            Client::GiveUpLocking => transaction.give_up_call(&mut context),
+            Client::Lock { .. } | Client::Prepare { .. } | Client::Commit { .. }
+                if transaction.is_locking() =>
+            {
+                let reply = Reply::Refused(Refused::WaitsForLocks);
+                actions.push(Action::Reply { token, reply });
+            }
+            Client::Lock { locks, until } if transaction.is_active() => {
+                transaction.lock(&locks, token, until, &mut context);
+            }
+            Client::Lock { .. } => wrong_state("acquire", actions, transaction),
             Client::Prepare { .. } if transaction.is_opening() => {
                 wrong_state("prepare", actions, transaction);
             }
@@ -440,6 +481,7 @@ impl Coordinator {
     }
 
     fn durable(&mut self, now: Time, up_to: Sequence, actions: &mut Vec<Action>) {
+        self.sessions.durable(up_to, &mut context!(self, now, actions));
         while let Some(&(sequence, id, milestone)) = self.log.pending.front()
             && sequence <= up_to
         {

@@ -1,10 +1,12 @@
 //! What the world tells the machine.
 
-use common::{JournalId, TransactionId};
+use core::time::Duration;
+
+use common::{JournalId, SessionId, TransactionId};
 
 use crate::{
-    AnswerAt, Fingerprint, Intervention, Opaque, Options, ParticipantId, Reason, RequestKey,
-    Sequence, Time, Waiter,
+    AnswerAt, Fingerprint, Intervention, LockKey, LockMode, Opaque, Options, ParticipantId, Reason,
+    RequestKey, Sequence, Time, Waiter,
 };
 use alloc::{string::String, sync::Arc, vec::Vec};
 
@@ -21,6 +23,15 @@ pub enum Event {
         token: u64,
         /// What it wants.
         call: Client,
+    },
+    /// A client takes locks for itself, or does something with those that it has.
+    Session {
+        /// The session: new, or one that a client was told of.
+        id: SessionId,
+        /// The call's number.
+        token: u64,
+        /// What it wants.
+        call: SessionCall,
     },
     /// The journal was asked for a request key.
     KeyFound {
@@ -126,6 +137,8 @@ pub struct Begin {
     pub options: Options,
     /// Its branches; none for an interactive one.
     pub branches: Vec<NewBranch>,
+    /// What it locks before anything is sent; none for an interactive one.
+    pub locks: Vec<(LockKey, LockMode)>,
     /// Driven by its client, call by call.
     pub interactive: bool,
     /// Its client may get its id before the outcome, and ask for it after a crash:
@@ -154,6 +167,15 @@ pub struct NewBranch {
 pub enum Client {
     /// Add a branch.
     Enlist(NewBranch),
+    /// Take locks, while branches may be enlisted.
+    Lock {
+        /// All of these or none.
+        locks: Vec<(LockKey, LockMode)>,
+        /// How long to wait.
+        until: Time,
+    },
+    /// The call that waits for locks is gone.
+    GiveUpLocking,
     /// Collect the votes.
     Prepare {
         /// How long to wait.
@@ -188,6 +210,28 @@ pub enum Client {
         /// By whom and why.
         intervention: Intervention,
     },
+}
+
+/// What a client wants of locks of its own.
+#[derive(Debug, Clone)]
+pub enum SessionCall {
+    /// Begin a session with all of these locks or none.
+    Acquire {
+        /// Where it stands in age: its own id, or that of the first try.
+        age: TransactionId,
+        /// What to lock.
+        locks: Vec<(LockKey, LockMode)>,
+        /// How long they are held unless they are renewed.
+        lease: Duration,
+        /// How long to wait for them.
+        until: Time,
+    },
+    /// Begin the lease anew.
+    Renew,
+    /// Release these keys; all of them where none is named.
+    Release(Vec<LockKey>),
+    /// The call that began it is gone.
+    GiveUp,
 }
 
 /// A participant's answer to prepare.

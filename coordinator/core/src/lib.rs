@@ -25,6 +25,7 @@ mod locks;
 mod participants;
 mod projection;
 mod record;
+mod sessions;
 mod time;
 mod timers;
 mod trail;
@@ -35,11 +36,13 @@ mod waiter;
 pub use action::{Action, BranchOutcome, Message, Refused, Reply};
 pub use config::{CommitPolicy, Config, Options};
 pub use coordinator::Coordinator;
-pub use event::{Acknowledgement, Begin, Client, Event, FoundBranch, Inquirer, NewBranch, Vote};
+pub use event::{
+    Acknowledgement, Begin, Client, Event, FoundBranch, Inquirer, NewBranch, SessionCall, Vote,
+};
 pub use intervention::{Intervention, InterventionAction};
 pub use locks::{
-    Blocked, Deadlocks, HeldLock, LockHolder, LockKey, LockMode, LockOwner, LockView, LockWaiter,
-    MAX_LOCK_KEY,
+    Blocked, Deadlocks, HeldLock, LockFigures, LockHolder, LockKey, LockMode, LockOwner, LockView,
+    LockWaiter, MAX_LOCK_KEY,
 };
 pub use projection::{
     BranchProjection, Milestone, Pace, ParticipantProjection, Phase, Projection,
@@ -47,6 +50,7 @@ pub use projection::{
 };
 pub use record::{
     BeginBranch, BeginRecord, DecisionBranch, DecisionRecord, EndRecord, Record, Sequence,
+    SessionRecord,
 };
 pub use time::Time;
 pub use trail::{TrailEvent, TrailKind};

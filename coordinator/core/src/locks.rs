@@ -146,6 +146,21 @@ pub(crate) fn timed_out(waited: core::time::Duration, by: Option<&Blocked>) -> S
     }
 }
 
+/// How much there is of locks, and how much there was in this run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LockFigures {
+    /// Locks that are held.
+    pub held: usize,
+    /// Owners that wait.
+    pub waiting: usize,
+    /// Requests that were granted.
+    pub granted: u64,
+    /// Requests that were refused because of a deadlock.
+    pub deadlocks: u64,
+    /// Waits that ended.
+    pub timeouts: u64,
+}
+
 /// What became of a request at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Asked {
@@ -201,7 +216,8 @@ pub(crate) struct Locks {
     owners: BTreeMap<LockOwner, Owner>,
     held: usize,
     wanted: usize,
-    waiting: usize,
+    /// `held` is kept above.
+    figures: LockFigures,
     settled: Vec<(LockOwner, Settled)>,
 }
 
@@ -216,7 +232,7 @@ impl Locks {
             owners: BTreeMap::new(),
             held: 0,
             wanted: 0,
-            waiting: 0,
+            figures: LockFigures::default(),
             settled: Vec::new(),
         }
     }
@@ -269,13 +285,29 @@ impl Locks {
             };
             wants.push(Want { key: key.clone(), mode, place: Place { rank, number } });
         }
-        if self.held + self.wanted + wants.len() > self.limit {
+        if self.no_room_for(wants.len()).is_some() {
             return Asked::Full;
         }
-        if let Some(blocked) = self.overtakes_an_elder(owner, age, &wants) {
+        let asked = self.take_up(now, owner, age, Request { since: now, wants, has, stuck: 0 });
+        match &asked {
+            Asked::Granted(_) => self.figures.granted += 1,
+            Asked::Deadlock(_) => self.figures.deadlocks += 1,
+            Asked::Waiting | Asked::Full => {}
+        }
+        asked
+    }
+
+    fn take_up(
+        &mut self,
+        now: Time,
+        owner: LockOwner,
+        age: TransactionId,
+        mut request: Request,
+    ) -> Asked {
+        let wants = &request.wants;
+        if let Some(blocked) = self.overtakes_an_elder(owner, age, wants) {
             return Asked::Deadlock(blocked);
         }
-        let mut request = Request { since: now, wants, has, stuck: 0 };
         let upgrades: Vec<Want> =
             request.wants.iter().filter(|it| it.is_upgrade()).cloned().collect();
         let Some(stuck) = request.wants.iter().position(|want| !self.is_open(owner, want)) else {
@@ -299,7 +331,11 @@ impl Locks {
         // A victim that stood before it may have been all that it waited for.
         let own = self.settled.iter().position(|(settled, _)| *settled == owner);
         match own.map(|index| self.settled.remove(index).1) {
-            Some(Settled::Granted(locks)) => Asked::Granted(locks),
+            // Counted when it was settled.
+            Some(Settled::Granted(locks)) => {
+                self.figures.granted -= 1;
+                Asked::Granted(locks)
+            }
             Some(Settled::Deadlock(blocked)) => Asked::Deadlock(blocked),
             None => Asked::Waiting,
         }
@@ -319,6 +355,13 @@ impl Locks {
             self.wake(now, &want.key);
         }
         Some((request.since, blocked))
+    }
+
+    /// Ends an owner's wait because its time is over. Says so, for people.
+    pub(crate) fn time_out(&mut self, now: Time, owner: LockOwner) -> String {
+        self.figures.timeouts += 1;
+        let (since, blocked) = self.cancel(now, owner).unwrap_or((now, None));
+        timed_out(now.since(since), blocked.as_ref())
     }
 
     /// Releases one key. Whether it was held.
@@ -363,9 +406,17 @@ impl Locks {
         known.into_iter().flat_map(|known| &known.held).map(|key| self.held(owner, key)).collect()
     }
 
-    /// How many locks are held; how many owners wait.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.held, self.waiting)
+    pub(crate) fn holds_any(&self, owner: LockOwner) -> bool {
+        self.owners.get(&owner).is_some_and(|known| !known.held.is_empty())
+    }
+
+    pub(crate) fn figures(&self) -> LockFigures {
+        LockFigures { held: self.held, ..self.figures }
+    }
+
+    /// The bound, where so many more would exceed it.
+    pub(crate) fn no_room_for(&self, more: usize) -> Option<usize> {
+        (self.held + self.wanted + more > self.limit).then_some(self.limit)
     }
 
     fn held(&self, owner: LockOwner, key: &LockKey) -> HeldLock {
@@ -419,7 +470,7 @@ impl Locks {
             key.enqueue(want.place, owner, want.mode, index == request.stuck);
         }
         self.wanted += request.wants.len();
-        self.waiting += 1;
+        self.figures.waiting += 1;
         let known = self.owners.entry(owner).or_insert_with(|| Owner::new(age));
         known.waits = Some(Box::new(request));
     }
@@ -433,7 +484,7 @@ impl Locks {
             }
         }
         self.wanted -= request.wants.len();
-        self.waiting -= 1;
+        self.figures.waiting -= 1;
         Some(request)
     }
 
@@ -456,6 +507,7 @@ impl Locks {
                 None => {
                     if let Some(request) = self.dequeue(owner) {
                         let locks = self.grant(now, owner, age, *request);
+                        self.figures.granted += 1;
                         self.settled.push((owner, Settled::Granted(locks)));
                     }
                 }
@@ -483,6 +535,7 @@ impl Locks {
     /// Refuses a request that waits.
     fn refuse(&mut self, now: Time, owner: LockOwner, blocked: Blocked) {
         self.cancel(now, owner);
+        self.figures.deadlocks += 1;
         self.settled.push((owner, Settled::Deadlock(blocked)));
     }
 }

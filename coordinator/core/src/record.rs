@@ -1,11 +1,12 @@
 //! What is asked to be written.
 
 use alloc::{sync::Arc, vec::Vec};
+use core::time::Duration;
 
-use common::{JournalId, TransactionId};
+use common::{JournalId, SessionId, TransactionId};
 
 use crate::{
-    BranchState, CommitPolicy, Fingerprint, Intervention, Opaque, ParticipantId, Reason,
+    BranchState, CommitPolicy, Fingerprint, HeldLock, Intervention, Opaque, ParticipantId, Reason,
     RequestKey, Time, TrailEvent,
 };
 
@@ -51,6 +52,8 @@ pub struct BeginRecord {
     pub one_phase: bool,
     /// When it was begun.
     pub begun_at: Time,
+    /// What it holds from here on until its end.
+    pub locks: Vec<HeldLock>,
     /// The branches that prepare will be sent to.
     pub branches: Vec<BeginBranch>,
     /// What happened so far.
@@ -87,6 +90,8 @@ pub struct DecisionRecord {
     pub begun_at: Time,
     /// When it was decided.
     pub decided_at: Time,
+    /// What it holds until its end.
+    pub locks: Vec<HeldLock>,
     /// The branches as they are told from here on.
     pub branches: Vec<DecisionBranch>,
     /// Why it was aborted.
@@ -131,4 +136,23 @@ pub struct EndRecord {
     pub kept: bool,
     /// What happened since the decision.
     pub trail: Vec<TrailEvent>,
+}
+
+/// A record of locks that a client holds by itself. A later one of the same session
+/// replaces the earlier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionRecord {
+    /// What it holds.
+    Held {
+        /// The session.
+        id: SessionId,
+        /// See [`SessionCall::Acquire`](crate::SessionCall::Acquire).
+        age: TransactionId,
+        /// How long, unless it is renewed.
+        lease: Duration,
+        /// What.
+        locks: Vec<HeldLock>,
+    },
+    /// Nothing is held any more.
+    Released(SessionId),
 }

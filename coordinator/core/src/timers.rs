@@ -1,20 +1,24 @@
-//! One pending timer a transaction, in a heap with lazy removal: a hot
+//! One pending timer a transaction or session, in a heap with lazy removal: a hot
 //! transaction ends long before its timer, which then finds nobody.
 
 use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
 
-use common::TransactionId;
-
 use crate::Time;
 
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Timers {
-    heap: BinaryHeap<Reverse<(Time, TransactionId)>>,
+#[derive(Debug, Clone)]
+pub(crate) struct Timers<Id> {
+    heap: BinaryHeap<Reverse<(Time, Id)>>,
 }
 
-impl Timers {
-    pub(crate) fn set(&mut self, at: Time, id: TransactionId) {
+impl<Id: Ord> Default for Timers<Id> {
+    fn default() -> Self {
+        Self { heap: BinaryHeap::new() }
+    }
+}
+
+impl<Id: Ord> Timers<Id> {
+    pub(crate) fn set(&mut self, at: Time, id: Id) {
         self.heap.push(Reverse((at, id)));
     }
 
@@ -23,7 +27,7 @@ impl Timers {
     }
 
     /// The next timer that is due.
-    pub(crate) fn pop(&mut self, now: Time) -> Option<(Time, TransactionId)> {
+    pub(crate) fn pop(&mut self, now: Time) -> Option<(Time, Id)> {
         if self.next()? > now {
             return None;
         }

@@ -9,6 +9,10 @@ pub enum TrailKind {
     Begun,
     /// Interactive: a branch was added.
     Enlisted,
+    /// It waits for locks.
+    LocksAwaited,
+    /// It has the locks that it asked for.
+    Locked,
     /// A branch's prepare was sent.
     PrepareSent,
     /// A branch voted to commit.

@@ -9,12 +9,15 @@
 //!   its client asked for; from `Turning` or `Aborting` on there is none to commit.
 //! - A transaction in one phase whose prepare was sent is aborted only when its
 //!   participant says so.
+//! - Nothing is sent before its locks are held and that is durable, and they are
+//!   held until nothing is owed.
 
 mod branch;
 mod compensate;
 mod decide;
 mod finish;
 mod force;
+mod locking;
 mod prepare;
 mod projection;
 mod show;
@@ -26,13 +29,16 @@ use core::time::Duration;
 use common::{TransactionId, planted};
 
 use crate::{
-    Action, AnswerAt, Begin, Config, Fingerprint, Intervention, NewBranch, Opaque, Options, Reason,
-    Record, Reply, RequestKey, Sequence, Time, TrailEvent, TrailKind, Waiter,
+    Action, AnswerAt, Begin, Config, Fingerprint, Intervention, LockKey, LockMode, NewBranch,
+    Opaque, Options, Reason, Record, Reply, RequestKey, Sequence, SessionRecord, Time, TrailEvent,
+    TrailKind, Waiter,
+    locks::Locks,
     participants::Participants,
     projection::{Milestone, Phase as State},
     timers::Timers,
 };
 use branch::Branch;
+use locking::Locking;
 
 /// Calls that may wait for one transaction.
 const MAX_WAITERS: usize = 256;
@@ -42,7 +48,8 @@ pub(crate) struct Context<'a> {
     pub(crate) now: Time,
     pub(crate) config: &'a Config,
     pub(crate) participants: &'a mut Participants,
-    pub(crate) timers: &'a mut Timers,
+    pub(crate) timers: &'a mut Timers<TransactionId>,
+    pub(crate) locks: &'a mut Locks,
     pub(crate) log: &'a mut Log,
     pub(crate) actions: &'a mut Vec<Action>,
 }
@@ -61,6 +68,14 @@ impl Context<'_> {
         self.log.pending.push_back((sequence, record.id(), milestone));
         self.actions.push(Action::Append { sequence, record, forced });
     }
+
+    /// The same for a session, which is told of it by the place of the record.
+    pub(crate) fn append_session(&mut self, record: SessionRecord, forced: bool) -> Sequence {
+        self.log.last += 1;
+        let sequence = self.log.last;
+        self.actions.push(Action::AppendSession { sequence, record, forced });
+        sequence
+    }
 }
 
 /// The machine.
@@ -75,6 +90,10 @@ pub(crate) struct Transaction {
     options: Options,
     state: State,
     branches: Vec<Branch>,
+    /// What it is to lock before anything is sent.
+    locks: Vec<(LockKey, LockMode)>,
+    /// Interactive: a call that waits for locks.
+    locking: Option<Locking>,
     waiters: Vec<Waiter>,
     trail: Vec<TrailEvent>,
     /// What happened since a decision that may not be told yet.
@@ -123,6 +142,8 @@ impl Transaction {
             options: begin.options,
             state: State::Opening,
             branches: Vec::with_capacity(begin.branches.len()),
+            locks: begin.locks,
+            locking: None,
             waiters: Vec::from([begin.waiter]),
             trail: Vec::with_capacity(4 + 4 * begin.branches.len()),
             untold: Vec::new(),
@@ -150,9 +171,11 @@ impl Transaction {
             transaction.add(branch, context);
         }
         if transaction.interactive {
-            context.append(transaction.begin_record(), true, Milestone::Opened);
-        } else {
+            context.append(transaction.begin_record(context), true, Milestone::Opened);
+        } else if transaction.locks.is_empty() {
             transaction.start_prepare(context);
+        } else {
+            transaction.become_locking(context);
         }
         transaction
     }
@@ -183,6 +206,8 @@ impl Transaction {
             Milestone::Opened => {
                 self.logged = true;
                 self.become_active(context);
+                self.answer(context);
+                self.set_timer(context);
             }
             Milestone::Logged => {
                 self.logged = true;
@@ -225,7 +250,7 @@ impl Transaction {
 
     /// The client is alive: its idle limit begins anew.
     fn touch(&mut self, context: &mut Context) {
-        if matches!(self.state, State::Active | State::Prepared) {
+        if matches!(self.state, State::Active | State::Prepared) && self.locking.is_none() {
             self.deadline = Some(context.now + self.options.idle_timeout);
             self.set_timer(context);
         }

@@ -2,15 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::TransactionId;
+use common::{SessionId, TransactionId};
 use common_service::Environment;
 use coordinator_core::{
-    AnswerAt, BranchOutcome, Event, Fingerprint, NewBranch, Opaque, Options, ParticipantId, Reply,
-    RequestKey, TrailEvent, View,
+    AnswerAt, BranchOutcome, Event, Fingerprint, LockKey, LockMode, LockOwner, LockView, NewBranch,
+    Opaque, Options, ParticipantId, Reply, RequestKey, SessionCall, Time, TrailEvent, View,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Call, Input};
+use super::{Call, Input, locks::WhichLocks};
 use crate::{directory::Directory, error::Error, journal::Journal, link::Outgoing};
 
 /// A transaction that a client asks for.
@@ -19,11 +19,20 @@ pub(crate) struct NewTransaction {
     pub(crate) key: Option<(RequestKey, Fingerprint)>,
     pub(crate) options: Options,
     pub(crate) branches: Vec<NewBranch>,
+    pub(crate) locks: Vec<(LockKey, LockMode)>,
     pub(crate) interactive: bool,
     pub(crate) retry_of: Option<TransactionId>,
     pub(crate) announced: bool,
     pub(crate) trace: Option<Opaque>,
     pub(crate) answer_at: AnswerAt,
+}
+
+/// Locks that a client wants for itself.
+#[derive(Debug)]
+pub(crate) struct NewSession {
+    pub(crate) retry_of: Option<TransactionId>,
+    pub(crate) locks: Vec<(LockKey, LockMode)>,
+    pub(crate) lease: Duration,
 }
 
 /// Something happened to a transaction.
@@ -69,6 +78,45 @@ impl Handle {
         self.ask(|reply| Input::Client { id, call, wait, reply }).await
     }
 
+    /// Takes locks for an active transaction. They are wanted no more when this is
+    /// dropped.
+    pub(crate) async fn lock(
+        &self,
+        id: TransactionId,
+        locks: Vec<(LockKey, LockMode)>,
+        wait: Duration,
+    ) -> Result<Reply, Error> {
+        let mut waits = Waits { inputs: &self.inputs, answered: false };
+        let reply = self.call(id, Call::Lock(locks), wait).await;
+        waits.answered = true;
+        reply
+    }
+
+    /// Begins a session with locks. They are wanted no more when this is dropped.
+    pub(crate) async fn acquire(&self, new: NewSession, wait: Duration) -> Result<Reply, Error> {
+        let mut waits = Waits { inputs: &self.inputs, answered: false };
+        let reply = self.ask(|reply| Input::Acquire { new, wait, reply }).await;
+        waits.answered = true;
+        reply
+    }
+
+    /// Calls a session.
+    pub(crate) async fn session(&self, id: SessionId, call: SessionCall) -> Result<Reply, Error> {
+        self.ask(|reply| Input::Session { id, call, reply }).await
+    }
+
+    /// Locks after `after`, by key, and the time at which they are so.
+    pub(crate) async fn list_locks(
+        &self,
+        prefix: String,
+        owner: Option<LockOwner>,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<(Time, Vec<LockView>), Error> {
+        let which = WhichLocks { prefix, owner, after, limit };
+        self.ask(|reply| Input::ListLocks { which, reply }).await
+    }
+
     /// What became of a branch that a run of this coordinator prepared.
     pub(crate) async fn inquire(
         &self,
@@ -112,5 +160,20 @@ impl Handle {
         let (reply, replied) = oneshot::channel();
         self.inputs.send(input(reply)).await.map_err(|_| Error::Stopping)?;
         replied.await.map_err(|_| Error::Stopping)
+    }
+}
+
+/// A call that waits for locks. If the driver cannot be told that it is gone, the end
+/// of its wait or of its lease tells it.
+struct Waits<'a> {
+    inputs: &'a mpsc::Sender<Input>,
+    answered: bool,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            let _ = self.inputs.try_send(Input::CallGone);
+        }
     }
 }

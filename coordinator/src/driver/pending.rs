@@ -1,8 +1,8 @@
 //! Calls that wait for the machine's answer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use coordinator_core::{BranchOutcome, FoundBranch, Reply};
+use coordinator_core::{BranchOutcome, FoundBranch, LockOwner, Reply};
 use tokio::sync::oneshot;
 
 use crate::journal::{Stored, codec};
@@ -14,6 +14,22 @@ pub(super) type Answer<T> = oneshot::Sender<T>;
 pub(super) struct Pending {
     pub(super) calls: Calls<Reply>,
     pub(super) inquiries: Calls<BranchOutcome>,
+    /// Of the calls, those that wait for locks, and for whom.
+    pub(super) locking: BTreeMap<u64, LockOwner>,
+}
+
+impl Pending {
+    /// Whose calls for locks were given up by their clients.
+    pub(super) fn take_gone(&mut self) -> Vec<LockOwner> {
+        let calls = &mut self.calls;
+        let mut gone = Vec::new();
+        self.locking.retain(|token, owner| {
+            let is_gone = calls.forget_if_gone(*token);
+            gone.extend(is_gone.then_some(*owner));
+            !is_gone
+        });
+        gone
+    }
 }
 
 /// Calls by their numbers.
@@ -36,11 +52,17 @@ impl<T> Calls<T> {
         self.next
     }
 
-    /// Answers a call, unless its caller is gone.
-    pub(super) fn answer(&mut self, token: u64, value: T) {
-        if let Some(answer) = self.waiting.remove(&token) {
-            let _ = answer.send(value);
+    /// Answers a call; false when its caller is gone.
+    pub(super) fn answer(&mut self, token: u64, value: T) -> bool {
+        self.waiting.remove(&token).is_some_and(|answer| answer.send(value).is_ok())
+    }
+
+    fn forget_if_gone(&mut self, token: u64) -> bool {
+        let gone = self.waiting.get(&token).is_some_and(|answer| answer.is_closed());
+        if gone {
+            self.waiting.remove(&token);
         }
+        gone
     }
 }
 

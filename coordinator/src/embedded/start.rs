@@ -25,6 +25,7 @@ use crate::{
 /// How many messages may wait for one remote participant.
 const CAPACITY: usize = 65_536;
 const MAX_PAYLOAD: usize = 1 << 20;
+const MAX_LOCKS: usize = 1000;
 
 /// The operating system's, but that a failure ends this coordinator, not the process.
 pub(super) fn environment(stop: watch::Sender<Option<String>>) -> Environment {
@@ -92,7 +93,7 @@ pub(super) async fn parts(
         commit_policy: settings.commit_policy,
         ..Options::default()
     };
-    let rules = Rules { options, max_payload: MAX_PAYLOAD, max_branches };
+    let rules = Rules { options, max_payload: MAX_PAYLOAD, max_branches, max_locks: MAX_LOCKS };
     let shutdown = Shutdown::new();
     let services =
         Services { handle: handle.clone(), links, rules, shutdown, registering: Arc::default() };

@@ -1,5 +1,7 @@
 //! Records as the journal keeps them: protobuf, with participants' names.
 
+mod lock;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +15,8 @@ use proto::journal;
 
 use super::{Entry, Stored};
 use crate::{convert, directory::Directory};
+pub(crate) use lock::{DamagedSession, decode_session, encode_session};
+use lock::{decode_locks, encode_locks};
 
 /// Why a row of the journal cannot be taken up.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +73,7 @@ fn encode_begin(record: &BeginRecord, directory: &Directory) -> journal::Begin {
         begun_at_us: record.begun_at.0,
         branches: record.branches.iter().map(branch).collect(),
         trail: encode_trail(&record.trail),
+        locks: encode_locks(&record.locks),
     }
 }
 
@@ -101,6 +106,7 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
         abort_reason: record.reason.as_ref().map(|reason| convert::reason(reason, directory)),
         interventions: record.interventions.iter().map(intervention).collect(),
         trail: encode_trail(&record.trail),
+        locks: encode_locks(&record.locks),
     }
 }
 
@@ -221,6 +227,7 @@ fn decode_begin(
         interactive: begin.interactive,
         one_phase: begin.one_phase,
         begun_at: Time(begin.begun_at_us),
+        locks: decode_locks(&begin.locks).map_err(|what| Damaged { id, what })?,
         branches: branches.collect::<Result<_, _>>()?,
         trail: decode_trail(id, &begin.trail)?,
     })
@@ -284,6 +291,7 @@ fn decode_decision(
         },
         begun_at: Time(decision.begun_at_us),
         decided_at: Time(decision.decided_at_us),
+        locks: decode_locks(&decision.locks).map_err(|what| Damaged { id, what })?,
         branches: decision.branches.iter().map(branch).collect::<Result<_, _>>()?,
         reason: reason.map(|it| Arc::new(convert::core_reason(it, directory))),
         interventions: interventions.collect::<Result<_, _>>()?,
@@ -321,7 +329,7 @@ pub(crate) fn output(branch: &journal::DecisionBranch) -> Option<Opaque> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coordinator_core::{Reason, TrailKind};
+    use coordinator_core::{HeldLock, LockMode, Reason, TrailKind};
 
     fn decision(directory: &Directory) -> DecisionRecord {
         let inventory = directory.intern("inventory");
@@ -339,6 +347,7 @@ mod tests {
             policy: CommitPolicy::Compensate { after: 3 },
             begun_at: Time(1),
             decided_at: Time(2),
+            locks: vec![HeldLock { key: "a".into(), mode: LockMode::Exclusive, token: 9 }],
             branches: vec![DecisionBranch {
                 participant: inventory,
                 state: BranchState::Refused,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use common::{CoordinatorId, Incarnation, TransactionId, fence::Run};
+use common::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
 use coordinator_core::RequestKey;
 use prost::Message;
 use proto::journal;
@@ -28,6 +28,7 @@ struct Held {
     transactions: BTreeMap<TransactionId, Kept>,
     keys: BTreeMap<String, User>,
     participants: BTreeMap<String, Registration>,
+    sessions: BTreeMap<SessionId, journal::Session>,
 }
 
 /// A transaction, with what clean-up needs to know.
@@ -58,6 +59,14 @@ impl Held {
         let (id, key) = match &entry {
             Entry::Begin { id, key, .. } | Entry::Decision { id, key, .. } => (*id, key.clone()),
             Entry::End { id, .. } => (*id, None),
+            Entry::Session { id, body } => {
+                self.sessions.extend(read(body).map(|session| (*id, session)));
+                return;
+            }
+            Entry::SessionEnd { id } => {
+                self.sessions.remove(id);
+                return;
+            }
         };
         let stored = Stored { id, begin: None, decision: None, end: None };
         let new = Kept { stored, kept: false, key: None };
@@ -77,6 +86,7 @@ impl Held {
                 stored.end = read::<journal::End>(&body);
                 transaction.kept = kept;
             }
+            Entry::Session { .. } | Entry::SessionEnd { .. } => {}
         }
     }
 
@@ -140,6 +150,10 @@ impl Journal for MemoryJournal {
         let held = self.held();
         let all = held.transactions.values().map(|it| &it.stored);
         Ok(all.filter(|stored| stored.end.is_none()).cloned().collect())
+    }
+
+    async fn sessions(&self) -> Result<Vec<(SessionId, journal::Session)>, JournalError> {
+        Ok(self.held().sessions.iter().map(|(id, session)| (*id, session.clone())).collect())
     }
 
     async fn newest(&self) -> Result<Option<TransactionId>, JournalError> {

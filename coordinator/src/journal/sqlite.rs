@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use common::{CoordinatorId, Incarnation, TransactionId, fence::Run};
+use common::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
 use common_service::{Environment, Exit};
 use common_store::{
     OpenError, Options, ReadError, Store, Suspect, Urgency, WriteError, check_pages, checksum,
@@ -36,6 +36,8 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS request_keys (
         request_key TEXT PRIMARY KEY, id BLOB NOT NULL, fingerprint BLOB NOT NULL
     ) WITHOUT ROWID;
+    -- Locks of clients by themselves: protobuf, followed by its checksum.
+    CREATE TABLE IF NOT EXISTS locks (session BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS participants (
         name TEXT PRIMARY KEY, address TEXT NOT NULL,
         asks INTEGER NOT NULL, compensates INTEGER NOT NULL,
@@ -122,6 +124,19 @@ fn write(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
             let mut delete = transaction.prepare_cached("DELETE FROM unfinished WHERE id = ?1")?;
             delete.execute([id.as_bytes()]).map(drop)
         }
+        Entry::Session { id, body } => {
+            let row = TransactionId::from_bytes(*id.as_bytes());
+            insert_or_update(
+                transaction,
+                "INSERT OR IGNORE INTO locks VALUES (?1, ?2)",
+                "UPDATE locks SET body = ?2 WHERE session = ?1",
+                params![id.as_bytes(), sealed(row, "body", body)],
+            )
+        }
+        Entry::SessionEnd { id } => {
+            let mut delete = transaction.prepare_cached("DELETE FROM locks WHERE session = ?1")?;
+            delete.execute([id.as_bytes()]).map(drop)
+        }
     }
 }
 
@@ -191,6 +206,14 @@ fn decode<M: Message + Default>(
     let body = unsealed(id, column, &bytes)
         .ok_or_else(|| row.damaged(index, "its checksum is another one than was written"))?;
     M::decode(body).map(Some).map_err(|cause| row.damaged(index, cause.to_string()))
+}
+
+fn session(row: &Row<'_>) -> rusqlite::Result<(SessionId, journal::Session)> {
+    let row = Suspect::new("locks", row, 1);
+    let id = transaction_id(&row)?;
+    let session = decode(&row, id, 1, "body")?;
+    let session = session.ok_or_else(|| row.damaged(1, "the row is empty"))?;
+    Ok((SessionId::from_bytes(*id.as_bytes()), session))
 }
 
 fn list(
@@ -378,6 +401,16 @@ impl Journal for SqliteJournal {
             check_pages(connection, "unfinished")?;
             let sql = "SELECT id, begin, decision, NULL FROM unfinished ORDER BY id";
             list(connection, "unfinished", sql, [])
+        };
+        Ok(self.store.read(find).await?)
+    }
+
+    async fn sessions(&self) -> Result<Vec<(SessionId, journal::Session)>, JournalError> {
+        let find = |connection: &Connection| {
+            check_pages(connection, "locks")?;
+            let mut select =
+                connection.prepare("SELECT session, body FROM locks ORDER BY session")?;
+            select.query_map([], session)?.collect()
         };
         Ok(self.store.read(find).await?)
     }

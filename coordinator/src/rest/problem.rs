@@ -95,6 +95,18 @@ impl From<Error> for Problem {
             Error::WrongState { .. } => {
                 (StatusCode::CONFLICT, "WRONG_STATE", "The transaction's state forbids it")
             }
+            Error::Deadlock { .. } => {
+                (StatusCode::CONFLICT, "DEADLOCK", "The locks would close a circle of waits")
+            }
+            Error::LockTimeout(_) => {
+                (StatusCode::CONFLICT, "LOCK_TIMEOUT", "The locks were not to be had in time")
+            }
+            Error::WaitsForLocks => {
+                (StatusCode::CONFLICT, "WAITS_FOR_LOCKS", "The transaction waits for locks")
+            }
+            Error::UnknownSession(_) => {
+                (StatusCode::NOT_FOUND, "UNKNOWN_SESSION", "There is no such session")
+            }
             Error::Journal(JournalError::Damaged(_)) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "JOURNAL_DAMAGED", "The journal is damaged")
             }

@@ -39,6 +39,9 @@ pub(super) struct Described {
     /// The first transaction of which this is a retry; it keeps that one's age.
     #[serde(default)]
     pub(super) retry_of: String,
+    /// What it locks before anything is sent, until nothing is owed.
+    #[serde(default)]
+    pub(super) locks: Vec<NewLock>,
     /// Begin only: the client enlists branches and then commits or rolls back.
     #[serde(default)]
     pub(super) interactive: bool,
@@ -54,6 +57,29 @@ pub(super) struct NewBranch {
     #[serde(default)]
     #[schema(value_type = Option<HashMap<String, schema::Json>>)]
     pub(super) payload: Option<Map<String, Value>>,
+}
+
+/// A lock on a name that clients choose.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewLock {
+    /// 1 to 256 bytes.
+    #[schema(min_length = 1, max_length = 64)]
+    key: String,
+    #[serde(default)]
+    #[schema(required = false)]
+    mode: LockMode,
+}
+
+/// How a key is locked.
+#[derive(Debug, Default, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum LockMode {
+    /// Beside others that share it.
+    Shared,
+    /// Alone.
+    #[default]
+    Exclusive,
 }
 
 /// How a transaction is run; what is not set has the coordinator's default.
@@ -74,6 +100,9 @@ pub(super) struct Options {
     /// Interactive: how long the client may be silent.
     #[schema(minimum = 1, maximum = 86400000)]
     pub(super) idle_timeout_ms: Option<u64>,
+    /// How long its locks are waited for.
+    #[schema(minimum = 1, maximum = 86400000)]
+    pub(super) lock_wait_ms: Option<u64>,
     /// What becomes of a commit that keeps failing.
     #[schema(required = false)]
     pub(super) commit_policy: CommitPolicy,
@@ -182,7 +211,18 @@ impl Described {
             },
             wait: None,
             retry_of: self.retry_of,
+            locks: self.locks.into_iter().map(NewLock::into_wire).collect(),
         })
+    }
+}
+
+impl NewLock {
+    fn into_wire(self) -> dtc::Lock {
+        let mode = match self.mode {
+            LockMode::Shared => dtc::LockMode::Shared,
+            LockMode::Exclusive => dtc::LockMode::Exclusive,
+        };
+        dtc::Lock { key: self.key, mode: mode.into() }
     }
 }
 
@@ -209,6 +249,7 @@ impl Options {
             prepare_attempt_timeout: duration("prepare_attempt_timeout_ms", attempt)?,
             commit_attempt_timeout: duration("commit_attempt_timeout_ms", commit)?,
             idle_timeout: duration("idle_timeout_ms", self.idle_timeout_ms)?,
+            lock_wait: duration("lock_wait_ms", self.lock_wait_ms)?,
             commit_policy: match self.commit_policy {
                 CommitPolicy::Retry => dtc::CommitPolicy::Unspecified.into(),
                 CommitPolicy::Compensate => dtc::CommitPolicy::Compensate.into(),

@@ -12,7 +12,7 @@ use utoipa::{
     },
 };
 
-use super::request::{Moment, NewBranch, Options};
+use super::request::{Moment, NewBranch, NewLock, Options};
 use crate::json;
 
 /// Of an address.
@@ -51,6 +51,9 @@ pub(super) struct Whole {
     answer_at: Moment,
     #[schema(required = false, schema_with = no)]
     interactive: bool,
+    /// What it locks before anything is sent, until nothing is owed.
+    #[schema(required = false, max_items = 1000)]
+    locks: Vec<NewLock>,
     /// The first transaction of which this is a retry; it keeps that one's age.
     #[schema(required = false, format = "uuid")]
     retry_of: String,

@@ -109,6 +109,10 @@ async fn begin(
         let problem = "is not possible for an interactive transaction: repeated, it is another one";
         return Err(Problem::invalid(IDEMPOTENCY_KEY, problem));
     }
+    if !described.locks.is_empty() {
+        let problem = "are taken by Acquire of dtc.v1.LockService where it is interactive";
+        return Err(Problem::invalid("locks", problem));
+    }
     let options = Some(described.options.into_wire()?);
     let request = BeginRequest { options, retry_of: described.retry_of };
     let begun = services.begin(request, trace).await?;

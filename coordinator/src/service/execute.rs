@@ -48,6 +48,7 @@ impl Services {
         };
         let options = self.rules.options(request.options.as_ref())?;
         let branches = self.rules.branches(&request.branches, &self.links)?;
+        let locks = self.rules.locks("locks", &request.locks)?;
         let key = key.map(|key| (key, request::fingerprint(request, &branches)));
         let retry_of = request::retry_of(&request.retry_of)?;
         self.check_room()?;
@@ -56,6 +57,7 @@ impl Services {
             retry_of,
             options,
             branches,
+            locks,
             interactive: false,
             announced: announced.is_some(),
             trace: announced.and_then(|announced| announced.trace),

@@ -33,6 +33,7 @@ impl Services {
             key: None,
             options,
             branches: Vec::new(),
+            locks: Vec::new(),
             interactive: true,
             announced: true,
             trace,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use common::TransactionId;
 use coordinator_core::{
-    AnswerAt, CommitPolicy, Fingerprint, NewBranch, Opaque, Options, RequestKey,
+    AnswerAt, CommitPolicy, Fingerprint, LockKey, LockMode, MAX_LOCK_KEY, NewBranch, Opaque,
+    Options, RequestKey,
 };
 use prost::Message;
 use proto::dtc::{self, ExecuteRequest, Payload, TransactionOptions, payload::Kind};
@@ -29,6 +30,8 @@ pub(crate) struct Rules {
     pub(crate) options: Options,
     pub(crate) max_payload: usize,
     pub(crate) max_branches: usize,
+    /// Of one request.
+    pub(crate) max_locks: usize,
 }
 
 pub(crate) fn transaction_id(text: &str) -> Result<TransactionId, Error> {
@@ -141,7 +144,40 @@ impl Rules {
             )?,
             idle_timeout: or("idle_timeout", options.idle_timeout.as_ref(), defaults.idle_timeout)?,
             commit_policy: commit_policy(options, defaults.commit_policy)?,
+            lock_wait: duration("options.lock_wait", options.lock_wait.as_ref())?
+                .unwrap_or(defaults.lock_wait),
         })
+    }
+
+    /// The locks of a request.
+    pub(super) fn locks(
+        &self,
+        field: &str,
+        locks: &[dtc::Lock],
+    ) -> Result<Vec<(LockKey, LockMode)>, Error> {
+        if locks.len() > self.max_locks {
+            let (count, limit) = (locks.len(), self.max_locks);
+            let problem = format!("{count} are too many; the limit is {limit} (--max-lock-keys)");
+            return Err(Error::invalid(field, problem));
+        }
+        let lock = |(index, lock): (usize, &dtc::Lock)| {
+            let length = lock.key.len();
+            if !(1..=MAX_LOCK_KEY).contains(&length) {
+                let problem = format!("has {length} bytes, 1 to {MAX_LOCK_KEY} are allowed");
+                return Err(Error::invalid(format!("{field}[{index}].key"), problem));
+            }
+            let mode = match dtc::LockMode::try_from(lock.mode) {
+                Ok(dtc::LockMode::Shared) => LockMode::Shared,
+                Ok(dtc::LockMode::Exclusive | dtc::LockMode::Unspecified) => LockMode::Exclusive,
+                Err(_) => {
+                    let problem =
+                        format!("{} is none; LOCK_MODE_SHARED or LOCK_MODE_EXCLUSIVE", lock.mode);
+                    return Err(Error::invalid(format!("{field}[{index}].mode"), problem));
+                }
+            };
+            Ok((LockKey::from(lock.key.as_str()), mode))
+        };
+        locks.iter().enumerate().map(lock).collect()
     }
 
     /// The branches of a request.
@@ -202,7 +238,7 @@ impl Rules {
     }
 }
 
-/// A hash of what makes two requests the same: their branches and options, as
+/// A hash of what makes two requests the same: their branches, locks and options, as
 /// decoded. (Protobuf may encode one message in several ways; what is hashed is
 /// our own encoding of it, with maps in order.) `checked` are the branches.
 pub(super) fn fingerprint(request: &ExecuteRequest, checked: &[NewBranch]) -> Fingerprint {
@@ -217,6 +253,9 @@ pub(super) fn fingerprint(request: &ExecuteRequest, checked: &[NewBranch]) -> Fi
     }
     add(&request.options.as_ref().map(Message::encode_to_vec).unwrap_or_default());
     add(request.retry_of.as_bytes());
+    for lock in &request.locks {
+        add(&lock.encode_to_vec());
+    }
     hash.finalize().into()
 }
 
@@ -291,6 +330,10 @@ mod tests {
             request(&[branch("inventory", "a"), branch("payment", "c")]),
             request(&[branch("inventory", "a"), branch("order", "b")]),
             request(&[branch("inventory", "a")]),
+            ExecuteRequest {
+                locks: vec![dtc::Lock { key: "a".into(), ..Default::default() }],
+                ..first.clone()
+            },
         ];
         for other in others {
             assert_ne!(fingerprint_of(&first), fingerprint_of(&other), "{other:?}");

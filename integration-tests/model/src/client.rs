@@ -52,6 +52,8 @@ impl Client {
                 self.told_again = true;
             }
             Reply::NotHere | Reply::Enlisted(_) | Reply::Refused(_) => {}
+            // It takes no locks.
+            Reply::Locked { .. } | Reply::Released(_) => {}
         }
     }
 

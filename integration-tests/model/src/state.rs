@@ -86,6 +86,7 @@ fn options(setup: &Setup) -> Options {
             0 => CommitPolicy::Retry,
             after => CommitPolicy::Compensate { after },
         },
+        ..Options::default()
     }
 }
 
@@ -97,7 +98,7 @@ impl State {
     /// Nothing was asked for yet, and everybody can be reached.
     pub(crate) fn new(setup: &Setup) -> Self {
         let now = Time(1_000_000);
-        let (coordinator, _) = Coordinator::recover(config(setup), [], now);
+        let (coordinator, _) = Coordinator::recover(config(setup), 1, [], [], now);
         let mut state = Self {
             machine: Arc::new(coordinator.projection()),
             coordinator: Arc::new(coordinator),
@@ -211,6 +212,8 @@ impl State {
                     self.request(to, journal::number(id), request);
                 }
                 Action::Answer { .. } => {}
+                // No client of the model's takes locks.
+                Action::AppendSession { .. } => {}
                 Action::Happened { id, event, .. } => self.watch(journal::number(id), event.kind),
             }
         }
@@ -262,8 +265,8 @@ impl State {
         if !setup.stray_answers {
             self.network.cut_answers();
         }
-        let now = self.now;
-        match catch_unwind(|| Coordinator::recover(config(setup), unfinished, now)) {
+        let (now, epoch) = (self.now, self.epoch.into());
+        match catch_unwind(|| Coordinator::recover(config(setup), epoch, [], unfinished, now)) {
             Ok((coordinator, actions)) => {
                 self.machine = Arc::new(coordinator.projection());
                 self.coordinator = Arc::new(coordinator);
@@ -336,6 +339,7 @@ impl State {
             key,
             options: options(setup),
             branches,
+            locks: Vec::new(),
             interactive,
             announced: false,
             trace: None,

@@ -43,7 +43,7 @@ pub(super) enum Holders {
     #[default]
     None,
     One(LockOwner, Holder),
-    Many(Box<BTreeMap<LockOwner, Holder>>),
+    Many(BTreeMap<LockOwner, Holder>),
 }
 
 impl Holders {
@@ -60,7 +60,7 @@ impl Holders {
             Self::None => *self = Self::One(owner, lock),
             Self::One(holder, _) if *holder == owner => *self = Self::One(owner, lock),
             Self::One(holder, first) => {
-                *self = Self::Many(Box::new([(*holder, *first), (owner, lock)].into()));
+                *self = Self::Many([(*holder, *first), (owner, lock)].into());
             }
             Self::Many(all) => drop(all.insert(owner, lock)),
         }
@@ -85,7 +85,7 @@ impl Holders {
             _ => None,
         };
         let many = match self {
-            Self::Many(all) => Some(&**all),
+            Self::Many(all) => Some(all),
             _ => None,
         };
         one.into_iter().chain(many.into_iter().flatten().map(|(owner, lock)| (*owner, *lock)))

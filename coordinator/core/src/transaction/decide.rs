@@ -96,6 +96,7 @@ impl Transaction {
                 )
         );
         self.state = State::Aborting;
+        self.stop_locking(context);
         self.deadline = None;
         self.decided_at = Some(context.now);
         self.reason = Some(reason);
@@ -158,6 +159,7 @@ impl Transaction {
             policy: self.options.commit_policy,
             begun_at: self.begun_at,
             decided_at: context.now,
+            locks: context.locks.held_by(self.owner()),
             branches: self.branches.iter().map(branch).collect(),
             reason: self.reason.clone(),
             interventions: self.interventions.clone(),

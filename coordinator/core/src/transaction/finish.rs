@@ -6,8 +6,8 @@ use common::{JournalId, planted};
 
 use super::{Branch, Context, Milestone, State, Transaction};
 use crate::{
-    Acknowledgement, BeginRecord, BranchState, DecisionRecord, EndRecord, Opaque, Options, Outcome,
-    ParticipantId, Reason, Record, TrailKind,
+    Acknowledgement, BeginRecord, BranchState, DecisionRecord, EndRecord, HeldLock, Opaque,
+    Options, Outcome, ParticipantId, Reason, Record, TrailKind,
 };
 
 impl Transaction {
@@ -146,6 +146,8 @@ impl Transaction {
         // commit that could be turned round until then.
         let forced = outcome.is_heuristic() || !self.commit_stands() && self.commit;
         context.append(Record::End(record), forced, Milestone::Ended);
+        // Whoever gets them writes that later than this end.
+        context.locks.release_all(context.now, self.owner());
         self.answer(context);
     }
 
@@ -168,6 +170,8 @@ impl Transaction {
             options: Options::default(),
             state: State::Preparing,
             branches: branches.collect(),
+            locks: Vec::new(),
+            locking: None,
             waiters: Vec::new(),
             trail: record.trail,
             untold: Vec::new(),
@@ -190,7 +194,7 @@ impl Transaction {
             timer: None,
             recovered: true,
         };
-        transaction.register(context);
+        transaction.register(&record.locks, context);
         transaction.note(context, TrailKind::Recovered, None);
         if transaction.one_phase {
             transaction.state = State::Settling;
@@ -232,6 +236,8 @@ impl Transaction {
             options: Options { commit_policy: record.policy, ..Options::default() },
             state: if record.commit { State::Committing } else { State::Aborting },
             branches: branches.collect(),
+            locks: Vec::new(),
+            locking: None,
             waiters: Vec::new(),
             trail: record.trail,
             untold: Vec::new(),
@@ -254,7 +260,7 @@ impl Transaction {
             timer: None,
             recovered: true,
         };
-        transaction.register(context);
+        transaction.register(&record.locks, context);
         transaction.note(context, TrailKind::Recovered, None);
         for number in 0..transaction.branches.len() {
             let owed = transaction.branches[number].state.is_owed();
@@ -270,7 +276,8 @@ impl Transaction {
         transaction
     }
 
-    fn register(&mut self, context: &mut Context) {
+    fn register(&mut self, locks: &[HeldLock], context: &mut Context) {
+        context.locks.restore(context.now, self.owner(), self.age, locks);
         for branch in &self.branches {
             context.participants.get(branch.participant).unfinished.insert(self.id);
         }

@@ -26,7 +26,11 @@ impl Transaction {
     pub(crate) fn resolve(&mut self, it: Intervention, context: &mut Context) -> bool {
         let commit = it.action == InterventionAction::Commit;
         match self.state {
-            State::Active | State::Logging | State::Preparing | State::Prepared
+            State::Active
+            | State::Locking
+            | State::Logging
+            | State::Preparing
+            | State::Prepared
                 if !commit && it.branch.is_none() && self.can_roll_back() =>
             {
                 let reason = by_force(&it);

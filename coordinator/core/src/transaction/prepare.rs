@@ -13,7 +13,7 @@ impl Transaction {
     /// Starts to collect votes; the begin record goes first where it must
     /// (rule 5).
     pub(super) fn start_prepare(&mut self, context: &mut Context) {
-        debug_assert!(matches!(self.state, State::Opening | State::Active));
+        debug_assert!(matches!(self.state, State::Opening | State::Active | State::Locking));
         if let Some(participant) = self.known_not_to_compensate(context) {
             return self.abort_uncompensated(participant, context);
         }
@@ -27,24 +27,27 @@ impl Transaction {
         // be done a second time under its key.
         let forced = self.interactive
             || self.announced
+            || self.holds_locks(context)
             || !all_ask
             || (self.one_phase && self.key.is_some());
         self.deadline = Some(context.now + self.options.prepare_timeout);
         if forced && !planted!(BeginRecordMissing) {
             self.state = State::Logging;
-            context.append(self.begin_record(), true, Milestone::Logged);
+            context.append(self.begin_record(context), true, Milestone::Logged);
             self.set_timer(context);
         } else {
             self.become_preparing(context);
         }
     }
 
-    pub(super) fn begin_record(&self) -> Record {
+    pub(super) fn begin_record(&self, context: &Context) -> Record {
         let branch = |branch: &super::Branch| BeginBranch {
             participant: branch.participant,
             payload: branch.payload.clone(),
             asks: branch.asks,
         };
+        // Nothing is sent before the next one.
+        let sent = self.state != State::Locking;
         Record::Begin(BeginRecord {
             id: self.id,
             age: self.age,
@@ -52,13 +55,17 @@ impl Transaction {
             interactive: self.interactive,
             one_phase: self.one_phase,
             begun_at: self.begun_at,
-            branches: self.branches.iter().map(branch).collect(),
+            locks: context.locks.held_by(self.owner()),
+            branches: self.branches.iter().filter(|_| sent).map(branch).collect(),
             trail: self.trail.clone(),
         })
     }
 
     pub(super) fn become_preparing(&mut self, context: &mut Context) {
-        debug_assert!(matches!(self.state, State::Opening | State::Active | State::Logging));
+        debug_assert!(matches!(
+            self.state,
+            State::Opening | State::Active | State::Locking | State::Logging
+        ));
         self.state = State::Preparing;
         for number in 0..self.branches.len() {
             self.branches[number].become_state(BranchState::Preparing);

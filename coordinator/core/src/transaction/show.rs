@@ -65,9 +65,11 @@ impl Transaction {
     pub(crate) fn shown_state(&self) -> TransactionState {
         match self.state {
             State::Opening | State::Active => TransactionState::Active,
-            State::Logging | State::Preparing | State::Settling | State::Deciding => {
-                TransactionState::Preparing
-            }
+            State::Locking
+            | State::Logging
+            | State::Preparing
+            | State::Settling
+            | State::Deciding => TransactionState::Preparing,
             State::Prepared => TransactionState::Prepared,
             State::Committing | State::Turning => TransactionState::Committing,
             State::Ended if self.commit && self.is_untold() => TransactionState::Committing,
@@ -81,7 +83,9 @@ impl Transaction {
     /// Whether the client may still roll it back.
     pub(crate) fn can_roll_back(&self) -> bool {
         match self.state {
-            State::Opening | State::Active | State::Logging | State::Prepared => true,
+            State::Opening | State::Active | State::Locking | State::Logging | State::Prepared => {
+                true
+            }
             State::Deciding => planted!(DecisionTakenBack),
             State::Preparing => !(self.one_phase && self.branches.iter().any(|it| it.sent)),
             _ => false,

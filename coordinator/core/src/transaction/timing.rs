@@ -81,7 +81,7 @@ impl Transaction {
 
     /// An attempt could not be made, because the participant is away.
     fn not_sent(&mut self, index: usize, context: &mut Context) {
-        if self.may_leave_to_ask(index) {
+        if self.may_leave_to_ask(index, context) {
             return self.leave_to_ask(index, context);
         }
         // At a start nobody is linked yet; that is no news.
@@ -121,7 +121,7 @@ impl Transaction {
         if tried && self.branches[index].forced.is_some() {
             return self.end_forced(index, None, context);
         }
-        if tried && self.may_leave_to_ask(index) {
+        if tried && self.may_leave_to_ask(index, context) {
             return self.leave_to_ask(index, context);
         }
         self.retry_later(index, context);
@@ -129,11 +129,13 @@ impl Transaction {
 
     /// Whether a rollback is best effort: its participant asks when it is back. One
     /// that has committed has no doubt, and must be told to undo it.
-    fn may_leave_to_ask(&self, index: usize) -> bool {
+    fn may_leave_to_ask(&self, index: usize, context: &Context) -> bool {
         let branch = &self.branches[index];
         let turned_round = self.is_turned_round() && !planted!(CompensationLeftToAsk);
         let forced = branch.forced.is_some();
-        branch.asks && branch.state == BranchState::RollingBack && !turned_round && !forced
+        let best_effort = branch.asks && branch.state == BranchState::RollingBack;
+        // What it has locked may be changed by others once it has ended.
+        best_effort && !turned_round && !forced && !self.holds_locks(context)
     }
 
     fn leave_to_ask(&mut self, index: usize, context: &mut Context) {
@@ -190,12 +192,14 @@ impl Transaction {
             }
         }
         self.after_attempts(context);
+        self.stop_waiting_for_locks(context);
         if self.deadline.is_some_and(|deadline| deadline <= context.now) {
             match self.state {
                 State::Active | State::Prepared => self.abort_idle(context),
                 State::Preparing | State::Logging => {
                     self.give_up_prepare("PREPARE_TIMEOUT", context);
                 }
+                State::Locking => self.give_up_locking(context),
                 _ => {}
             }
         }
@@ -237,7 +241,8 @@ impl Transaction {
     pub(super) fn set_timer(&mut self, context: &mut Context) {
         let attempts = self.branches.iter().filter_map(|branch| branch.attempt.due());
         let waiters = self.waiters.iter().filter(|_| self.is_known());
-        let waits = waiters.map(|waiter| waiter.until);
+        let locking = self.locking.iter().map(|locking| locking.until);
+        let waits = waiters.map(|waiter| waiter.until).chain(locking);
         let Some(due) = attempts.chain(waits).chain(self.deadline).min() else {
             return;
         };

@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use common::TransactionId;
+use common::{SessionId, TransactionId};
 use coordinator_core::{
-    BeginRecord, DecisionRecord, EndRecord, Fingerprint, FoundBranch, Record, RequestKey, Sequence,
+    BeginRecord, DecisionRecord, EndRecord, Fingerprint, FoundBranch, HeldLock, LockMode, Record,
+    RequestKey, Sequence, SessionRecord,
 };
 
 #[derive(Default)]
 pub(crate) struct Journal {
     pub(crate) durable: BTreeMap<TransactionId, Stored>,
     pub(crate) pending: VecDeque<(Sequence, Record)>,
+    pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
+    pub(crate) pending_sessions: VecDeque<(Sequence, SessionRecord)>,
 }
 
 #[derive(Clone)]
@@ -51,8 +54,47 @@ impl Journal {
         last
     }
 
+    /// Makes the records of sessions durable that come before this one, or all.
+    pub(crate) fn sync_sessions(&mut self, up_to: Option<Sequence>) -> Option<Sequence> {
+        let mut last = None;
+        while let Some(&(sequence, _)) = self.pending_sessions.front()
+            && up_to.is_none_or(|up_to| sequence <= up_to)
+            && let Some((sequence, record)) = self.pending_sessions.pop_front()
+        {
+            last = Some(sequence);
+            match record {
+                SessionRecord::Held { id, .. } => drop(self.sessions.insert(id, record)),
+                SessionRecord::Released(id) => drop(self.sessions.remove(&id)),
+            }
+        }
+        last
+    }
+
     pub(crate) fn crash(&mut self) {
         self.pending.clear();
+        self.pending_sessions.clear();
+    }
+
+    /// Whatever is lost, what would be held again can be held together.
+    pub(crate) fn check_locks(&self) {
+        let mut all = BTreeMap::<&str, Vec<&HeldLock>>::new();
+        let unfinished = self.durable.values().filter(|stored| stored.end.is_none());
+        let of_transactions = unfinished.flat_map(|stored| match &stored.record {
+            Record::Begin(begin) => &begin.locks[..],
+            Record::Decision(decision) => &decision.locks[..],
+            Record::End(_) => &[],
+        });
+        let of_sessions = self.sessions.values().flat_map(|record| match record {
+            SessionRecord::Held { locks, .. } => &locks[..],
+            SessionRecord::Released(_) => &[],
+        });
+        for lock in of_transactions.chain(of_sessions) {
+            all.entry(&lock.key).or_default().push(lock);
+        }
+        for (key, locks) in all {
+            let alone = locks.iter().any(|lock| lock.mode == LockMode::Exclusive);
+            assert!(!alone || locks.len() == 1, "'{key}' would be held twice: {locks:?}");
+        }
     }
 
     pub(crate) fn unfinished(&self) -> Vec<Record> {

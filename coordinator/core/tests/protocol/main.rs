@@ -12,6 +12,7 @@ mod forced;
 mod inquiries;
 mod interactive;
 mod keys;
+mod locks;
 mod one_phase;
 mod phase_one;
 mod phase_two;

@@ -7,7 +7,7 @@ use common::branch::Branch;
 use coordinator_core::{AnswerAt, CommitPolicy, Event, Outcome, ParticipantId, Reply};
 use proptest::{prelude::*, test_runner::RngSeed};
 
-use crate::world::{Flight, P0, P1, P2, Run, World, keyed, millis};
+use crate::world::{Flight, P0, P1, P2, Run, World, keyed, locks, millis, seconds};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -15,6 +15,10 @@ enum Op {
     /// for its completion.
     /// ... and sometimes turned round after a failed attempt or two.
     Execute(Vec<(u8, u8)>, Option<bool>, bool, Option<u32>),
+    /// The same with locks, without a key.
+    Locked(Vec<(u8, u8)>, &'static str),
+    Lock(usize, &'static str),
+    Acquire(&'static str),
     Begin,
     Enlist(usize, u8),
     Prepare(usize),
@@ -36,13 +40,20 @@ enum Op {
     Unreachable(usize),
 }
 
+const LOCKS: &[&str] = &["a", "A", "b", "B", "aB", "Ab", "AB", "c"];
+
 fn op() -> impl Strategy<Value = Op> {
     let branches =
         prop::collection::vec((0..3_u8, prop_oneof![6 => Just(0_u8), 1 => 1..3_u8]), 1..4);
+    let locked = prop::collection::vec((0..3_u8, prop_oneof![6 => Just(0_u8), 1 => 1..3_u8]), 1..4);
     let key = prop_oneof![2 => Just(None), 1 => any::<bool>().prop_map(Some)];
     prop_oneof![
         6 => (branches, key, any::<bool>(), prop::option::of(1..3_u32))
             .prop_map(|(to, key, end, turn)| Op::Execute(to, key, end, turn)),
+        3 => (locked, prop::sample::select(LOCKS)).prop_map(|(to, keys)| Op::Locked(to, keys)),
+        2 => (any::<usize>(), prop::sample::select(LOCKS))
+            .prop_map(|(run, keys)| Op::Lock(run, keys)),
+        1 => prop::sample::select(LOCKS).prop_map(Op::Acquire),
         2 => Just(Op::Begin),
         4 => (any::<usize>(), 0..3_u8).prop_map(|(run, to)| Op::Enlist(run, to)),
         1 => any::<usize>().prop_map(Op::Prepare),
@@ -113,6 +124,14 @@ impl Schedule {
                 self.keys.extend(key.map(|key| (run.token, key)));
                 self.runs.push(run);
             }
+            Op::Locked(branches, keys) => {
+                let branches: Vec<_> = branches.iter().map(|(to, vote)| (id(*to), *vote)).collect();
+                self.runs.push(world.execute_with(&branches, |begin| begin.locks = locks(keys)));
+            }
+            Op::Lock(number, keys) => {
+                run(number).map(|run| world.lock(run.id, keys));
+            }
+            Op::Acquire(keys) => drop(world.acquire(keys)),
             Op::Deliver(number) => {
                 pick(number, flights).into_iter().for_each(|index| world.deliver_at(index));
             }
@@ -206,6 +225,10 @@ impl Schedule {
             assert!(stored.end.as_ref().is_some_and(|end| !end.heuristic));
         }
         assert_eq!([P0, P1, P2].map(|it| world.coordinator.unfinished_at(it)), [0; 3]);
+        world.advance(seconds(60));
+        world.settle();
+        let left = world.coordinator.list_locks("", None, None, 10);
+        assert!(left.is_empty() && world.journal.sessions.is_empty(), "{left:?}");
     }
 }
 

@@ -3,15 +3,15 @@
 //! the write-ahead rule.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use common::{TransactionId, branch::Branch};
+use common::{SessionId, TransactionId, branch::Branch};
 use coordinator_core::{
     Acknowledgement, Action, AnswerAt, Begin, BranchOutcome, Client, Config, Coordinator, Event,
-    Inquirer, Message, NewBranch, Opaque, Options, Outcome, ParticipantId, Reply, RequestKey, Time,
-    TrailEvent, TrailKind, View, Vote, Waiter,
+    Inquirer, LockKey, LockMode, Message, NewBranch, Opaque, Options, Outcome, ParticipantId,
+    Reply, RequestKey, SessionCall, Time, TrailEvent, TrailKind, View, Vote, Waiter,
 };
 
 use crate::{
@@ -61,6 +61,9 @@ pub(crate) struct World {
     pub(crate) happened: Vec<(TransactionId, TrailEvent)>,
     /// Whether the last record asked for had to be forced.
     pub(crate) forced: Option<bool>,
+    /// Transactions that asked for locks when they were begun.
+    locking: BTreeSet<TransactionId>,
+    epoch: u64,
     last: u64,
 }
 
@@ -72,7 +75,7 @@ impl World {
 
     pub(crate) fn with(config: Config) -> Self {
         let now = Time(1_000_000);
-        let (coordinator, actions) = Coordinator::recover(config.clone(), [], now);
+        let (coordinator, actions) = Coordinator::recover(config.clone(), 1, [], [], now);
         assert!(actions.is_empty());
         let mut world = Self {
             config,
@@ -87,6 +90,8 @@ impl World {
             told: Vec::new(),
             happened: Vec::new(),
             forced: None,
+            locking: BTreeSet::new(),
+            epoch: 1,
             last: 0,
         };
         ALL.into_iter().for_each(|id| world.connect(id));
@@ -143,12 +148,16 @@ impl World {
             key: None,
             options: Options::default(),
             branches,
+            locks: Vec::new(),
             interactive: false,
             announced: false,
             trace: None,
             waiter: Waiter { token: number, at: AnswerAt::Decision, until: self.now + LONG },
         };
         adapt(&mut begin);
+        if !begin.locks.is_empty() {
+            self.locking.insert(id);
+        }
         self.event(Event::Begin(begin));
         Run { id, token: number }
     }
@@ -169,6 +178,34 @@ impl World {
 
     pub(crate) fn enlist(&mut self, id: TransactionId, to: ParticipantId) -> u64 {
         self.call(id, Client::Enlist(branch(to, YES)))
+    }
+
+    /// Starts a transaction with locks: 'a' is shared, 'A' exclusive.
+    pub(crate) fn execute_locked(&mut self, keys: &str, at: &[ParticipantId]) -> Run {
+        let branches: Vec<_> = at.iter().map(|to| (*to, YES)).collect();
+        self.execute_with(&branches, |begin| begin.locks = locks(keys))
+    }
+
+    pub(crate) fn lock(&mut self, id: TransactionId, keys: &str) -> u64 {
+        let until = self.now + seconds(10);
+        self.call(id, Client::Lock { locks: locks(keys), until })
+    }
+
+    /// A session that wants these, and the number of its call.
+    pub(crate) fn acquire(&mut self, keys: &str) -> (SessionId, u64) {
+        let token = self.next_number();
+        let bytes = u128::from(token).to_be_bytes();
+        let (id, age) = (SessionId::from_bytes(bytes), TransactionId::from_bytes(bytes));
+        let (lease, until) = (seconds(30), self.now + seconds(10));
+        let call = SessionCall::Acquire { age, locks: locks(keys), lease, until };
+        self.event(Event::Session { id, token, call });
+        (id, token)
+    }
+
+    pub(crate) fn session(&mut self, id: SessionId, call: SessionCall) -> u64 {
+        let token = self.next_number();
+        self.event(Event::Session { id, token, call });
+        token
     }
 
     pub(crate) fn prepare(&mut self, id: TransactionId) -> u64 {
@@ -319,7 +356,14 @@ impl World {
     }
 
     pub(crate) fn sync_some(&mut self, count: usize) {
-        if let Some(up_to) = self.journal.sync(count) {
+        let last = self.journal.sync(count);
+        let sessions = match (count, last) {
+            (usize::MAX, _) => self.journal.sync_sessions(None),
+            (_, Some(last)) => self.journal.sync_sessions(Some(last)),
+            (_, None) => None,
+        };
+        self.journal.check_locks();
+        if let Some(up_to) = last.max(sessions) {
             self.event(Event::Durable { up_to });
         }
     }
@@ -356,8 +400,10 @@ impl World {
         self.answers.clear();
         self.lookups.clear();
         let unfinished = self.journal.unfinished();
+        let sessions = self.journal.sessions.values().cloned();
+        self.epoch += 1;
         let (coordinator, actions) =
-            Coordinator::recover(self.config.clone(), unfinished, self.now);
+            Coordinator::recover(self.config.clone(), self.epoch, sessions, unfinished, self.now);
         self.coordinator = coordinator;
         self.perform(actions);
     }
@@ -374,7 +420,8 @@ impl World {
         while !(self.flights.is_empty()
             && self.answers.is_empty()
             && self.lookups.is_empty()
-            && self.journal.pending.is_empty())
+            && self.journal.pending.is_empty()
+            && self.journal.pending_sessions.is_empty())
         {
             self.answer_lookups();
             self.exchange();
@@ -437,8 +484,17 @@ impl World {
                     self.forced = Some(forced);
                     self.journal.pending.push_back((sequence, record));
                 }
+                Action::AppendSession { sequence, record, forced } => {
+                    self.forced = Some(forced);
+                    self.journal.pending_sessions.push_back((sequence, record));
+                }
                 Action::LookupKey { .. } | Action::Lookup { .. } => self.lookups.push_back(action),
                 Action::Send { to, id, branch, message, .. } => {
+                    if matches!(message, Message::Prepare { .. }) && self.locking.contains(&id) {
+                        let begin = self.journal.begin(id);
+                        let locked = begin.is_some_and(|begin| !begin.locks.is_empty());
+                        assert!(locked, "prepare, and its locks are not durable");
+                    }
                     if matches!(message, Message::Commit { .. }) {
                         assert_eq!(
                             self.journal.commits_branch(id, branch),
@@ -492,6 +548,15 @@ impl World {
 
 pub(crate) fn branch(participant: ParticipantId, payload: u8) -> NewBranch {
     NewBranch { participant, payload: Opaque::from([payload]), one_phase: true }
+}
+
+/// 'a' is shared, 'A' exclusive.
+pub(crate) fn locks(keys: &str) -> Vec<(LockKey, LockMode)> {
+    let lock = |key: char| match key.is_uppercase() {
+        true => (LockKey::from(key.to_lowercase().to_string()), LockMode::Exclusive),
+        false => (LockKey::from(key.to_string()), LockMode::Shared),
+    };
+    keys.chars().map(lock).collect()
 }
 
 pub(crate) fn keyed(key: &str, body: u8) -> Option<(RequestKey, [u8; 32])> {

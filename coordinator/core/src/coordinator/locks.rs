@@ -1,0 +1,46 @@
+//! Locks: who is told what of them.
+
+use alloc::vec::Vec;
+
+use super::{Context, Coordinator};
+use crate::{Action, LockFigures, LockOwner, LockView, Time};
+
+impl Coordinator {
+    /// Locks after `after`, by key: with this prefix, and held or waited for by this
+    /// owner.
+    pub fn list_locks(
+        &self,
+        prefix: &str,
+        owner: Option<LockOwner>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<LockView> {
+        self.locks.list(prefix, owner, after, limit)
+    }
+
+    /// How much there is of locks.
+    pub fn lock_figures(&self) -> LockFigures {
+        self.locks.figures()
+    }
+
+    /// Tells those whose wait has ended; what they do next may end that of others.
+    pub(super) fn settle_locks(&mut self, now: Time, actions: &mut Vec<Action>) {
+        loop {
+            let settled = self.locks.take_settled();
+            if settled.is_empty() {
+                return;
+            }
+            for (owner, settled) in settled {
+                let mut context = context!(self, now, actions);
+                match owner {
+                    LockOwner::Session(id) => self.sessions.settled(id, settled, &mut context),
+                    LockOwner::Transaction(id) => {
+                        if let Some(transaction) = self.transactions.get_mut(&id) {
+                            transaction.locks_settled(settled, &mut context);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

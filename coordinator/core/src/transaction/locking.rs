@@ -1,0 +1,165 @@
+//! Locks: all of them before the first message, none released before the end.
+
+use alloc::{string::String, sync::Arc, vec::Vec};
+
+use super::{Context, Milestone, State, Transaction};
+use crate::{
+    Action, Blocked, HeldLock, LockKey, LockMode, LockOwner, Reason, Refused, Reply, Time,
+    TrailKind, TransactionState,
+    locks::{Asked, Settled},
+};
+
+/// A call that waits for locks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Locking {
+    token: u64,
+    pub(super) until: Time,
+}
+
+impl Transaction {
+    pub(super) fn owner(&self) -> LockOwner {
+        LockOwner::Transaction(self.id)
+    }
+
+    /// Whether its end is what somebody may wait for.
+    pub(super) fn holds_locks(&self, context: &Context) -> bool {
+        context.locks.holds_any(self.owner())
+    }
+
+    /// Asks for its locks; prepare comes when it has them.
+    pub(super) fn become_locking(&mut self, context: &mut Context) {
+        debug_assert_eq!(self.state, State::Opening);
+        self.state = State::Locking;
+        if self.announced {
+            context.append(self.begin_record(context), true, Milestone::Opened);
+        }
+        let locks = core::mem::take(&mut self.locks);
+        match context.locks.acquire(context.now, self.owner(), self.age, &locks) {
+            Asked::Granted(_) => self.locked(context),
+            Asked::Waiting => {
+                self.deadline = Some(context.now + self.options.lock_wait);
+                self.note(context, TrailKind::LocksAwaited, None);
+                self.set_timer(context);
+            }
+            Asked::Deadlock(blocked) => self.abort_deadlocked(&blocked, context),
+            Asked::Full => {
+                let message = String::from("there is no room for more locks");
+                self.abort_for("LOCK_LIMIT", message, context);
+            }
+        }
+    }
+
+    fn locked(&mut self, context: &mut Context) {
+        self.note(context, TrailKind::Locked, None);
+        self.start_prepare(context);
+    }
+
+    /// Interactive: the client wants these as well.
+    pub(crate) fn lock(
+        &mut self,
+        locks: &[(LockKey, LockMode)],
+        token: u64,
+        until: Time,
+        context: &mut Context,
+    ) {
+        debug_assert!(self.state == State::Active && self.locking.is_none());
+        match context.locks.acquire(context.now, self.owner(), self.age, locks) {
+            Asked::Granted(locks) => self.tell_locked(token, locks, context),
+            Asked::Waiting => {
+                // It is not the client that is silent.
+                self.deadline = None;
+                self.locking = Some(Locking { token, until });
+                self.note(context, TrailKind::LocksAwaited, None);
+                self.set_timer(context);
+            }
+            Asked::Deadlock(blocked) => {
+                self.tell_deadlock(token, &blocked, context);
+                self.abort_deadlocked(&blocked, context);
+            }
+            Asked::Full => {
+                let limit = context.config.max_locks;
+                let reply = Reply::Refused(Refused::TooManyLocks { limit });
+                context.actions.push(Action::Reply { token, reply });
+            }
+        }
+    }
+
+    /// Whether a call waits for locks.
+    pub(crate) fn is_locking(&self) -> bool {
+        self.locking.is_some()
+    }
+
+    /// Its wait for locks has ended.
+    pub(crate) fn locks_settled(&mut self, settled: Settled, context: &mut Context) {
+        let call = self.locking.take();
+        match (self.state, settled, call) {
+            (State::Locking, Settled::Granted(_), _) => self.locked(context),
+            (State::Locking, Settled::Deadlock(blocked), _) => {
+                self.abort_deadlocked(&blocked, context);
+            }
+            (State::Active, Settled::Granted(locks), Some(call)) => {
+                self.tell_locked(call.token, locks, context);
+            }
+            (State::Active, Settled::Deadlock(blocked), Some(call)) => {
+                self.tell_deadlock(call.token, &blocked, context);
+                self.abort_deadlocked(&blocked, context);
+            }
+            _ => {}
+        }
+    }
+
+    /// The call that waits for locks is gone, or its time is over.
+    pub(super) fn stop_waiting_for_locks(&mut self, context: &mut Context) {
+        if let Some(call) = self.locking.take_if(|call| call.until <= context.now) {
+            let message = context.locks.time_out(context.now, self.owner());
+            let reply = Reply::Refused(Refused::LockTimeout(message));
+            context.actions.push(Action::Reply { token: call.token, reply });
+            self.touch(context);
+        }
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(crate) fn give_up_call(&mut self, context: &mut Context) {
+        if self.locking.take().is_some() {
+            context.locks.cancel(context.now, self.owner());
+            self.touch(context);
+        }
+    }
+
+    /// It was not granted its locks in time.
+    pub(super) fn give_up_locking(&mut self, context: &mut Context) {
+        let message = context.locks.time_out(context.now, self.owner());
+        self.abort_for("LOCK_TIMEOUT", message, context);
+    }
+
+    /// On the way to an abort: no wait goes on.
+    pub(super) fn stop_locking(&mut self, context: &mut Context) {
+        context.locks.cancel(context.now, self.owner());
+        if let Some(call) = self.locking.take() {
+            let (state, name) = (TransactionState::Aborting, "acquire");
+            let reply = Reply::Refused(Refused::WrongState { state, call: name });
+            context.actions.push(Action::Reply { token: call.token, reply });
+        }
+    }
+
+    fn tell_locked(&mut self, token: u64, locks: Vec<HeldLock>, context: &mut Context) {
+        self.note(context, TrailKind::Locked, None);
+        self.touch(context);
+        let reply = Reply::Locked { owner: self.owner(), locks, lease: None };
+        context.actions.push(Action::Reply { token, reply });
+    }
+
+    fn tell_deadlock(&self, token: u64, blocked: &Blocked, context: &mut Context) {
+        let refused = Refused::Deadlock { blocked: blocked.clone(), first: self.age };
+        context.actions.push(Action::Reply { token, reply: Reply::Refused(refused) });
+    }
+
+    fn abort_deadlocked(&mut self, blocked: &Blocked, context: &mut Context) {
+        self.abort_for("DEADLOCK", blocked.deadlock(self.age), context);
+    }
+
+    fn abort_for(&mut self, code: &str, message: String, context: &mut Context) {
+        let reason = Reason { code: code.into(), message, participant: None };
+        self.abort(Arc::new(reason), context);
+    }
+}

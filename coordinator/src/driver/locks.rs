@@ -1,0 +1,72 @@
+//! Calls about locks, and clients that no longer wait for them.
+
+use std::time::Duration;
+
+use common::SessionId;
+use coordinator_core::{Client, Event, LockOwner, LockView, Reply, SessionCall, Time};
+
+use super::{Driver, NewSession, pending};
+
+/// Which locks to list.
+#[derive(Debug)]
+pub(super) struct WhichLocks {
+    pub(super) prefix: String,
+    pub(super) owner: Option<LockOwner>,
+    pub(super) after: Option<String>,
+    pub(super) limit: usize,
+}
+
+impl Driver {
+    pub(super) fn acquire(
+        &mut self,
+        new: NewSession,
+        wait: Duration,
+        reply: pending::Answer<Reply>,
+    ) {
+        let NewSession { retry_of, locks, lease } = new;
+        let now = self.clock.now();
+        let first = self.ids.next(now);
+        let id = SessionId::from_bytes(*first.as_bytes());
+        let token = self.pending.calls.add(reply);
+        self.pending.locking.insert(token, LockOwner::Session(id));
+        let age = retry_of.unwrap_or(first);
+        let call = SessionCall::Acquire { age, locks, lease, until: now + wait };
+        self.handle(Event::Session { id, token, call });
+    }
+
+    pub(super) fn list_locks(
+        &mut self,
+        which: &WhichLocks,
+        reply: pending::Answer<(Time, Vec<LockView>)>,
+    ) {
+        let WhichLocks { prefix, owner, after, limit } = which;
+        let all = self.machine.list_locks(prefix, *owner, after.as_deref(), *limit);
+        let _ = reply.send((self.clock.now(), all));
+    }
+
+    /// Some calls that waited were given up by their clients.
+    pub(super) fn give_up_gone(&mut self) {
+        for owner in self.pending.take_gone() {
+            self.handle(given_up(owner));
+        }
+    }
+
+    pub(super) fn reply(&mut self, token: u64, reply: Reply) {
+        let owner = self.pending.locking.remove(&token);
+        let granted = matches!(reply, Reply::Locked { .. });
+        // Who was to have them is gone: nobody would ever release them.
+        if !self.pending.calls.answer(token, reply)
+            && granted
+            && let Some(owner @ LockOwner::Session(_)) = owner
+        {
+            self.refused.push(given_up(owner));
+        }
+    }
+}
+
+fn given_up(owner: LockOwner) -> Event {
+    match owner {
+        LockOwner::Transaction(id) => Event::Client { id, token: 0, call: Client::GiveUpLocking },
+        LockOwner::Session(id) => Event::Session { id, token: 0, call: SessionCall::GiveUp },
+    }
+}
