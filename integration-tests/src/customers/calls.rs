@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use proto::dtc::{
     AnswerAt, BeginRequest, CommitTransactionRequest, EnlistRequest, ExecuteStreamItem,
-    ExecuteStreamRequest, GetTransactionRequest, PrepareTransactionRequest,
-    RollbackTransactionRequest, TransactionOptions, execute_stream_result::Result as Outcome,
+    ExecuteStreamRequest, GetTransactionRequest, ListTransactionsRequest,
+    PrepareTransactionRequest, Resolution, ResolveRequest, RollbackTransactionRequest,
+    TransactionOptions, TransactionState, execute_stream_result::Result as Outcome,
     get_transaction_request::By,
 };
 use rand::RngExt;
@@ -274,6 +275,33 @@ impl Client {
             _ => {
                 self.get(number, &id.to_string()).await;
             }
+        }
+    }
+
+    /// Somebody ends by hand what is stalled, as it was decided: that breaks no
+    /// promise.
+    pub(crate) async fn end_stalled(&mut self) {
+        let request = ListTransactionsRequest { stalled: true, ..Default::default() };
+        let Ok(list) = within(self.patience(), self.transactions.list(request)).await else {
+            return;
+        };
+        for transaction in list.into_inner().transactions {
+            let resolution = match transaction.state() {
+                // What is not told as committed may yet be turned round.
+                TransactionState::Committing if transaction.committed => Resolution::Commit,
+                TransactionState::Aborting => Resolution::Rollback,
+                _ => continue,
+            };
+            let request = ResolveRequest {
+                transaction_id: transaction.id,
+                branch: None,
+                resolution: resolution.into(),
+                reason: "it takes too long".into(),
+                caller: format!("customer {}", self.number),
+                wait: Some(WAIT),
+            };
+            // It may have ended meanwhile.
+            let _ = within(self.patience(), self.admin.resolve(request)).await;
         }
     }
 

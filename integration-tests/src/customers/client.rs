@@ -11,7 +11,7 @@ use std::{
 
 use proto::{
     dtc::{
-        ExecuteRequest, ListTransactionsRequest,
+        ExecuteRequest, ListTransactionsRequest, admin_service_client::AdminServiceClient,
         transaction_service_client::TransactionServiceClient,
     },
     shop::{
@@ -47,6 +47,8 @@ pub(crate) struct Client {
     pub(crate) random: StdRng,
     pub(crate) market: Arc<Market>,
     pub(crate) transactions: TransactionServiceClient<Channel>,
+    /// For what is ended by hand.
+    pub(crate) admin: AdminServiceClient<Channel>,
     /// Another way to the coordinator, for duplicates.
     pub(crate) other_way: TransactionServiceClient<Channel>,
     pub(crate) inventory: InventoryServiceClient<Channel>,
@@ -55,7 +57,7 @@ pub(crate) struct Client {
     pub(crate) open: watch::Receiver<bool>,
 }
 
-const KINDS: [(Kind, u32); 11] = [
+const KINDS: [(Kind, u32); 13] = [
     (Kind::Order, 24),
     (Kind::Streamed, 6),
     (Kind::WithoutKey, 10),
@@ -67,6 +69,8 @@ const KINDS: [(Kind, u32); 11] = [
     (Kind::Duplicated, 6),
     (Kind::OverAsking, 6),
     (Kind::SameOrder, 6),
+    (Kind::Compensable, 10),
+    (Kind::Locked, 8),
 ];
 
 impl Client {
@@ -116,6 +120,9 @@ impl Client {
         }
         if self.random.random_bool(0.2) {
             self.ask_again().await;
+        }
+        if self.random.random_bool(0.05) {
+            self.end_stalled().await;
         }
     }
 

@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Duplicated,
     OverAsking,
     SameOrder,
+    Compensable,
+    Locked,
 }
 
 impl Kind {
@@ -38,6 +40,8 @@ impl Kind {
             Self::Duplicated => "sent three times at once",
             Self::OverAsking => "must be refused",
             Self::SameOrder => "for one order's id",
+            Self::Compensable => "may be turned round",
+            Self::Locked => "with locks",
         }
     }
 }

@@ -61,6 +61,8 @@ pub(crate) fn case(kind: Kind, name: &str, progress: Progress, random: &mut impl
             }
         }
         Kind::OverAsking => over_ask(&mut work, random),
+        Kind::Compensable => work.compensate_after = random.random_range(1..4),
+        Kind::Locked => work.locks = work.contents(),
         _ => {}
     }
     let with_key = !matches!(kind, Kind::WithoutKey | Kind::Interactive | Kind::Vanishing);
@@ -85,6 +87,8 @@ fn purchase(name: &str, progress: Progress, random: &mut impl Rng) -> Work {
         stock: Some(StockPart::of(&sku, quantity)),
         money: Some(MoneyPart::of(&account, total)),
         order: Some(order),
+        locks: Vec::new(),
+        compensate_after: 0,
         prepare_timeout: Duration::from_millis(random.random_range(300..6_000)),
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proto::{
-    dtc::{Branch, ExecuteRequest, TransactionOptions},
+    dtc::{Branch, CommitPolicy, ExecuteRequest, Lock, LockMode, TransactionOptions},
     shop::{OrderLine, PlaceOrder, ReserveStock, StockLine, TakePayment},
 };
 
@@ -15,6 +15,10 @@ pub(crate) struct Work {
     pub(crate) stock: Option<StockPart>,
     pub(crate) money: Option<MoneyPart>,
     pub(crate) order: Option<OrderPart>,
+    /// Locked exclusively before anything is done.
+    pub(crate) locks: Vec<String>,
+    /// Failed attempts of commit that turn it round; 0 for none.
+    pub(crate) compensate_after: u32,
     pub(crate) prepare_timeout: Duration,
 }
 
@@ -67,6 +71,13 @@ impl Work {
             + usize::from(self.order.is_some())
     }
 
+    /// Names of all that it changes.
+    pub(crate) fn contents(&self) -> Vec<String> {
+        let stock = self.stock.iter().map(|part| format!("stock/{}", part.sku));
+        let money = self.money.iter().map(|part| format!("account/{}", part.account));
+        stock.chain(money).collect()
+    }
+
     /// The branches, of each participant one at most.
     pub(crate) fn branches(&self) -> Vec<Branch> {
         let stock = self.stock.as_ref().map(|part| {
@@ -107,7 +118,16 @@ impl Work {
 
     pub(crate) fn options(&self) -> TransactionOptions {
         let prepare_timeout = prost_types::Duration::try_from(self.prepare_timeout).ok();
-        TransactionOptions { prepare_timeout, ..TransactionOptions::default() }
+        let commit_policy = match self.compensate_after {
+            0 => CommitPolicy::Retry,
+            _ => CommitPolicy::Compensate,
+        };
+        TransactionOptions {
+            prepare_timeout,
+            commit_policy: commit_policy.into(),
+            compensate_after: self.compensate_after,
+            ..TransactionOptions::default()
+        }
     }
 
     /// The whole transaction; the same for the same key at every time.
@@ -115,9 +135,14 @@ impl Work {
         ExecuteRequest {
             request_key: key.unwrap_or_default().into(),
             branches: self.branches(),
+            locks: self.locks.iter().map(|key| exclusive(key)).collect(),
             options: Some(self.options()),
             wait: prost_types::Duration::try_from(wait).ok(),
             ..ExecuteRequest::default()
         }
     }
+}
+
+fn exclusive(key: &str) -> Lock {
+    Lock { key: key.into(), mode: LockMode::Exclusive.into() }
 }

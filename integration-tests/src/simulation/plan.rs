@@ -158,6 +158,10 @@ impl Plan {
             let attempts = random.random_range(1..4_u32);
             flags.extend(["--prepare-attempts".into(), attempts.to_string()]);
         }
+        if random.random_bool(0.5) {
+            let attempts = random.random_range(1..4_u32);
+            flags.extend(["--stalled-after".into(), attempts.to_string()]);
+        }
         if random.random_bool(0.3) {
             flags.extend(["--max-in-flight".into(), random.random_range(30..80_u32).to_string()]);
         }

@@ -11,7 +11,10 @@ use std::{
 
 use common_service::Network;
 use proto::{
-    dtc::transaction_service_client::TransactionServiceClient,
+    dtc::{
+        admin_service_client::AdminServiceClient,
+        transaction_service_client::TransactionServiceClient,
+    },
     shop::{
         inventory_service_client::InventoryServiceClient,
         payment_service_client::PaymentServiceClient,
@@ -310,6 +313,7 @@ fn client(
         random: StdRng::seed_from_u64(seed),
         market: Arc::clone(market),
         transactions: TransactionServiceClient::new(channel(Role::Coordinator)?),
+        admin: AdminServiceClient::new(channel(Role::Coordinator)?),
         other_way: TransactionServiceClient::new(channel(Role::Coordinator)?),
         inventory: InventoryServiceClient::new(channel(Role::Inventory)?),
         payment: PaymentServiceClient::new(channel(Role::Payment)?),

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use proto::{
-    dtc::transaction_service_client::TransactionServiceClient,
+    dtc::{
+        admin_service_client::AdminServiceClient,
+        transaction_service_client::TransactionServiceClient,
+    },
     shop::{
         inventory_service_client::InventoryServiceClient,
         payment_service_client::PaymentServiceClient,
@@ -277,6 +280,7 @@ impl Run {
             random: StdRng::seed_from_u64(seed ^ (number as u64) << 32),
             market: Arc::clone(&self.market),
             transactions: through(Wire::Clients(number % 2))?,
+            admin: wire_channel(&self.world, Wire::Clients(number % 2)).map(AdminServiceClient::new)?,
             other_way: through(Wire::Clients((number + 1) % 2))?,
             inventory: InventoryServiceClient::new(channel(addresses.inventory)),
             payment: PaymentServiceClient::new(channel(addresses.payment)),
