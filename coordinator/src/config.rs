@@ -113,7 +113,7 @@ pub(crate) struct Args {
     #[arg(long, env = "DTC_MAX_LOCKS", value_name = "COUNT", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_locks: u32,
 
-    /// How many locks one request may ask for
+    /// How many locks one request may ask for, and one transaction hold
     #[arg(long, env = "DTC_MAX_LOCK_KEYS", value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) max_lock_keys: u32,
 
@@ -205,6 +205,7 @@ impl Args {
             stalled_after: self.stalled_after,
             deadlocks: self.deadlocks.into(),
             max_locks: self.max_locks as usize,
+            max_locks_per_owner: self.max_lock_keys as usize,
             ..Config::default()
         }
     }

@@ -102,6 +102,9 @@ impl Error {
             Refused::TooManyLocks { limit } => Self::Exhausted(format!(
                 "{limit} locks may be held and waited for, the limit (--max-locks); try again later"
             )),
+            Refused::TooManyLocksOfOne { limit } => Self::Exhausted(format!(
+                "a transaction may hold {limit} locks at most (--max-lock-keys)"
+            )),
             Refused::Deadlock { blocked, first } => {
                 Self::Deadlock { message: blocked.deadlock(*first), retry_of: *first }
             }

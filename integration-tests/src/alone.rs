@@ -3,8 +3,8 @@
 use anyhow::ensure;
 use proto::dtc::{
     Branch, ExecuteRequest, ExecuteResponse, GetTransactionRequest, Transaction,
-    get_transaction_request::By, recovery_service_client::RecoveryServiceClient,
-    registry_service_client::RegistryServiceClient,
+    get_transaction_request::By, lock_service_client::LockServiceClient,
+    recovery_service_client::RecoveryServiceClient, registry_service_client::RegistryServiceClient,
     transaction_service_client::TransactionServiceClient,
 };
 use proto::shop::ReserveStock;
@@ -22,6 +22,8 @@ pub struct Alone {
     pub transactions: TransactionServiceClient<Channel>,
     /// To its list of participants.
     pub registry: RegistryServiceClient<Channel>,
+    /// To its locks.
+    pub locks: LockServiceClient<Channel>,
     /// To its outcomes.
     pub recovery: RecoveryServiceClient<Channel>,
     _folder: TempDir,
@@ -55,6 +57,7 @@ impl Alone {
             process,
             transactions: TransactionServiceClient::new(channel.clone()),
             registry: RegistryServiceClient::new(channel.clone()),
+            locks: LockServiceClient::new(channel.clone()),
             recovery: RecoveryServiceClient::new(channel),
             _folder: folder,
         })

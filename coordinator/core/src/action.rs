@@ -194,6 +194,11 @@ pub enum Refused {
         /// The bound.
         limit: usize,
     },
+    /// Too many locks of one transaction.
+    TooManyLocksOfOne {
+        /// The bound.
+        limit: usize,
+    },
     /// The transaction waits for locks; one call at a time.
     WaitsForLocks,
     /// The locks cannot be had without a deadlock. A transaction is aborted.

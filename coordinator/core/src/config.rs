@@ -77,6 +77,8 @@ pub struct Config {
     pub deadlocks: Deadlocks,
     /// Locks that may be held and waited for, together.
     pub max_locks: usize,
+    /// Locks of one transaction.
+    pub max_locks_per_owner: usize,
 }
 
 impl Default for Config {
@@ -93,6 +95,7 @@ impl Default for Config {
             recovery_window: 512,
             deadlocks: Deadlocks::default(),
             max_locks: 1_000_000,
+            max_locks_per_owner: 1000,
         }
     }
 }

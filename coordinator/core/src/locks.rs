@@ -32,7 +32,7 @@ use alloc::{
     sync::Arc,
     vec::Vec,
 };
-use core::fmt;
+use core::{fmt, time::Duration};
 
 use common::{SessionId, TransactionId};
 
@@ -139,11 +139,10 @@ impl Blocked {
 }
 
 /// For people, of a wait that ended; `by` is who was in the way at last.
-pub(crate) fn timed_out(waited: core::time::Duration, by: Option<&Blocked>) -> String {
-    match by {
-        Some(blocked) => format!("locks were waited for for {waited:.1?}: {}", blocked.words()),
-        None => format!("locks were waited for for {waited:.1?}"),
-    }
+pub(crate) fn timed_out(waited: Duration, by: Option<&Blocked>) -> String {
+    let waited = Duration::from_millis(waited.as_millis() as u64);
+    let words = by.map_or_else(|| String::from("the locks were not to be had"), Blocked::words);
+    format!("{words} (waited for {waited:?})")
 }
 
 /// How much there is of locks, and how much there was in this run.
@@ -408,6 +407,10 @@ impl Locks {
 
     pub(crate) fn holds_any(&self, owner: LockOwner) -> bool {
         self.owners.get(&owner).is_some_and(|known| !known.held.is_empty())
+    }
+
+    pub(crate) fn count_of(&self, owner: LockOwner) -> usize {
+        self.owners.get(&owner).map_or(0, |known| known.held.len())
     }
 
     pub(crate) fn figures(&self) -> LockFigures {

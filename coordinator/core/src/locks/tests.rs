@@ -1,6 +1,6 @@
 mod schedules;
 
-use std::{time::Duration, vec::Vec};
+use std::vec::Vec;
 
 use super::*;
 

@@ -63,6 +63,12 @@ impl Transaction {
         context: &mut Context,
     ) {
         debug_assert!(self.state == State::Active && self.locking.is_none());
+        // They are in its records.
+        let limit = context.config.max_locks_per_owner;
+        if context.locks.count_of(self.owner()) + locks.len() > limit {
+            let reply = Reply::Refused(Refused::TooManyLocksOfOne { limit });
+            return context.actions.push(Action::Reply { token, reply });
+        }
         match context.locks.acquire(context.now, self.owner(), self.age, locks) {
             Asked::Granted(locks) => self.tell_locked(token, locks, context),
             Asked::Waiting => {
