@@ -6,21 +6,27 @@ use std::{fs, path::Path};
 use anyhow::{Context, ensure};
 use integration_tests::{
     Role::{self, Coordinator, Inventory},
-    Scene, Start, eventually,
+    Scene, Start, channel, eventually,
 };
-use proto::dtc::TransactionState;
+use proto::dtc::{
+    AcquireLocksRequest, Lock, TransactionState, lock_service_client::LockServiceClient,
+};
 use rusqlite::{Connection, params_from_iter, types::Value};
 
 const DAMAGED: i32 = 65;
 
 /// A shop with a committed order whose inventory has not been told, and one that
-/// is prepared; the coordinator and inventory are stopped by SIGKILL.
+/// is prepared, and a client that holds a lock; the coordinator and inventory are stopped by SIGKILL.
 async fn unfinished() -> (Scene, String) {
     let mut scene = Scene::start().await.unwrap();
     scene.cluster.inventory.pause().unwrap();
     scene.cluster.inventory.resume().unwrap();
     let decided = scene.prepare("decided").await.unwrap();
     let prepared = scene.prepare("prepared").await.unwrap();
+    let locks = vec![Lock { key: "a".into(), ..Lock::default() }];
+    let request = AcquireLocksRequest { locks, ..AcquireLocksRequest::default() };
+    let coordinator = channel(scene.cluster.coordinator.address());
+    LockServiceClient::new(coordinator).acquire(request).await.unwrap();
     scene.cluster.inventory.kill();
     assert!(scene.commit(&decided).await.unwrap().committed);
     scene.cluster.coordinator.kill();
@@ -129,7 +135,7 @@ async fn refuses_each_column(scene: &mut Scene, role: Role, table: &str) {
 #[tokio::test]
 async fn a_coordinators_damaged_row_is_named_and_not_acted_on() {
     let (mut scene, decided) = unfinished().await;
-    for table in ["unfinished", "meta", "starts"] {
+    for table in ["unfinished", "locks", "meta", "starts"] {
         refuses_each_column(&mut scene, Coordinator, table).await;
     }
     // As it was, all is as it was.
