@@ -20,6 +20,7 @@ mod tally;
 mod template;
 mod unary;
 mod usage;
+mod versions;
 mod wire;
 
 use std::{fs, path::Path};

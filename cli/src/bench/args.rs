@@ -119,6 +119,12 @@ pub(crate) struct Load {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
     pub(crate) aborts: f64,
 
+    /// What keeps orders apart that want the same SKU or account: reservations
+    /// alone (escrow), exclusive locks at the coordinator on top, or the versions
+    /// that are read before (--mode unary), so that an order aborts where one changed
+    #[arg(long, value_enum, default_value_t = Control::Escrow)]
+    pub(crate) control: Control,
+
     /// ExecuteStream, or one Execute a transaction
     #[arg(long, value_enum, default_value_t = Mode::Stream)]
     pub(crate) mode: Mode,
@@ -161,6 +167,19 @@ pub(crate) struct Load {
         default_value = "inventory,payment,order"
     )]
     pub(crate) participants: Vec<Kind>,
+}
+
+/// What keeps orders apart that want the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Control {
+    /// Reservations: nobody waits, nobody aborts.
+    #[default]
+    Escrow,
+    /// Exclusive locks of the SKU and the account: one after the other.
+    Locks,
+    /// Versions that were read: of those that saw the same one, one commits.
+    Versions,
 }
 
 /// Which method is called.
@@ -230,6 +249,10 @@ impl Load {
         if self.aborts > 0.0 && !kinds.iter().any(|kind| *kind != Kind::Order) {
             bail!("--aborts {} needs inventory or payment among the branches", self.aborts);
         }
+        ensure!(
+            self.control != Control::Versions || self.mode == Mode::Unary,
+            "--control versions reads before each order, which --mode unary does"
+        );
         let most = PER_STREAM * self.streams;
         if let (Mode::Stream, Some(count)) =
             (self.mode, self.in_flight.iter().find(|count| **count > most))
@@ -315,6 +338,7 @@ mod tests {
             (&["--fault", "kill"], "--fault", "--local"),
             (&["--local", "--fault", "kill", "--branches", "3"], "--fault", "--branches"),
             (&["--in-flight", "20000"], "20000", "--streams 2"),
+            (&["--control", "versions"], "--control versions", "--mode unary"),
         ] {
             let error = parse(flags).unwrap_err();
             assert!(error.contains(value) && error.contains(right), "{flags:?}: {error}");

@@ -169,6 +169,7 @@ impl Session<'_> {
             mode: Mode::Stream,
             channels: vec![self.beside.clone()],
             templates: Arc::new(Templates::new(plan)),
+            versions: None,
             numbers: self.customers.numbers.clone(),
         }
     }

@@ -20,6 +20,7 @@ use super::{
     tally::{Answer, Tally},
     template::Templates,
     unary,
+    versions::Versions,
 };
 
 /// Numbers for orders; no number comes twice in a run.
@@ -33,6 +34,8 @@ pub(crate) struct Customers {
     /// One for each lane.
     pub(crate) channels: Vec<Channel>,
     pub(crate) templates: Arc<Templates>,
+    /// Where orders name the versions that they have read.
+    pub(crate) versions: Option<Versions>,
     pub(crate) numbers: Numbers,
 }
 
@@ -58,6 +61,7 @@ struct Source {
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) templates: Arc<Templates>,
+    pub(crate) versions: Option<Versions>,
     pub(crate) in_flight: usize,
     source: Arc<Source>,
     tally: Arc<Mutex<Tally>>,
@@ -78,6 +82,7 @@ impl Customers {
             let tally = Arc::<Mutex<Tally>>::default();
             let lane = Lane {
                 templates: self.templates.clone(),
+                versions: self.versions.clone(),
                 in_flight: (in_flight as usize + index) / count,
                 source: source.clone(),
                 tally: tally.clone(),

@@ -6,7 +6,10 @@ use std::fmt;
 use proto::dtc::AnswerAt;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use super::{args::Load, kind::Kind};
+use super::{
+    args::{Control, Load},
+    kind::Kind,
+};
 
 /// In every stock: less than one order may ask for, more than all will get.
 pub(crate) const STOCK: i64 = 900_000_000;
@@ -45,6 +48,8 @@ pub(crate) struct Plan {
     /// Of each branch.
     pub(crate) kinds: Vec<Kind>,
     pub(crate) keys: bool,
+    /// Whether SKUs and accounts are locked.
+    pub(crate) locks: bool,
     pub(crate) answer_at: AnswerAt,
     pub(crate) items: u32,
     pub(crate) accounts: u32,
@@ -75,6 +80,7 @@ impl Plan {
             run,
             kinds,
             keys: load.has_keys(),
+            locks: load.control == Control::Locks,
             answer_at: load.answer_at.into(),
             items: load.items,
             accounts: load.accounts,

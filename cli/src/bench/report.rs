@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    args::{Args, Mode, When},
+    args::{Args, Control, Mode, When},
     fault::FaultReport,
     kind::Kind,
     tally::Tally,
@@ -25,6 +25,8 @@ pub(crate) struct Report {
 /// How the load was.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LoadReport {
+    #[serde(default)]
+    pub(crate) control: Control,
     pub(crate) mode: Mode,
     /// Streams or connections.
     pub(crate) lanes: u32,
@@ -99,6 +101,7 @@ impl LoadReport {
     pub(crate) fn new(args: &Args, branches: Vec<Kind>) -> Self {
         let load = &args.load;
         Self {
+            control: load.control,
             mode: load.mode,
             lanes: load.lanes(),
             threads: load.threads,
@@ -192,6 +195,7 @@ pub(crate) mod tests {
         Report {
             run: "0000002a".into(),
             load: LoadReport {
+                control: Control::Escrow,
                 mode: Mode::Stream,
                 lanes: 1,
                 threads: 1,

@@ -2,12 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use proto::shop::{
+    inventory_service_client::InventoryServiceClient, payment_service_client::PaymentServiceClient,
+};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tonic::transport::Channel;
 
 use super::{
     addresses::Addresses,
-    args::Args,
+    args::{Args, Control},
     book::Book,
     check,
     fault::Fault,
@@ -19,6 +22,7 @@ use super::{
     tally::Tally,
     template::Templates,
     usage::Reading,
+    versions::Versions,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -88,10 +92,20 @@ impl<'a> Session<'a> {
         for _ in 0..args.load.lanes() {
             channels.push(connect(&addresses.coordinator, "coordinator").await?);
         }
+        let versions = match args.load.control {
+            Control::Versions => Some(Versions {
+                inventory: InventoryServiceClient::new(
+                    connect(&addresses.inventory, "inventory").await?,
+                ),
+                payment: PaymentServiceClient::new(connect(&addresses.payment, "payment").await?),
+            }),
+            Control::Escrow | Control::Locks => None,
+        };
         let customers = Customers {
             mode: args.load.mode,
             channels,
             templates: Arc::new(Templates::new(plan)),
+            versions,
             numbers: Numbers::default(),
         };
         let beside = connect(&addresses.coordinator, "coordinator").await?;

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
 use super::{
-    args::{Mode, When},
+    args::{Control, Mode, When},
     report::{Latency, Point, Report},
 };
 
@@ -41,10 +41,15 @@ fn heading(report: &Report) -> String {
         When::Completion => "at completion",
         When::Decision => "at the decision",
     };
+    let control = match load.control {
+        Control::Escrow => "escrow",
+        Control::Locks => "locks",
+        Control::Versions => "versions",
+    };
     let keys = if load.keys { "with request keys" } else { "without request keys" };
     let mut text = format!(
         "{method} over {} {lanes}{plural}; branches: {}; answered {answered}, {keys}; \
-         {} SKUs, {} accounts, skew {}, aborts {}",
+         {control}, {} SKUs, {} accounts, skew {}, aborts {}",
         load.lanes,
         names.join(", "),
         load.items,

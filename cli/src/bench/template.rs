@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 use prost::{Message, encoding};
 use proto::{
-    dtc::{Branch, ExecuteRequest, Payload, payload},
+    dtc::{Branch, ExecuteRequest, Lock, LockMode, Payload, payload},
     shop::{OrderLine, PlaceOrder, ReserveStock, StockLine, TakePayment},
 };
 
@@ -121,9 +121,11 @@ impl Template {
         };
         let branches =
             plan.branches().map(|(kind, group)| branch(plan, kind, group, excess, &mut names));
+        let branches = branches.collect();
         let request = ExecuteRequest {
             request_key: key,
-            branches: branches.collect(),
+            branches,
+            locks: locks(plan, &mut names),
             answer_at: plan.answer_at.into(),
             ..ExecuteRequest::default()
         };
@@ -162,6 +164,19 @@ impl Names {
     fn account(&mut self, group: u32) -> String {
         account_name(0).replace("0000000", &self.placeholder(Part::Account(group)))
     }
+}
+
+/// Of all that the branches change.
+fn locks(plan: &Plan, names: &mut Names) -> Vec<Lock> {
+    let mut keys: Vec<String> = Vec::new();
+    for (kind, group) in plan.branches().filter(|_| plan.locks) {
+        match kind {
+            Kind::Inventory => keys.push(names.sku(group)),
+            Kind::Payment => keys.push(names.account(group)),
+            Kind::Order => {}
+        }
+    }
+    keys.into_iter().map(|key| Lock { key, mode: LockMode::Exclusive.into() }).collect()
 }
 
 fn branch(

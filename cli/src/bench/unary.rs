@@ -1,6 +1,9 @@
 //! Orders as calls of `Execute`, side by side on one connection.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
@@ -13,6 +16,8 @@ use super::{
     load::Lane,
     plan::Order,
     tally::Answer,
+    template::Templates,
+    versions::Versions,
     wire::{Encoded, Response},
 };
 
@@ -25,8 +30,14 @@ pub(crate) async fn run(mut lane: Lane, channel: Channel) -> anyhow::Result<Book
     let mut message = BytesMut::new();
     let mut place = |lane: &Lane| {
         let order = lane.next_order()?;
-        lane.templates.request(&order, &mut message);
-        Some(call(client.clone(), order, message.split().freeze()))
+        let request = match lane.versions.clone() {
+            Some(versions) => Body::Versioned(versions.into(), Arc::clone(&lane.templates)),
+            None => {
+                lane.templates.request(&order, &mut message);
+                Body::Whole(message.split().freeze())
+            }
+        };
+        Some(call(client.clone(), order, request))
     };
     let mut calls: FuturesUnordered<_> = (0..lane.in_flight).map_while(|_| place(&lane)).collect();
     while let Some(first) = calls.next().await {
@@ -41,13 +52,20 @@ pub(crate) async fn run(mut lane: Lane, channel: Channel) -> anyhow::Result<Book
     Ok(lane.into_book())
 }
 
-async fn call(
-    mut client: Grpc<Channel>,
-    order: Order,
-    request: Bytes,
-) -> (Order, Answer, Duration) {
+/// What is sent.
+enum Body {
+    Whole(Bytes),
+    /// To be read first.
+    Versioned(Box<Versions>, Arc<Templates>),
+}
+
+async fn call(mut client: Grpc<Channel>, order: Order, body: Body) -> (Order, Answer, Duration) {
     let started = Instant::now();
     let answer = async {
+        let request = match body {
+            Body::Whole(request) => request,
+            Body::Versioned(versions, templates) => versions.request(&templates, &order).await?,
+        };
         client.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
         let method = PathAndQuery::from_static(METHOD);
         client.unary(Request::new(request), method, Encoded::<Response>::default()).await
