@@ -87,6 +87,12 @@ bugs! {
     ForcedEarly = "forced-early",
     /// A branch that was ended by force is shown as it was decided.
     ForceDressedUp = "force-dressed-up",
+    /// Prepare goes out before the locks are held.
+    LocksNotAwaited = "locks-not-awaited",
+    /// Locks are released at the decision.
+    LocksReleasedEarly = "locks-released-early",
+    /// A restart does not take the locks of what is unfinished.
+    LocksForgotten = "locks-forgotten",
     /// A refusal of one attempt among several is the end of its branch.
     RefusalEndsAllAttempts = "refusal-ends-all-attempts",
 

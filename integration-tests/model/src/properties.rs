@@ -27,11 +27,8 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
     all.extend([
         Property::always("a commit is told to participants only when durable", commit_is_durable),
         Property::always("an abort is told only of what is not committed", abort_is_true),
-        Property::always("clients are told and shown only what is durable", clients_hear_truth),
         Property::always("watchers are told only what is so", |_: &System, it: &State| !it.misled),
-        Property::always("a client is told one outcome", one_outcome),
         Property::always("a decision never changes", decisions_stand),
-        Property::always("only one run of a key commits", one_run_commits),
         Property::always("commit only if all voted for it", all_voted),
         Property::always("nothing ends before all that is owed is done", ends_when_done),
         Property::sometimes("committed everywhere", committed_everywhere),
@@ -39,6 +36,21 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
             it.client.told_committed
         }),
     ]);
+    if setup.usage == Use::Locked {
+        all.push(Property::always("who has locked is alone until it has ended", alone));
+        all.push(Property::sometimes("a lock is waited for", |_: &System, it: &State| {
+            waits_for_locks(it)
+        }));
+        all.push(Property::sometimes("both commit", |_: &System, it: &State| {
+            (1..=2).all(|id| it.journal.commits(id) == Some(true))
+        }));
+    } else {
+        all.extend([
+            Property::always("clients are told and shown only what is durable", clients_hear_truth),
+            Property::always("a client is told one outcome", one_outcome),
+            Property::always("only one run of a key commits", one_run_commits),
+        ]);
+    }
     if setup.forces > 0 {
         all.push(Property::always("a branch does what was decided or forced", as_forced));
         all.push(Property::always("a broken promise is told", is_told_of));
@@ -289,6 +301,25 @@ fn clients_hear_truth(system: &System, state: &State) -> bool {
             },
             Outcome::Pending | Outcome::HeuristicMixed | Outcome::HeuristicHazard => true,
         })
+}
+
+/// While a branch of one transaction is promised, or committed and the other's commit
+/// is to come, no branch of the other is promised.
+fn alone(_: &System, state: &State) -> bool {
+    let open = |id: Id| {
+        let unfinished = state.journal.end(id).is_none();
+        let promised = |participant: &&std::sync::Arc<Participant>| participant.is_in_doubt(id);
+        let began = state.participants.iter().any(|it| it.history(id).promised != 0);
+        began && (unfinished && state.journal.decision(id).is_some())
+            || state.participants.iter().any(|it| promised(&it))
+    };
+    [(1, 2), (2, 1)].into_iter().all(|(one, other)| {
+        !open(one) || !state.participants.iter().any(|it| it.is_in_doubt(other))
+    })
+}
+
+fn waits_for_locks(state: &State) -> bool {
+    state.machine.transactions.iter().any(|it| it.phase == coordinator_core::Phase::Locking)
 }
 
 fn one_outcome(_: &System, state: &State) -> bool {

@@ -13,6 +13,8 @@ pub enum Use {
     KeyedOnePhase,
     /// `Begin`, `Enlist`, `Prepare`, then `Commit` or `Rollback`.
     Interactive,
+    /// Two transactions that lock the same before anything is done.
+    Locked,
     /// No coordinator of ours: participants get every message that there is, from
     /// an old and a new run, with both decision numbers and two payloads.
     AnyCoordinator,
@@ -140,7 +142,7 @@ impl Setup {
     pub fn requests(&self) -> u8 {
         match self.usage {
             Use::AnyCoordinator => 0,
-            Use::Keyed | Use::KeyedOnePhase => 2,
+            Use::Keyed | Use::KeyedOnePhase | Use::Locked => 2,
             Use::OneShot | Use::OnePhase | Use::Interactive => 1,
         }
     }

@@ -9,8 +9,9 @@ use std::{
 use common::JournalId;
 use coordinator_core::{
     Action, AnswerAt, Begin, BranchOutcome, Client as Call, CommitPolicy, Config, Coordinator,
-    Event, Inquirer, Intervention, InterventionAction, NewBranch, Opaque, Options, Outcome,
-    ParticipantId, Projection, Reason, Reply, RequestKey, Time, TrailKind, Waiter,
+    Event, Inquirer, Intervention, InterventionAction, LockKey, LockMode, NewBranch, Opaque,
+    Options, Outcome, ParticipantId, Projection, Reason, Reply, RequestKey, Time, TrailKind,
+    Waiter,
 };
 
 use crate::{
@@ -86,7 +87,7 @@ fn options(setup: &Setup) -> Options {
             0 => CommitPolicy::Retry,
             after => CommitPolicy::Compensate { after },
         },
-        ..Options::default()
+        lock_wait: SOON,
     }
 }
 
@@ -339,7 +340,10 @@ impl State {
             key,
             options: options(setup),
             branches,
-            locks: Vec::new(),
+            locks: match setup.usage {
+                Use::Locked => vec![(LockKey::from("a"), LockMode::Exclusive)],
+                _ => Vec::new(),
+            },
             interactive,
             announced: false,
             trace: None,

@@ -88,6 +88,14 @@ fn a_promise_that_is_broken_by_force_is_told() {
 }
 
 #[test]
+fn who_has_locked_is_alone() {
+    let locked = |crashes| Setup { refusals: false, ..voting(Use::Locked, crashes) };
+    check("locked", Setup { asking: Asking::None, ..locked(0) });
+    check("locked, a crash", Setup { asking: Asking::None, ..locked(1) });
+    check("locked, all ask, one participant", Setup { participants: 1, ..locked(1) });
+}
+
+#[test]
 fn a_lost_disk_is_found_out() {
     let setup = Setup { lost_disks: 1, retries: false, refusals: false, ..voting(Use::OneShot, 0) };
     check("lost disk", setup);

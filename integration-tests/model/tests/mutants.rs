@@ -8,6 +8,7 @@ use protocol_model::{Asking, REACHES_END, Setup, System, Until, Use, search};
 
 const AS_DECIDED: &str = "a participant does what was decided";
 const ALONE: &str = "a prepared branch never acts alone";
+const ALONE_LOCKED: &str = "who has locked is alone until it has ended";
 const ALL_VOTED: &str = "commit only if all voted for it";
 const COMMIT_DURABLE: &str = "a commit is told to participants only when durable";
 const CONSISTENT: &str = "records and answers are consistent";
@@ -30,6 +31,10 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
     let small = |setup: Setup| Setup { read_only: false, refusals: false, ..setup };
     let turned = |crashes| Setup { compensate_after: 1, ..small(shot(crashes)) };
     let forced = |crashes| Setup { forces: 1, ..small(shot(crashes)) };
+    let locked = |crashes| {
+        let setup = Setup { asking: Asking::None, ..Setup::new(Use::Locked, 2, crashes) };
+        small(setup)
+    };
     let one_phase = |crashes| Setup::new(Use::OnePhase, 1, crashes);
     let keyed = |crashes| Setup::new(Use::KeyedOnePhase, 1, crashes);
     Some(match bug {
@@ -70,6 +75,10 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
 
         Bug::ForcedEarly => (forced(0), COMMIT_DURABLE),
         Bug::ForceDressedUp => (forced(0), ENDS),
+
+        Bug::LocksNotAwaited => (locked(0), ALONE_LOCKED),
+        Bug::LocksReleasedEarly => (locked(0), ALONE_LOCKED),
+        Bug::LocksForgotten => (locked(1), ALONE_LOCKED),
 
         // The kit's are for the simulation: no code of the kit runs here.
         _ => return None,

@@ -67,6 +67,9 @@ impl Transaction {
         }
         debug_assert_eq!(self.state, State::Deciding);
         self.state = State::Committing;
+        if planted!(LocksReleasedEarly) {
+            context.locks.release_all(context.now, self.owner());
+        }
         self.note(context, TrailKind::DecidedCommit, None);
         self.recorded = self.trail.len();
         for number in 0..self.branches.len() {

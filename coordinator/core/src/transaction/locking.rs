@@ -2,6 +2,8 @@
 
 use alloc::{string::String, sync::Arc, vec::Vec};
 
+use common::planted;
+
 use super::{Context, Milestone, State, Transaction};
 use crate::{
     Action, Blocked, HeldLock, LockKey, LockMode, LockOwner, Reason, Refused, Reply, Time,
@@ -36,6 +38,7 @@ impl Transaction {
         let locks = core::mem::take(&mut self.locks);
         match context.locks.acquire(context.now, self.owner(), self.age, &locks) {
             Asked::Granted(_) => self.locked(context),
+            Asked::Waiting if planted!(LocksNotAwaited) => self.start_prepare(context),
             Asked::Waiting => {
                 self.deadline = Some(context.now + self.options.lock_wait);
                 self.note(context, TrailKind::LocksAwaited, None);
