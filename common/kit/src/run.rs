@@ -213,9 +213,12 @@ pub(crate) fn open<R: ResourceManager>(
     path: &std::path::Path,
     options: Options,
 ) -> Result<Store, OpenError> {
-    // The schema lives as long as the process.
-    let schema = format!("{}{}{}", journal::SCHEMA, forced::SCHEMA, R::SCHEMA).leak();
-    Store::open(path, Options { role: R::NAME, schema, ..options })
+    Store::open(path, Options { role: R::NAME, schema: schema::<R>(), ..options })
+}
+
+/// All tables of a participant's file. It lives as long as the process.
+pub(crate) fn schema<R: ResourceManager>() -> &'static str {
+    format!("{}{}{}", journal::SCHEMA, forced::SCHEMA, R::SCHEMA).leak()
 }
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {

@@ -142,7 +142,7 @@ fn options() -> Options {
 }
 
 fn options_of<R: ResourceManager>() -> Options {
-    let schema = format!("{}{}", journal::SCHEMA, R::SCHEMA).leak();
+    let schema = crate::run::schema::<R>();
     Options { role: R::NAME, schema, ..Options::default() }
 }
 

@@ -284,7 +284,10 @@ impl<'a> Expected<'a> {
             let is_as = |(amount, version, undone): (i64, i64, i64)| {
                 actual.is_some_and(|(actual, changed)| {
                     let more = changed - version;
-                    actual == amount && actual >= 0 && more % 2 == 0 && (0..=2 * undone).contains(&more)
+                    actual == amount
+                        && actual >= 0
+                        && more % 2 == 0
+                        && (0..=2 * undone).contains(&more)
                 })
             };
             if !expected.is_some_and(is_as) {

@@ -280,7 +280,8 @@ impl Run {
             random: StdRng::seed_from_u64(seed ^ (number as u64) << 32),
             market: Arc::clone(&self.market),
             transactions: through(Wire::Clients(number % 2))?,
-            admin: wire_channel(&self.world, Wire::Clients(number % 2)).map(AdminServiceClient::new)?,
+            admin: wire_channel(&self.world, Wire::Clients(number % 2))
+                .map(AdminServiceClient::new)?,
             other_way: through(Wire::Clients((number + 1) % 2))?,
             inventory: InventoryServiceClient::new(channel(addresses.inventory)),
             payment: PaymentServiceClient::new(channel(addresses.payment)),
