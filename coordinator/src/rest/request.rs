@@ -4,7 +4,7 @@ use proto::dtc::{
     self, AnswerAt, Branch, ExecuteRequest, ListTransactionsRequest, Outcome, Payload,
     TransactionOptions, payload::Kind,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
@@ -103,24 +103,11 @@ pub(super) struct Options {
     /// How long its locks are waited for.
     #[schema(minimum = 1, maximum = 86400000)]
     pub(super) lock_wait_ms: Option<u64>,
-    /// What becomes of a commit that keeps failing.
-    #[schema(required = false)]
-    pub(super) commit_policy: CommitPolicy,
-    /// With `compensate`: failed attempts of commit at one branch; 10 where not set.
+    /// Turn the decision round after so many failed attempts of commit at one branch:
+    /// what was committed is undone. The outcome is told at the end only. Not set: a
+    /// commit is retried until every branch has acknowledged.
     #[schema(minimum = 1, maximum = 100)]
     pub(super) compensate_after: Option<u32>,
-}
-
-/// What becomes of a commit that keeps failing.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum CommitPolicy {
-    /// It is retried until every branch has acknowledged.
-    #[default]
-    Retry,
-    /// The decision is turned round, and branches that have committed undo that.
-    /// The outcome is told at the end only.
-    Compensate,
 }
 
 /// A moment in a transaction's life.
@@ -250,9 +237,9 @@ impl Options {
             commit_attempt_timeout: duration("commit_attempt_timeout_ms", commit)?,
             idle_timeout: duration("idle_timeout_ms", self.idle_timeout_ms)?,
             lock_wait: duration("lock_wait_ms", self.lock_wait_ms)?,
-            commit_policy: match self.commit_policy {
-                CommitPolicy::Retry => dtc::CommitPolicy::Unspecified.into(),
-                CommitPolicy::Compensate => dtc::CommitPolicy::Compensate.into(),
+            commit_policy: match self.compensate_after {
+                None => dtc::CommitPolicy::Unspecified.into(),
+                Some(_) => dtc::CommitPolicy::Compensate.into(),
             },
             compensate_after: match self.compensate_after {
                 Some(0) => {

@@ -307,6 +307,10 @@ fn waiting_for(phase: Phase, branches: &[Branch]) -> Vec<String> {
         Phase::Committed | Phase::Aborted => return Vec::new(),
         Phase::Preparing | Phase::Committing | Phase::Aborting => {}
     }
+    let untouched = branches.iter().all(|it| it.state == BranchState::Enlisted);
+    if phase == Phase::Preparing && untouched {
+        return vec!["its locks, or the journal".into()];
+    }
     let waited = branches.iter().filter_map(|it| {
         let what = match it.state {
             BranchState::Enlisted | BranchState::Preparing => "the vote",

@@ -22,7 +22,8 @@ impl Transaction {
         context: &mut Context,
     ) {
         let index = branch_number as usize;
-        let turned_round = self.is_turned_round();
+        // Locks are held until the journal that voted has answered.
+        let (turned_round, locked) = (self.is_turned_round(), self.holds_locks(context));
         let Some(branch) = self.branches.get_mut(index).filter(|branch| branch.participant == from)
         else {
             return;
@@ -70,7 +71,7 @@ impl Transaction {
                 (BranchState::Hazard, TrailKind::Hazard)
             }
             // The journal that voted is not there; it will ask when it is back.
-            (BranchState::RollingBack, Acknowledgement::RolledBack) if branch.asks => {
+            (BranchState::RollingBack, Acknowledgement::RolledBack) if branch.asks && !locked => {
                 (BranchState::LeftToAsk, TrailKind::LeftToAsk)
             }
             (BranchState::RollingBack | BranchState::LeftToAsk, Acknowledgement::Committed) => {

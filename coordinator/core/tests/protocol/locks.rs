@@ -6,7 +6,7 @@ use coordinator_core::{
 };
 
 use crate::{
-    participant::YES,
+    participant::{NO, YES},
     world::{P0, P1, P2, World, locks, seconds},
 };
 
@@ -392,4 +392,22 @@ fn a_session_that_waits_ends_in_time_and_one_that_is_gone_at_once() {
     // Whoever is granted it first writes so after the release.
     world.sync();
     assert!(world.journal.sessions.is_empty());
+}
+
+#[test]
+fn locks_stay_while_another_journal_answers_than_the_one_that_voted() {
+    let mut world = World::new();
+    let run = world.execute_with(&[(P0, YES), (P1, NO)], |begin| begin.locks = locks("A"));
+    world.sync();
+    world.deliver_to(P0);
+    world.hear_all();
+    world.participant(P0).lose_disk();
+    world.connect(P0);
+    for _ in 0..10 {
+        world.exchange();
+        world.sync();
+        world.advance(seconds(6));
+    }
+    assert_eq!(world.look(run.id).state, TransactionState::Aborting);
+    assert_eq!(world.holders("a"), [owner(run.id)]);
 }
