@@ -231,6 +231,17 @@ async fn one_that_hangs_in_commit_is_called_again_and_reported_and_blocks_nobody
 }
 
 #[tokio::test]
+async fn different_resources_may_be_in_one_list() {
+    let coordinator = in_memory().await;
+    let (till, account) = (Scripted::new("till"), Versioned::new(Scripted::new("account")));
+    let all: Vec<Box<dyn Resource>> = vec![Box::new(till.clone()), Box::new(account.clone())];
+    let id = coordinator.begin_transaction().await.unwrap();
+    assert_eq!(coordinator.execute(id, all).await, Ok(true));
+    assert_eq!(till.calls(), ["prepare", "commit"]);
+    assert_eq!(account.current_version(), 1);
+}
+
+#[tokio::test]
 async fn a_commit_that_keeps_failing_rolls_back_also_what_has_committed() {
     let coordinator = in_memory().await;
     let (till, stock) = (Scripted::new("till"), Scripted::new("stock"));

@@ -1,6 +1,6 @@
 //! What takes part within the process.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use common::TransactionId;
 use tonic::async_trait;
@@ -40,7 +40,9 @@ pub trait Resource: Send + Sync + 'static {
     async fn commit(&self) -> Result<(), String>;
 
     /// Undoes what prepare did. Also called after a prepare that failed, panicked, was
-    /// ended in its midst, or never began. Cannot refuse.
+    /// ended in its midst, or never began; and with
+    /// [`CommitPolicy::Compensate`](crate::CommitPolicy::Compensate) after a commit that
+    /// succeeded, which is undone then. Cannot refuse.
     ///
     /// # Errors
     ///
@@ -82,6 +84,52 @@ pub trait Resource: Send + Sync + 'static {
         self.rollback().await
     }
 }
+
+/// What points to a resource is one, so that different ones can be in one list.
+macro_rules! pointers {
+    ($($pointer:ident),*) => {$(
+        #[async_trait]
+        impl<R: Resource + ?Sized> Resource for $pointer<R> {
+            fn name(&self) -> Cow<'_, str> {
+                (**self).name()
+            }
+
+            async fn prepare(&self) -> Result<bool, String> {
+                (**self).prepare().await
+            }
+
+            async fn commit(&self) -> Result<(), String> {
+                (**self).commit().await
+            }
+
+            async fn rollback(&self) -> Result<(), String> {
+                (**self).rollback().await
+            }
+
+            async fn version(&self) -> u64 {
+                (**self).version().await
+            }
+
+            async fn prepare_with(&self, branch: &Branch) -> Result<Vote, String> {
+                (**self).prepare_with(branch).await
+            }
+
+            async fn commit_with(&self, branch: &Branch, output: &[u8]) -> Result<(), String> {
+                (**self).commit_with(branch, output).await
+            }
+
+            async fn rollback_with(
+                &self,
+                branch: &Branch,
+                output: Option<&[u8]>,
+            ) -> Result<(), String> {
+                (**self).rollback_with(branch, output).await
+            }
+        }
+    )*};
+}
+
+pointers!(Arc, Box);
 
 /// A resource's part of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
