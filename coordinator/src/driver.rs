@@ -501,6 +501,7 @@ impl Driver {
             TrailKind::DecidedCommit | TrailKind::DecidedAbort | TrailKind::Recovered => {
                 self.in_doubt.insert(id);
             }
+            TrailKind::TurnedRound => self.stalled.remove(id),
             TrailKind::Stalled => {
                 self.stalled.insert(id);
             }

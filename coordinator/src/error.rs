@@ -96,9 +96,9 @@ impl Error {
                 "branches",
                 format!("a transaction may have {limit} branches at most (--max-branches)"),
             ),
-            Refused::TooManyInterventions { limit } => {
-                Self::Exhausted(format!("it was intervened in {limit} times, the limit"))
-            }
+            Refused::TooManyRetries { limit } => Self::Exhausted(format!(
+                "it was retried by hand {limit} times, the limit; resolve it"
+            )),
             Refused::TooManyLocks { limit } => Self::Exhausted(format!(
                 "{limit} locks may be held and waited for, the limit (--max-locks); try again later"
             )),

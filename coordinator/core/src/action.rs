@@ -184,8 +184,8 @@ pub enum Refused {
         /// The bound.
         limit: usize,
     },
-    /// It was intervened in too often.
-    TooManyInterventions {
+    /// It was retried by hand too often.
+    TooManyRetries {
         /// The bound.
         limit: usize,
     },

@@ -15,7 +15,7 @@ use crate::{
     Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, FoundBranch, Inquirer,
     NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, Sequence, SessionRecord, Time,
     View, Waiter,
-    intervention::MAX_INTERVENTIONS,
+    intervention::MAX_RETRIES,
     keys::{Keys, Parked},
     locks::Locks,
     participants::Participants,
@@ -449,11 +449,9 @@ impl Coordinator {
                 transaction.commit(&mut context);
                 transaction.wait(Waiter { token, at, until }, &mut context);
             }
-            Client::Resolve { .. } | Client::Retry { .. }
-                if transaction.is_full_of_interventions() =>
-            {
-                let limit = MAX_INTERVENTIONS;
-                let reply = Reply::Refused(Refused::TooManyInterventions { limit });
+            Client::Retry { .. } if transaction.is_retried_out() => {
+                let limit = MAX_RETRIES;
+                let reply = Reply::Refused(Refused::TooManyRetries { limit });
                 actions.push(Action::Reply { token, reply });
             }
             Client::Resolve { intervention, until } => {

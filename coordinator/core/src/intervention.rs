@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 
 use crate::Time;
 
-/// How often one transaction may be intervened in.
-pub(crate) const MAX_INTERVENTIONS: usize = 100;
+/// How often one transaction may be retried by hand.
+pub(crate) const MAX_RETRIES: usize = 100;
 
 /// Something that was done by hand. Kept with the transaction until it is forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -69,6 +69,9 @@ pub struct TrailEvent {
 impl TrailKind {
     /// Kinds that may come without end are kept once a branch, the latest.
     pub(crate) fn repeats(self) -> bool {
-        matches!(self, Self::Retried | Self::Unreachable | Self::Asked)
+        matches!(
+            self,
+            Self::Retried | Self::Unreachable | Self::Asked | Self::LocksAwaited | Self::Locked
+        )
     }
 }

@@ -354,7 +354,10 @@ impl Transaction {
         let same = |old: &&mut TrailEvent| old.kind == kind && old.branch == branch;
         let recorded = self.recorded;
         // Where the number of attempts decides, each of them is kept.
-        let counted = self.state == State::Committing && self.attempts_to_commit().is_some();
+        let counted = matches!(kind, TrailKind::Retried | TrailKind::Unreachable)
+            && self.state == State::Committing
+            && self.attempts_to_commit().is_some()
+            && !self.is_forced();
         let repeated =
             (kind.repeats() && !counted).then(|| self.trail[recorded..].iter_mut().find(same));
         match repeated.flatten() {

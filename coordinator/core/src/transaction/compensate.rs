@@ -62,10 +62,13 @@ impl Transaction {
         let committing = (self.state, branch.state) == (State::Committing, BranchState::Committing);
         // At a start nobody is linked yet; that is no attempt.
         let none = u32::from(self.recovered);
-        let by_force = self.branches.iter().any(|branch| branch.forced.is_some());
-        let may_turn = committing && !by_force && self.forcing.is_empty();
-        let limit = self.attempts_to_commit().filter(|_| may_turn);
+        let limit = self.attempts_to_commit().filter(|_| committing && !self.is_forced());
         limit.is_some_and(|limit| branch.attempts >= limit.saturating_add(none))
+    }
+
+    /// Whether somebody ends or has ended a branch of it by force.
+    pub(super) fn is_forced(&self) -> bool {
+        !self.forcing.is_empty() || self.branches.iter().any(|it| it.forced.is_some())
     }
 
     /// The record that turns the decision round is asked for.
@@ -76,6 +79,7 @@ impl Transaction {
         self.number = 2;
         self.decided_at = Some(context.now);
         self.tellable = false;
+        self.stalled = false;
         let (participant, attempts) =
             (self.branches[index].participant, self.branches[index].attempts);
         let message = format!(

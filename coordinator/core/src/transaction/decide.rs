@@ -105,7 +105,9 @@ impl Transaction {
         self.reason = Some(reason);
         // A key's client is told once its abort is durable, or a duplicate of
         // its request could commit after a crash.
-        self.tellable = self.key.is_none() || planted!(KeyedAbortToldEarly);
+        // Who rolls it back by hand is told once that is on record.
+        let waits = self.key.is_some() || !self.interventions.is_empty();
+        self.tellable = !waits || planted!(KeyedAbortToldEarly);
         self.note(context, TrailKind::DecidedAbort, None);
         for branch in &mut self.branches {
             branch.payload = Opaque::default();
@@ -119,7 +121,7 @@ impl Transaction {
             }
         }
         let record = self.decision_record(context);
-        context.append(record, self.key.is_some(), Milestone::Aborted);
+        context.append(record, waits, Milestone::Aborted);
         self.recorded = self.trail.len();
         for number in 0..self.branches.len() {
             if self.branches[number].state == BranchState::RollingBack {
@@ -135,14 +137,22 @@ impl Transaction {
     }
 
     pub(super) fn decision_record(&self, context: &Context) -> Record {
-        let branch = |branch: &super::Branch| DecisionBranch {
+        // What is being forced is in every record that is asked for meanwhile.
+        let forcing = |index: usize| {
+            let found = self.forcing.iter().find(|(forced, _)| *forced == index);
+            found.map(|(_, commit)| *commit)
+        };
+        let branch = |(index, branch): (usize, &super::Branch)| DecisionBranch {
             participant: branch.participant,
-            state: branch.state,
+            state: match forcing(index) {
+                Some(_) => self.owed_state(),
+                None => branch.state,
+            },
             journal: branch.journal,
             output: branch.output.clone(),
             refusal: branch.refusal.clone(),
             asks: branch.asks,
-            forced: branch.forced,
+            forced: forcing(index).or(branch.forced),
         };
         let mut trail = self.trail.clone();
         let decided = match self.state {
@@ -161,9 +171,9 @@ impl Transaction {
             number: self.number,
             policy: self.options.commit_policy,
             begun_at: self.begun_at,
-            decided_at: context.now,
+            decided_at: self.decided_at.unwrap_or(context.now),
             locks: context.locks.held_by(self.owner()),
-            branches: self.branches.iter().map(branch).collect(),
+            branches: self.branches.iter().enumerate().map(branch).collect(),
             reason: self.reason.clone(),
             interventions: self.interventions.clone(),
             trail,

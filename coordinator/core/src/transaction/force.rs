@@ -12,13 +12,15 @@ use common::planted;
 use super::{Context, Milestone, State, Transaction};
 use crate::{
     Acknowledgement, BranchState, Intervention, InterventionAction, Reason, TrailKind,
-    intervention::MAX_INTERVENTIONS,
+    intervention::MAX_RETRIES,
 };
 
 impl Transaction {
-    /// Whether there is no room for another intervention.
-    pub(crate) fn is_full_of_interventions(&self) -> bool {
-        self.interventions.len() >= MAX_INTERVENTIONS
+    /// Whether it was retried by hand as often as is kept. (Each branch is forced once,
+    /// so that force needs no bound.)
+    pub(crate) fn is_retried_out(&self) -> bool {
+        let retries = self.interventions.iter().filter(|it| it.action == InterventionAction::Retry);
+        retries.count() >= MAX_RETRIES
     }
 
     /// Ends the transaction or a branch by force. False where its state does not allow
@@ -77,34 +79,40 @@ impl Transaction {
             return false;
         }
         self.interventions.push(it);
-        let mut record = self.decision_record(context);
-        if let crate::Record::Decision(record) = &mut record {
-            for (index, commit) in &self.forcing {
-                record.branches[*index].forced = Some(*commit);
-            }
-        }
-        context.append(record, true, Milestone::Forced);
+        self.record_again(true, Milestone::Forced, context);
         if planted!(ForcedEarly) {
             self.become_forced(context);
         }
         true
     }
 
+    /// What a branch is that is told the decision.
+    pub(super) fn owed_state(&self) -> BranchState {
+        match self.commit {
+            true => BranchState::Committing,
+            false => BranchState::RollingBack,
+        }
+    }
+
+    /// Asks for the decision's record once more, with what was done by hand.
+    fn record_again(&mut self, forced: bool, milestone: Milestone, context: &mut Context) {
+        let record = self.decision_record(context);
+        self.recorded = self.trail.len();
+        context.append(record, forced, milestone);
+    }
+
     /// It is durable: branches are told, but not for ever.
     pub(super) fn become_forced(&mut self, context: &mut Context) {
-        self.recorded = self.trail.len();
+        let owed = self.owed_state();
         for (index, commit) in core::mem::take(&mut self.forcing) {
             let branch = &mut self.branches[index];
-            let owed = branch.state.is_owed() || branch.state == BranchState::LeftToAsk;
+            let is_open = branch.state.is_owed() || branch.state == BranchState::LeftToAsk;
             // It may have been acknowledged meanwhile, and the transaction ended.
-            if !owed || !matches!(self.state, State::Committing | State::Aborting) {
+            if !is_open || !matches!(self.state, State::Committing | State::Aborting) {
                 continue;
             }
             branch.forced = Some(commit);
-            branch.become_state(match self.commit {
-                true => BranchState::Committing,
-                false => BranchState::RollingBack,
-            });
+            branch.become_state(owed);
             self.note(context, TrailKind::Forced, Some(index));
             self.send(index, context);
         }
@@ -156,8 +164,7 @@ impl Transaction {
         }
         self.interventions.push(it);
         if matches!(self.state, State::Committing | State::Aborting) {
-            let record = self.decision_record(context);
-            context.append(record, false, Milestone::Noted);
+            self.record_again(false, Milestone::Noted, context);
         }
         for participant in self.participants().collect::<alloc::collections::BTreeSet<_>>() {
             self.resume(participant, context);

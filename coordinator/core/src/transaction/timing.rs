@@ -59,7 +59,8 @@ impl Transaction {
         let message = match self.state {
             _ if branch.forced == Some(true) => Message::Commit { number: number + 1, output },
             _ if branch.forced == Some(false) => {
-                Message::Rollback { number: number + 1, output, compensate: false }
+                let compensate = self.is_turned_round();
+                Message::Rollback { number: number + 1, output, compensate }
             }
             State::Preparing => {
                 let (payload, one_phase) = (branch.payload.clone(), self.one_phase);
@@ -148,13 +149,14 @@ impl Transaction {
         let branch = &mut self.branches[index];
         let wait = backoff(context.config, &self.id, index, branch.attempts.max(1));
         branch.attempt = Attempt::Waiting(context.now + wait);
+        if self.has_failed_to_commit(index) {
+            return self.become_turning(index, context);
+        }
+        let branch = &self.branches[index];
         let owed = self.state == State::Settling || branch.state.is_owed();
         if owed && branch.attempts >= context.config.stalled_after && !self.stalled {
             self.stalled = true;
             self.note(context, TrailKind::Stalled, Some(index));
-        }
-        if self.has_failed_to_commit(index) {
-            return self.become_turning(index, context);
         }
         self.set_timer(context);
     }

@@ -1,13 +1,13 @@
 //! What people end by hand.
 
 use coordinator_core::{
-    Acknowledgement, AnswerAt, BranchOutcome, BranchState, Client, Intervention,
+    Acknowledgement, AnswerAt, BranchOutcome, BranchState, Client, CommitPolicy, Intervention,
     InterventionAction, Outcome, Refused, Reply, TransactionState,
 };
 
 use crate::{
     participant::{NO, YES},
-    world::{P0, P1, P2, Run, World, seconds},
+    world::{P0, P1, P2, Run, World, locks, seconds},
 };
 
 fn by_hand(world: &World, action: InterventionAction, branch: Option<u32>) -> Intervention {
@@ -144,6 +144,7 @@ fn an_undecided_transaction_may_be_rolled_back_by_hand_and_committed_once_all_ha
     let refused = resolve(&mut world, run, false, Some(0));
     assert!(is_refused(&world, refused), "a branch alone");
     let token = resolve(&mut world, run, false, None);
+    assert!(world.reply(token).is_none(), "told before it is on record");
     world.heal();
     let view = world.answer(token);
     assert_eq!((view.outcome, &*view.reason.as_ref().unwrap().code), (Outcome::Aborted, "FORCED"));
@@ -169,6 +170,7 @@ fn what_cannot_be_settled_in_one_phase_is_ended_as_a_hazard() {
         world.disconnect(P0);
         world.advance(seconds(20));
         let token = resolve(&mut world, run, commit, None);
+        assert!(world.reply(token).is_none(), "told before it is on record");
         world.sync();
         assert_eq!(world.answer(token).outcome, Outcome::HeuristicHazard);
         assert_eq!(world.journal.commits(run.id), Some(commit));
@@ -251,4 +253,111 @@ fn nothing_ends_while_something_is_about_to_be_forced() {
     world.sync();
     world.advance(seconds(20));
     assert_eq!(world.answer(token).outcome, Outcome::HeuristicHazard);
+}
+
+#[test]
+fn what_was_left_to_be_asked_for_and_forced_is_told_after_a_crash_too() {
+    let mut world = World::new();
+    world.cannot_ask(P1);
+    let run = world.execute_with(&[(P0, YES), (P1, YES), (P2, NO)], |_| {});
+    world.sync();
+    world.exchange();
+    world.disconnect(P0);
+    world.lose_all();
+    world.advance(seconds(60));
+    assert_eq!(world.look(run.id).branches[0].state, BranchState::LeftToAsk);
+    resolve(&mut world, run, true, Some(0));
+    world.sync();
+    world.lose_all();
+    world.crash();
+    world.heal();
+    assert!(world.is_committed_at(P0, run.id) && world.is_rolled_back_at(P1, run.id));
+    assert!(world.journal.end(run.id).unwrap().heuristic, "dressed up as aborted");
+}
+
+#[test]
+fn a_retry_does_not_write_over_what_is_being_forced() {
+    let mut world = World::new();
+    let run = stuck(&mut world);
+    resolve(&mut world, run, false, Some(1));
+    let intervention = by_hand(&world, InterventionAction::Retry, None);
+    world.call(run.id, Client::Retry { intervention });
+    world.sync();
+    world.lose_all();
+    assert_eq!(world.journal.decision(run.id).unwrap().branches[1].forced, Some(false));
+    world.crash();
+    world.heal();
+    assert!(world.is_rolled_back_at(P1, run.id));
+}
+
+#[test]
+fn what_is_forced_after_a_turn_is_undone_too() {
+    let mut world = World::new();
+    let run = world.execute_with(&[(P0, YES), (P1, YES)], |begin| {
+        begin.options.commit_policy = CommitPolicy::Compensate { after: 1 };
+        begin.waiter.at = AnswerAt::Completion;
+    });
+    world.exchange();
+    world.sync();
+    world.deliver_to(P0);
+    world.lose_all();
+    assert!(world.is_committed_at(P0, run.id));
+    while world.journal.pending.is_empty() {
+        world.advance(seconds(3));
+    }
+    world.sync();
+    world.lose_all();
+    let token = resolve(&mut world, run, false, None);
+    world.sync();
+    assert_eq!(world.on_the_way(), [(P0, "compensate"), (P1, "compensate")]);
+    world.exchange();
+    assert!(world.is_rolled_back_at(P0, run.id) && world.is_rolled_back_at(P1, run.id));
+    assert_eq!(world.answer(token).outcome, Outcome::Aborted);
+}
+
+#[test]
+fn locks_are_held_until_what_is_forced_has_ended() {
+    let mut world = World::new();
+    let run = world.execute_locked("A", &[P0, P1]);
+    world.sync();
+    world.exchange();
+    world.sync();
+    world.deliver_to(P0);
+    world.hear_all();
+    world.lose_all();
+    let next = world.execute_locked("A", &[P0, P2]);
+    resolve(&mut world, run, false, Some(1));
+    world.sync();
+    assert!(world.flights.iter().all(|flight| flight.id == run.id), "it does not hold the lock");
+    world.exchange();
+    world.sync();
+    assert!(world.flights.iter().any(|flight| flight.id == next.id), "nobody has the lock");
+}
+
+#[test]
+fn locks_are_held_until_a_commit_is_undone() {
+    let mut world = World::new();
+    let run = world.execute_with(&[(P0, YES), (P1, YES)], |begin| {
+        begin.options.commit_policy = CommitPolicy::Compensate { after: 1 };
+        begin.locks = locks("A");
+    });
+    world.sync();
+    world.exchange();
+    world.sync();
+    world.deliver_to(P0);
+    world.lose_all();
+    let next = world.execute_locked("A", &[P0, P2]);
+    while world.journal.pending.is_empty() {
+        world.advance(seconds(3));
+    }
+    world.sync();
+    world.lose_all();
+    world.crash();
+    let late = world.execute_locked("A", &[P0, P2]);
+    world.sync();
+    world.connect_all();
+    assert!(world.flights.iter().all(|flight| flight.id == run.id), "it does not hold the lock");
+    world.heal();
+    assert!(world.is_rolled_back_at(P0, run.id) && world.is_rolled_back_at(P1, run.id));
+    assert!(world.is_committed_at(P2, late.id) && !world.is_committed_at(P2, next.id));
 }
