@@ -150,6 +150,8 @@ pub(crate) struct Driver {
     /// The newest id when all were told that everything has ended.
     told_at: Option<TransactionId>,
     pending: Pending,
+    /// Whether some client no longer waits for its locks.
+    calls_gone: bool,
     /// Decided, and not acknowledged by all.
     in_doubt: BTreeSet<TransactionId>,
     stalled: Stalled,
@@ -217,6 +219,7 @@ impl Driver {
             links: BTreeMap::new(),
             told_at: None,
             pending: Pending::default(),
+            calls_gone: false,
             in_doubt: BTreeSet::new(),
             stalled: Stalled::default(),
             actions,
@@ -333,7 +336,7 @@ impl Driver {
                 let token = self.pending.calls.add(reply);
                 self.handle(Event::Session { id, token, call });
             }
-            Input::CallGone => self.give_up_gone(),
+            Input::CallGone => self.calls_gone = true,
             Input::ListLocks { which, reply } => self.list_locks(&which, reply),
             Input::Inquire { id, branch, reply } => {
                 let from = Inquirer::Call(self.pending.inquiries.add(reply));
@@ -377,6 +380,7 @@ impl Driver {
     /// Performs the machine's actions, and those that follow from messages that
     /// could not be handed over.
     fn act(&mut self) {
+        self.give_up_gone();
         loop {
             let mut actions = std::mem::take(&mut self.actions);
             // Records first: what is sent beside them may depend on nothing that

@@ -268,7 +268,7 @@ impl TransactionCoordinator {
             },
             compensate_after: match policy {
                 CommitPolicy::Retry => 0,
-                CommitPolicy::Compensate { after } => after,
+                CommitPolicy::Compensate { after } => after.max(1),
             },
             ..dtc::TransactionOptions::default()
         };

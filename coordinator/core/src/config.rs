@@ -32,7 +32,7 @@ pub enum CommitPolicy {
     /// The decision is turned round: branches that have committed undo it. Until
     /// its end nobody is told that the transaction is committed.
     Compensate {
-        /// After so many failed attempts at one branch.
+        /// After so many failed attempts at one branch, one at least.
         after: u32,
     },
 }

@@ -424,7 +424,7 @@ impl Coordinator {
                 transaction.enlist(branch, token, &mut context);
             }
             Client::Enlist(_) => wrong_state("enlist", actions, transaction),
-            Client::GiveUpLocking => transaction.give_up_call(&mut context),
+            Client::GiveUpLocking => transaction.give_up_call(token, &mut context),
             Client::Lock { .. } | Client::Prepare { .. } | Client::Commit { .. }
                 if transaction.is_locking() =>
             {
@@ -511,6 +511,9 @@ impl Coordinator {
             self.begun -= 1;
             self.bytes -= transaction.bytes();
         }
+        let all = &self.transactions;
+        let is_live = |at, id: &_| all.get(id).is_some_and(|it| it.is_timed_at(at));
+        self.timers.prune(all.len(), is_live);
     }
 
     fn inquired(

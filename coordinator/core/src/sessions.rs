@@ -7,7 +7,7 @@
 //!   waited for by nobody: what is granted next is written later.
 
 use alloc::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     vec::Vec,
 };
 use core::time::Duration;
@@ -190,7 +190,8 @@ impl Sessions {
     fn release(&mut self, id: SessionId, keys: &[LockKey], context: &mut Context) -> usize {
         let owner = LockOwner::Session(id);
         let held = context.locks.held_by(owner);
-        let stays = |lock: &&HeldLock| !keys.is_empty() && !keys.contains(&lock.key);
+        let named: BTreeSet<&LockKey> = keys.iter().collect();
+        let stays = |lock: &&HeldLock| !named.is_empty() && !named.contains(&lock.key);
         let left: Vec<HeldLock> = held.iter().filter(stays).cloned().collect();
         let released = held.len() - left.len();
         if left.is_empty() {
@@ -199,7 +200,7 @@ impl Sessions {
             let (age, lease) = (session.age, session.lease);
             let record = SessionRecord::Held { id, age, lease, locks: left };
             context.append_session(record, false);
-            for key in keys {
+            for key in named {
                 context.locks.release(context.now, owner, key);
             }
         }
@@ -215,6 +216,9 @@ impl Sessions {
             context.append_session(SessionRecord::Released(id), false);
         }
         context.locks.release_all(context.now, LockOwner::Session(id));
+        let all = &self.all;
+        let is_live = |at, id: &_| all.get(id).is_some_and(|it| it.timer == Some(at));
+        self.timers.prune(all.len(), is_live);
     }
 
     /// Ends the next wait or lease that is due; false where none is.

@@ -46,8 +46,10 @@ impl Driver {
 
     /// Some calls that waited were given up by their clients.
     pub(super) fn give_up_gone(&mut self) {
-        for owner in self.pending.take_gone() {
-            self.handle(given_up(owner));
+        if std::mem::take(&mut self.calls_gone) {
+            for (token, owner) in self.pending.take_gone() {
+                self.handle(given_up(token, owner));
+            }
         }
     }
 
@@ -59,14 +61,14 @@ impl Driver {
             && granted
             && let Some(owner @ LockOwner::Session(_)) = owner
         {
-            self.refused.push(given_up(owner));
+            self.refused.push(given_up(token, owner));
         }
     }
 }
 
-fn given_up(owner: LockOwner) -> Event {
+fn given_up(token: u64, owner: LockOwner) -> Event {
     match owner {
-        LockOwner::Transaction(id) => Event::Client { id, token: 0, call: Client::GiveUpLocking },
-        LockOwner::Session(id) => Event::Session { id, token: 0, call: SessionCall::GiveUp },
+        LockOwner::Transaction(id) => Event::Client { id, token, call: Client::GiveUpLocking },
+        LockOwner::Session(id) => Event::Session { id, token, call: SessionCall::GiveUp },
     }
 }

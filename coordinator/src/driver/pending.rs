@@ -19,13 +19,13 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Whose calls for locks were given up by their clients.
-    pub(super) fn take_gone(&mut self) -> Vec<LockOwner> {
+    /// Calls for locks that were given up by their clients, and whose they were.
+    pub(super) fn take_gone(&mut self) -> Vec<(u64, LockOwner)> {
         let calls = &mut self.calls;
         let mut gone = Vec::new();
         self.locking.retain(|token, owner| {
             let is_gone = calls.forget_if_gone(*token);
-            gone.extend(is_gone.then_some(*owner));
+            gone.extend(is_gone.then_some((*token, *owner)));
             !is_gone
         });
         gone

@@ -93,7 +93,8 @@ pub enum Error {
         cause: String,
     },
     /// The decision stands and is durable; a resource has not done it yet and is
-    /// called again until it has.
+    /// called again until it has, or, with
+    /// [`CommitPolicy::Compensate`](crate::CommitPolicy), until a commit is turned round.
     #[error(
         "transaction {transaction} is decided, and '{resource}' has not done its {phase} after {attempts} attempts: {cause}; it goes on"
     )]

@@ -97,7 +97,7 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
         decision_number: record.number,
         compensate_after: match record.policy {
             CommitPolicy::Retry => 0,
-            CommitPolicy::Compensate { after } => after,
+            CommitPolicy::Compensate { after } => after.max(1),
         },
         retry_of: retry_of(record.id, record.age),
         begun_at_us: record.begun_at.0,

@@ -80,7 +80,7 @@ impl Services {
         request: ReleaseLocksRequest,
     ) -> Result<ReleaseLocksResponse, Error> {
         let id = session_id("session_id", &request.session_id)?;
-        let keys = request.keys.iter().map(|key| key.as_str().into()).collect();
+        let keys = self.rules.lock_keys("keys", &request.keys)?;
         match self.handle.session(id, SessionCall::Release(keys)).await? {
             Reply::Released(count) => {
                 Ok(ReleaseLocksResponse { released: u32::try_from(count).unwrap_or(u32::MAX) })

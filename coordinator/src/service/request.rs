@@ -149,6 +149,13 @@ impl Rules {
         })
     }
 
+    /// Keys of locks, without what is asked for them.
+    pub(super) fn lock_keys(&self, field: &str, keys: &[String]) -> Result<Vec<LockKey>, Error> {
+        let locks = keys.iter().map(|key| dtc::Lock { key: key.clone(), mode: 0 });
+        let locks = self.locks(field, &locks.collect::<Vec<_>>())?;
+        Ok(locks.into_iter().map(|(key, _)| key).collect())
+    }
+
     /// The locks of a request.
     pub(super) fn locks(
         &self,

@@ -96,8 +96,8 @@ impl Locks {
         });
         let waiters = key.waiting().take(SHOWN).filter_map(|(place, owner, mode)| {
             let request = self.owners.get(&owner)?.waits.as_ref()?;
-            let want =
-                request.wants.iter().find(|want| want.place == place && want.key == *name)?;
+            let found = request.wants.binary_search_by(|want| want.key.cmp(name)).ok()?;
+            let want = request.wants.get(found).filter(|want| want.place == place)?;
             let waits_for = blockers(key, owner, want).map(|(one, _)| one);
             let waits_for = waits_for.take(SHOWN_BLOCKERS).collect();
             Some(LockWaiter { owner, mode, since: request.since, waits_for })

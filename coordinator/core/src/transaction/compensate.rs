@@ -19,7 +19,7 @@ impl Transaction {
     pub(super) fn attempts_to_commit(&self) -> Option<u32> {
         match self.options.commit_policy {
             CommitPolicy::Retry => None,
-            CommitPolicy::Compensate { after } => Some(after),
+            CommitPolicy::Compensate { after } => Some(after.max(1)),
         }
     }
 

@@ -127,9 +127,9 @@ impl Transaction {
         }
     }
 
-    /// Nobody waits for the answer any more.
-    pub(crate) fn give_up_call(&mut self, context: &mut Context) {
-        if self.locking.take().is_some() {
+    /// Nobody waits for the answer to this call any more.
+    pub(crate) fn give_up_call(&mut self, token: u64, context: &mut Context) {
+        if self.locking.take_if(|call| call.token == token).is_some() {
             context.locks.cancel(context.now, self.owner());
             self.touch(context);
         }

@@ -177,6 +177,11 @@ impl Transaction {
         sent
     }
 
+    /// Whether the timer that is set is of this time.
+    pub(crate) fn is_timed_at(&self, at: crate::Time) -> bool {
+        self.timer == Some(at)
+    }
+
     /// A timer is due.
     pub(crate) fn timer(&mut self, at: crate::Time, context: &mut Context) {
         if self.timer != Some(at) {

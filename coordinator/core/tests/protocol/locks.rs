@@ -2,7 +2,8 @@
 
 use common::TransactionId;
 use coordinator_core::{
-    Client, HeldLock, LockOwner, Outcome, Refused, Reply, SessionCall, TrailKind, TransactionState,
+    Client, Event, HeldLock, LockOwner, Outcome, Refused, Reply, SessionCall, TrailKind,
+    TransactionState,
 };
 
 use crate::{
@@ -273,7 +274,9 @@ fn a_client_that_waits_for_locks_is_not_silent_and_one_that_is_gone_leaves_nothi
     world.lock(holder, "A");
     let lost = world.lock(gone, "A");
     let token = world.lock(next, "A");
+    // Another call's end is not this one's.
     world.call(gone, Client::GiveUpLocking);
+    world.event(Event::Client { id: gone, token: lost, call: Client::GiveUpLocking });
     world.roll_back(holder);
     assert_eq!(world.locked(token).len(), 1);
     assert!(world.reply(lost).is_none());
@@ -410,4 +413,27 @@ fn locks_stay_while_another_journal_answers_than_the_one_that_voted() {
     }
     assert_eq!(world.look(run.id).state, TransactionState::Aborting);
     assert_eq!(world.holders("a"), [owner(run.id)]);
+}
+
+#[test]
+fn the_end_of_one_call_does_not_end_the_wait_of_another() {
+    let mut world = World::new();
+    let (holder, waiter) = (world.begin(), world.begin());
+    world.lock(holder, "A");
+    let waiting = world.lock(waiter, "A");
+    let second = world.lock(waiter, "B");
+    assert!(matches!(world.refused(second), Refused::WaitsForLocks));
+    world.event(Event::Client { id: waiter, token: second, call: Client::GiveUpLocking });
+    world.roll_back(holder);
+    assert_eq!(world.locked(waiting).len(), 1);
+}
+
+#[test]
+fn locks_that_are_asked_for_again_and_again_do_not_make_the_trail_grow() {
+    let mut world = World::new();
+    let id = world.begin();
+    for _ in 0..100 {
+        world.lock(id, "A");
+    }
+    assert!(world.look(id).trail.len() < 10, "{:?}", world.look(id).trail);
 }
