@@ -304,7 +304,8 @@ async fn a_participant_is_told_by_hand_when_its_coordinator_is_gone() {
     assert_eq!(ended.outcome(), Outcome::HeuristicMixed, "{ended:?}");
     assert_eq!(scene.branches(Inventory).unwrap(), (0, 0, 1));
     assert_eq!(scene.branches(Payment).unwrap(), (0, 1, 0));
-    let forget = ForgetBranchRequest { key };
+    let (reason, caller) = ("paid in cash".into(), "grace".into());
+    let forget = ForgetBranchRequest { key, reason, caller };
     inventory.forget_branch(forget.clone()).await.unwrap();
     assert_eq!(inventory.forget_branch(forget).await.unwrap_err().code(), Code::NotFound);
 }

@@ -22,7 +22,8 @@ impl InventoryService for Service {
     ) -> Result<Response<SetStockResponse>, Status> {
         let SetStockRequest { sku, on_hand } = request.into_inner();
         fields::name("sku", &sku)?;
-        fields::number("INVALID_QUANTITY", "on_hand", on_hand, 0..=i64::MAX)?;
+        // Half, so that what is undone later has room to come back to.
+        fields::number("INVALID_QUANTITY", "on_hand", on_hand, 0..=i64::MAX / 2)?;
         let write =
             move |transaction: &rusqlite::Transaction<'_>| stock::set(transaction, &sku, on_hand);
         let stock = self.handle.write(write).await?;

@@ -23,7 +23,8 @@ impl PaymentService for Service {
         let OpenAccountRequest { account: name, currency, balance_minor } = request.into_inner();
         fields::name("account", &name)?;
         fields::currency("currency", &currency)?;
-        fields::number("INVALID_AMOUNT", "balance_minor", balance_minor, 0..=i64::MAX)?;
+        // Half, so that what is undone later has room to come back to.
+        fields::number("INVALID_AMOUNT", "balance_minor", balance_minor, 0..=i64::MAX / 2)?;
         let write = move |transaction: &rusqlite::Transaction<'_>| {
             account::open(transaction, &name, &currency, balance_minor)
         };

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use common::BranchId;
 use common_service::Peer;
 use proto::dtc::{
-    self, BranchKey, ForgetBranchRequest, ForgetBranchResponse, ListResolvedRequest,
+    BranchKey, ForgetBranchRequest, ForgetBranchResponse, ListResolvedRequest,
     ListResolvedResponse, ListUndecidedRequest, ListUndecidedResponse, Resolution,
     ResolveBranchRequest, ResolveBranchResponse, ResolvedBranch, UndecidedBranch,
     participant_admin_service_server::ParticipantAdminService,
@@ -95,6 +95,17 @@ fn bounded(field: &str, text: &str, most: usize, what: &str) -> Result<(), Statu
     )))
 }
 
+/// Checks why and by whom; gives the caller with the address that the call came from.
+fn signature<T>(request: &Request<T>) -> impl Fn(&str, &str) -> Result<String, Status> + use<T> {
+    let peer = request.extensions().get::<Peer>().map(|Peer(address)| address.to_string());
+    let peer = peer.unwrap_or_else(|| "in process".into());
+    move |reason, caller| {
+        bounded("reason", reason, MAX_REASON, "why")?;
+        bounded("caller", caller, MAX_CALLER, "who you are")?;
+        Ok(format!("{caller} ({peer})"))
+    }
+}
+
 fn failed(error: &common_store::ReadError) -> Status {
     match error {
         common_store::ReadError::Closed => Status::unavailable(error.to_string()),
@@ -165,7 +176,7 @@ impl<R: ResourceManager> ParticipantAdminService for Admin<R> {
         &self,
         request: Request<ResolveBranchRequest>,
     ) -> Result<Response<ResolveBranchResponse>, Status> {
-        let peer = request.extensions().get::<Peer>().map(|Peer(address)| address.to_string());
+        let signed = signature(&request);
         let request = request.into_inner();
         let branch = key(request.key.as_ref())?;
         let commit = match request.resolution() {
@@ -176,10 +187,8 @@ impl<R: ResourceManager> ParticipantAdminService for Admin<R> {
                 return Err(Status::invalid_argument(problem));
             }
         };
-        let dtc::ResolveBranchRequest { reason, caller, .. } = request;
-        bounded("reason", &reason, MAX_REASON, "why")?;
-        bounded("caller", &caller, MAX_CALLER, "who you are")?;
-        let caller = format!("{caller} ({})", peer.unwrap_or_else(|| "in process".into()));
+        let caller = signed(&request.reason, &request.caller)?;
+        let reason = request.reason;
         tracing::warn!(
             transaction = %branch.transaction, branch = branch.number,
             coordinator = %branch.coordinator, commit, reason, caller, "to be resolved by force"
@@ -226,13 +235,23 @@ impl<R: ResourceManager> ParticipantAdminService for Admin<R> {
         &self,
         request: Request<ForgetBranchRequest>,
     ) -> Result<Response<ForgetBranchResponse>, Status> {
-        let branch = key(request.into_inner().key.as_ref())?;
+        let signed = signature(&request);
+        let request = request.into_inner();
+        let branch = key(request.key.as_ref())?;
+        let caller = signed(&request.reason, &request.caller)?;
         let work =
             move |transaction: &rusqlite::Transaction<'_>| forced::delete(transaction, &branch);
         let deleted = self.engine.store.write(work).await;
         match deleted.map_err(|error| Status::unavailable(error.to_string()))? {
             0 => Err(Status::not_found(format!("branch {branch} was not resolved by hand here"))),
-            _ => Ok(Response::new(ForgetBranchResponse {})),
+            _ => {
+                tracing::warn!(
+                    transaction = %branch.transaction, branch = branch.number,
+                    coordinator = %branch.coordinator, reason = request.reason, caller,
+                    "what was resolved by force is given back to retention"
+                );
+                Ok(Response::new(ForgetBranchResponse {}))
+            }
         }
     }
 }

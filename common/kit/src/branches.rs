@@ -347,6 +347,15 @@ impl<R: ResourceManager> Branches<'_, R> {
         // What is kept in memory is in the file too.
         self.promises.take(branch);
         let undecided = match self.find(branch) {
+            // Its coordinator has decided; only the effect is still to come.
+            Ok(Some(Found::Undecided(Undecided { pending: Some(known), .. })))
+                if known.commit != force.commit =>
+            {
+                return Ok(Err(Unforced::Decided(match known.commit {
+                    true => "to be committed, which is being tried again,",
+                    false => "to be rolled back, which is being tried again,",
+                })));
+            }
             Ok(Some(Found::Undecided(undecided))) => undecided,
             Ok(Some(Found::Decided(Decided { state: Branch::Committed { .. }, .. }))) => {
                 return Ok(Err(Unforced::Decided("committed")));

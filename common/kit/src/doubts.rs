@@ -72,7 +72,6 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
             }
         };
         engine.metrics.in_doubt.set(doubts.len().cast_signed() as i64);
-        overdue.look(&doubts, engine.now(), engine.limits.overdue_after, &engine.metrics);
         if engine.has_not_mine() {
             let undecided: HashSet<_> = doubts.iter().map(|doubt| doubt.branch).collect();
             engine.keep_not_mine(&undecided);
@@ -89,6 +88,7 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
         }
         let (decided, doubts): (Vec<_>, Vec<_>) =
             doubts.into_iter().partition(|doubt| doubt.pending.is_some());
+        overdue.look(&doubts, engine.now(), engine.limits.overdue_after, &engine.metrics);
         retry(&engine, &mut retries, &decided).await;
         ask(&engine, &mut questions, doubts);
         pause = LOOK.max(before.elapsed() * SHARE);

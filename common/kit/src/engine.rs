@@ -232,6 +232,11 @@ impl<R: ResourceManager> Engine<R> {
         let work: common_store::Work = Box::new(move |transaction| {
             let mut done = Err(Unforced::Unknown);
             let answers = engine.attempt(transaction, |undo| {
+                // What SQLite has rolled back must not be written by itself.
+                if transaction.is_autocommit() {
+                    done = Err(Unforced::Failed("the storage rolled the batch back".into()));
+                    return Ok(Answers::default());
+                }
                 let mut branches = engine.branches(transaction, undo);
                 done = branches.force(&branch, &force)?;
                 let settled = done.iter().map(|()| branch).collect();

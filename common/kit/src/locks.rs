@@ -172,11 +172,20 @@ impl<W> Locks<W> {
     }
 
     /// Leaves at a branch that waits what is to go on in its turn, in the place of
-    /// what an earlier attempt left there. Given back where the branch need not wait
-    /// any more.
-    pub(crate) fn park(&mut self, branch: &BranchId, what: W, bytes: usize) -> Option<W> {
+    /// what an earlier attempt left there, from which `take_over` may take something.
+    /// Given back where the branch need not wait any more.
+    pub(crate) fn park(
+        &mut self,
+        branch: &BranchId,
+        mut what: W,
+        bytes: usize,
+        take_over: impl FnOnce(&W, &mut W),
+    ) -> Option<W> {
         let waiting = |claim: &&mut Claim<W>| claim.standing == Standing::Waiting;
         let Some(claim) = self.claims.get_mut(branch).filter(waiting) else { return Some(what) };
+        if let Some((earlier, _)) = &claim.parked {
+            take_over(earlier, &mut what);
+        }
         let earlier = claim.parked.replace((what, bytes));
         self.bytes += bytes;
         self.bytes -= earlier.map_or(0, |(_, bytes)| bytes);

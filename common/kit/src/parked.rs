@@ -8,6 +8,7 @@
 //!   was promised.
 //! - A parked prepare is no promise. It goes on as a batch of its own, through the
 //!   fence and the journal as any other.
+//! - Claims are changed on the storage's thread only.
 //! - Where no branch wants a lock, nothing here is done.
 
 use std::{
@@ -20,6 +21,7 @@ use std::{
 };
 
 use common::{BranchId, TransactionId};
+use common_store::Urgency;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
@@ -114,7 +116,10 @@ impl<R: ResourceManager> Engine<R> {
                 answers.later.push(later);
                 let since = Instant::now();
                 let parked = Parked { origin: Arc::clone(origin), prepare, since, answer };
-                going_on.extend(locks.park(&branch, parked, bytes));
+                let since_the_first = |earlier: &Parked<R>, parked: &mut Parked<R>| {
+                    parked.since = earlier.since;
+                };
+                going_on.extend(locks.park(&branch, parked, bytes, since_the_first));
                 waiting.push(branch);
             }
         }
@@ -137,18 +142,34 @@ impl<R: ResourceManager> Engine<R> {
         self.go_on(going_on);
     }
 
-    /// Ends the waits that took too long.
+    /// Ends the waits that took too long, or that nobody waits for any more. On the
+    /// storage's thread, as all that changes claims: what was granted and not promised
+    /// yet may be in the work that is being done.
     pub(crate) fn end_overdue(self: &Arc<Self>) {
-        if !self.parking.is_used() {
+        if !self.parking.is_used() || self.parking.lock().waiting() == 0 {
             return;
         }
+        let engine = Arc::clone(self);
+        let work: common_store::Work = Box::new(move |_| {
+            engine.end_overdue_now();
+            Box::new(drop)
+        });
+        self.store.submit(Urgency::Unforced, 1, work);
+    }
+
+    fn end_overdue_now(self: &Arc<Self>) {
         let limit = self.limits.lock_wait;
+        let is_over =
+            |parked: &Parked<R>| parked.answer.is_closed() || parked.since.elapsed() >= limit;
         let mut going_on = Vec::new();
         let mut locks = self.parking.lock();
-        for (branch, obstacle) in locks.overdue(|parked| parked.since.elapsed() >= limit) {
+        for (branch, obstacle) in locks.overdue(is_over) {
             // Another one's end may have let it go on.
             let Some((parked, others)) = locks.dismiss(&branch) else { continue };
             going_on.extend(others);
+            if parked.answer.is_closed() {
+                continue;
+            }
             self.metrics.lock_timeouts.inc();
             let refusal = obstacle.timeout(limit, parked.prepare.age);
             let mut answers = Answers::default();

@@ -31,7 +31,7 @@ impl Table {
     fn want(&mut self, branch: BranchId, text: &str) -> Result<Claimed, Unclaimed> {
         let claimed = self.claim(&branch, branch.transaction, keys(text));
         if claimed == Ok(Waits) {
-            assert_eq!(self.park(&branch, branch, 1), None);
+            assert_eq!(self.park(&branch, branch, 1, |_, _| {}), None);
         }
         claimed
     }
@@ -129,14 +129,18 @@ fn a_duplicate_takes_the_place_of_the_earlier_attempt() {
     assert_eq!(claim(&mut table, 5, "a a"), Ok(Granted));
     assert_eq!(claim(&mut table, 5, "b"), Err(Unclaimed::OtherKeys));
     assert_eq!(claim(&mut table, 4, "a"), Ok(Waits));
-    assert_eq!(table.park(&branch(4), "first", 10), None);
+    assert_eq!(table.park(&branch(4), "first", 10, |_, _| {}), None);
     assert_eq!(claim(&mut table, 4, "a"), Ok(Waits));
-    assert_eq!(table.park(&branch(4), "second", 20), None);
+    assert_eq!(table.park(&branch(4), "second", 20, |_, _| {}), None);
     assert_eq!(table.bytes, 20);
     assert_eq!(table.release(&branch(5)), ["second"]);
     assert_eq!(table.bytes, 0);
-    assert_eq!(table.park(&branch(4), "late", 30), Some("late"), "it need not wait any more");
-    assert_eq!(table.park(&branch(9), "gone", 30), Some("gone"));
+    assert_eq!(
+        table.park(&branch(4), "late", 30, |_, _| {}),
+        Some("late"),
+        "it need not wait any more"
+    );
+    assert_eq!(table.park(&branch(9), "gone", 30, |_, _| {}), Some("gone"));
 }
 
 #[test]
@@ -189,7 +193,7 @@ fn who_waits_is_bounded_in_number_and_bytes() {
     let mut table = Table::default();
     assert_eq!(table.want(branch(9), "a"), Ok(Granted));
     assert_eq!(table.claim(&branch(8), transaction(8), keys("a")), Ok(Waits));
-    assert_eq!(table.park(&branch(8), branch(8), BYTES), None);
+    assert_eq!(table.park(&branch(8), branch(8), BYTES, |_, _| {}), None);
     let full = Unclaimed::Full { waiting: 1, bytes: BYTES };
     assert_eq!(table.want(branch(7), "a"), Err(full));
 }
@@ -294,7 +298,7 @@ impl World {
                         Part::Voted
                     }
                     Ok(Waits) => {
-                        assert_eq!(self.tables[at].park(&branch, branch, 1), None);
+                        assert_eq!(self.tables[at].park(&branch, branch, 1, |_, _| {}), None);
                         Part::Waiting
                     }
                     Err(Unclaimed::Deadlock(obstacle)) => {

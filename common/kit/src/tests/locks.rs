@@ -500,6 +500,42 @@ async fn a_wait_ends_and_says_for_whom_it_was() {
 }
 
 #[tokio::test]
+async fn a_wait_that_nobody_waits_for_leaves_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let office = open(&folder).await;
+    office.wants(5, "a").await;
+    let three = office.waits(3, "a").await;
+    let two = office.waits(2, "a").await;
+    three.abort();
+    assert!(three.await.unwrap_err().is_cancelled());
+    office.engine.end_overdue();
+    office.wait_until(1).await;
+    assert_eq!(office.engine.metrics.lock_timeouts.get(), 0, "nobody is told");
+    office.commit(5).await.unwrap();
+    granted(two).await;
+    office.close().await;
+}
+
+#[tokio::test]
+async fn a_wait_counts_from_its_first_attempt() {
+    let lock_wait = Duration::from_secs(1);
+    let folder = tempfile::tempdir().unwrap();
+    let office = open_with(&folder, Limits { lock_wait, ..limits() }).await;
+    office.wants(5, "a").await;
+    let first = office.waits(3, "a").await;
+    tokio::time::sleep(lock_wait).await;
+    let service = Service { engine: Arc::clone(&office.engine) };
+    let second: Call = tokio::spawn(async move {
+        let request = Request::new(wants(3, "a"));
+        service.prepare(request).await.map(tonic::Response::into_inner)
+    });
+    assert_eq!(answer(first).await.unwrap_err().code(), Code::Unavailable);
+    office.engine.end_overdue();
+    assert_eq!(code(&answer(second).await.unwrap()), "LOCK_TIMEOUT");
+    office.close().await;
+}
+
+#[tokio::test]
 async fn a_stop_ends_the_waits() {
     let folder = tempfile::tempdir().unwrap();
     let office = open(&folder).await;
