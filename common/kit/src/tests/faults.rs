@@ -2,7 +2,14 @@ use proto::dtc::{Acknowledgement, Vote};
 use tonic::Code;
 
 use super::*;
-use crate::wire::{self, Batch, Decision, Origin, Prepare};
+use crate::{
+    forced::Force,
+    wire::{self, Batch, Decision, Origin, Prepare},
+};
+
+fn branch(number: u8) -> BranchId {
+    BranchId { coordinator: coordinator(), transaction: transaction(number), number: 0 }
+}
 
 #[tokio::test]
 async fn bad_and_large_payloads_are_votes_to_abort() {
@@ -60,11 +67,6 @@ async fn a_domain_that_fails_in_prepare_votes_to_abort_and_its_neighbours_go_on(
     bench.prepare(1, 30).await;
     bench.till.fail_prepare.store(true, SeqCst);
     let origin = Arc::new(Origin::parse("origin", Some(&origin())).unwrap());
-    let branch = |number| BranchId {
-        coordinator: coordinator(),
-        transaction: transaction(number),
-        number: 0,
-    };
     let batch = Batch {
         prepares: vec![Prepare {
             branch: branch(2),
@@ -121,6 +123,26 @@ async fn a_domain_that_fails_in_commit_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_hand_cannot_contradict_a_decision_that_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::open(&folder).await;
+    bench.prepare(1, 30).await;
+    bench.till.fail_settle.store(true, SeqCst);
+    assert!(bench.commit(1).await.is_err());
+    bench.till.fail_settle.store(false, SeqCst);
+    let by_hand = |commit| {
+        let force = Force { commit, reason: "stuck".into(), caller: "test".into() };
+        bench.engine.force(branch(1), force)
+    };
+    let refused = by_hand(false).await.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("to be committed"), "{refused}");
+    by_hand(true).await.unwrap().unwrap();
+    assert_eq!(bench.till().await, (70, 0));
+    bench.commit(1).await.unwrap();
+    bench.close().await;
+}
+
+#[tokio::test]
 async fn a_decision_that_could_not_be_applied_works_when_it_is_sent_again() {
     let folder = tempfile::tempdir().unwrap();
     let bench = Bench::open(&folder).await;
@@ -167,11 +189,7 @@ async fn a_promise_whose_batch_was_rolled_back_is_none() {
         ..TakePayment::default()
     };
     let prepares = [(1, "EUR"), (2, ENDS_TRANSACTION)].map(|(number, currency)| Prepare {
-        branch: BranchId {
-            coordinator: coordinator(),
-            transaction: transaction(number),
-            number: 0,
-        },
+        branch: branch(number),
         age: transaction(number),
         payload: wire::decode(
             Some(&Payload {
