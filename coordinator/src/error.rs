@@ -35,6 +35,9 @@ pub(crate) enum Error {
     /// A bound would be exceeded.
     #[error("{0}")]
     Exhausted(String),
+    /// A transaction has all that one may have; waiting changes nothing.
+    #[error("{0}")]
+    Full(String),
     /// Another request has the key.
     #[error(
         "request_key '{0}' belongs to a request with other branches or options; send that one again, or use a new key"
@@ -92,17 +95,16 @@ impl Error {
                 "the payloads in flight would exceed {limit} bytes, the limit \
                  (--max-in-flight-bytes); try again later"
             )),
-            Refused::TooManyBranches { limit } => Self::invalid(
-                "branches",
-                format!("a transaction may have {limit} branches at most (--max-branches)"),
-            ),
-            Refused::TooManyRetries { limit } => Self::Exhausted(format!(
-                "it was retried by hand {limit} times, the limit; resolve it"
+            Refused::TooManyBranches { limit } => Self::Full(format!(
+                "a transaction may have {limit} branches at most (--max-branches)"
             )),
+            Refused::TooManyRetries { limit } => {
+                Self::Full(format!("it was retried by hand {limit} times, the limit; resolve it"))
+            }
             Refused::TooManyLocks { limit } => Self::Exhausted(format!(
                 "{limit} locks may be held and waited for, the limit (--max-locks); try again later"
             )),
-            Refused::TooManyLocksOfOne { limit } => Self::Exhausted(format!(
+            Refused::TooManyLocksOfOne { limit } => Self::Full(format!(
                 "a transaction may hold {limit} locks at most (--max-lock-keys)"
             )),
             Refused::Deadlock { blocked, first } => {
@@ -147,7 +149,7 @@ impl From<Error> for Status {
             Error::StillUnfinished { .. } => {
                 (Code::FailedPrecondition, info("PARTICIPANT_UNFINISHED"))
             }
-            Error::Exhausted(_) => (Code::ResourceExhausted, info("LIMIT")),
+            Error::Exhausted(_) | Error::Full(_) => (Code::ResourceExhausted, info("LIMIT")),
             Error::KeyTaken(_) => (Code::AlreadyExists, info("REQUEST_KEY_TAKEN")),
             Error::UnknownTransaction(_) | Error::UnknownKey(_) => {
                 (Code::NotFound, info("UNKNOWN_TRANSACTION"))

@@ -75,7 +75,7 @@ pub(super) fn error(id: Option<TransactionId>, error: CallError) -> Error {
         (CallError::WrongState { .. }, Some(transaction)) => {
             Error::WrongState { transaction, cause }
         }
-        (CallError::Exhausted(_), _) => Error::Exhausted(cause),
+        (CallError::Exhausted(_) | CallError::Full(_), _) => Error::Exhausted(cause),
         (CallError::Stopping | CallError::Journal(_), _) => Error::Stopped(cause),
         _ => Error::Participant(cause),
     }

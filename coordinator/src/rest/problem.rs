@@ -84,6 +84,9 @@ impl From<Error> for Problem {
             Error::Exhausted(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "LIMIT", "A limit would be exceeded")
             }
+            Error::Full(_) => {
+                (StatusCode::CONFLICT, "LIMIT", "The transaction has all it may have")
+            }
             Error::KeyTaken(_) => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "REQUEST_KEY_TAKEN",

@@ -55,7 +55,10 @@ pub(super) struct Whole {
     #[schema(required = false, max_items = 1000)]
     locks: Vec<NewLock>,
     /// The first transaction of which this is a retry; it keeps that one's age.
-    #[schema(required = false, format = "uuid")]
+    #[schema(
+        required = false,
+        pattern = "^([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})?$"
+    )]
     retry_of: String,
 }
 
@@ -76,7 +79,10 @@ pub(super) struct Interactive {
     #[schema(required = false)]
     answer_at: Moment,
     /// The first transaction of which this is a retry; it keeps that one's age.
-    #[schema(required = false, format = "uuid")]
+    #[schema(
+        required = false,
+        pattern = "^([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})?$"
+    )]
     retry_of: String,
 }
 

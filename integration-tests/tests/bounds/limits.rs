@@ -58,7 +58,7 @@ async fn transactions_branches_and_bytes_in_flight_are_bounded() {
         client.enlist(enlist()).await.unwrap();
     }
     let fourth = client.enlist(enlist()).await;
-    refused(fourth, Code::InvalidArgument, &["branches", "3", "--max-branches"]);
+    refused(fourth, Code::ResourceExhausted, &["branches", "3", "--max-branches"]);
 
     participant.set_script(|heard| match heard {
         Heard::Prepare(_) => Reply::Silence,
