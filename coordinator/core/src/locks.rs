@@ -18,6 +18,7 @@
 //!   made, and its youngest owner is refused.
 //! - Tokens only grow: the epoch of the run is their upper part.
 
+mod blocked;
 mod deadlock;
 mod key;
 mod list;
@@ -27,16 +28,17 @@ mod tests;
 use alloc::{
     boxed::Box,
     collections::{BTreeMap, BTreeSet},
-    format,
     string::String,
     sync::Arc,
     vec::Vec,
 };
-use core::{fmt, time::Duration};
+use core::fmt;
 
 use common::{SessionId, TransactionId};
 
 use crate::Time;
+pub use blocked::Blocked;
+use blocked::timed_out;
 use key::{Holder, Key, Place, Rank};
 pub use list::{LockHolder, LockView, LockWaiter};
 
@@ -102,47 +104,6 @@ pub struct HeldLock {
     /// The fencing token: greater than that of every grant before. Keys that were
     /// granted together have the same.
     pub token: u64,
-}
-
-/// Why a request was refused because of a deadlock, or had to wait.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocked {
-    /// The key that it could not have.
-    pub key: LockKey,
-    /// Who is in the way.
-    pub by: LockOwner,
-    /// Whether that one holds the key, or stands before it in the queue.
-    pub holds: bool,
-    /// What was done about deadlocks.
-    pub policy: Deadlocks,
-}
-
-impl Blocked {
-    /// As in 'lock "a" is held by transaction 0192...'.
-    fn words(&self) -> String {
-        let how = if self.holds { "is held by" } else { "is waited for before it by" };
-        format!("lock '{}' {how} {}", self.key, self.by)
-    }
-
-    /// For people, of a request that was refused; `first` is the age to keep.
-    pub fn deadlock(&self, first: TransactionId) -> String {
-        let words = self.words();
-        let which = match self.policy {
-            Deadlocks::WaitDie => "which is older",
-            Deadlocks::Detect => "and each waits for the other, this one being the youngest",
-        };
-        format!(
-            "deadlock: {words}, {which}; a retry as a new transaction with retry_of = {first} \
-             will do"
-        )
-    }
-}
-
-/// For people, of a wait that ended; `by` is who was in the way at last.
-pub(crate) fn timed_out(waited: Duration, by: Option<&Blocked>) -> String {
-    let waited = Duration::from_millis(waited.as_millis() as u64);
-    let words = by.map_or_else(|| String::from("the locks were not to be had"), Blocked::words);
-    format!("{words} (waited for {waited:?})")
 }
 
 /// How much there is of locks, and how much there was in this run.

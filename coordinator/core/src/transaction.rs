@@ -130,25 +130,24 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    /// Starts one that a client asked for.
-    pub(crate) fn begin(begin: Begin, context: &mut Context) -> Self {
-        let mut transaction = Self {
-            id: begin.id,
-            age: begin.age,
-            key: begin.key,
-            interactive: begin.interactive,
-            announced: begin.announced,
-            trace: begin.trace,
-            options: begin.options,
+    fn new(id: TransactionId, begun_at: Time) -> Self {
+        Self {
+            id,
+            age: id,
+            key: None,
+            interactive: false,
+            announced: false,
+            trace: None,
+            options: Options::default(),
             state: State::Opening,
-            branches: Vec::with_capacity(begin.branches.len()),
-            locks: begin.locks,
+            branches: Vec::new(),
+            locks: Vec::new(),
             locking: None,
-            waiters: Vec::from([begin.waiter]),
-            trail: Vec::with_capacity(4 + 4 * begin.branches.len()),
+            waiters: Vec::new(),
+            trail: Vec::new(),
             untold: Vec::new(),
             recorded: 0,
-            begun_at: context.now,
+            begun_at,
             decided_at: None,
             ended_at: None,
             reason: None,
@@ -157,7 +156,7 @@ impl Transaction {
             commit: false,
             number: 1,
             one_phase: false,
-            commit_requested: !begin.interactive,
+            commit_requested: false,
             logged: false,
             tellable: false,
             is_final: false,
@@ -165,6 +164,35 @@ impl Transaction {
             deadline: None,
             timer: None,
             recovered: false,
+        }
+    }
+
+    /// One of a run before, whose record is durable.
+    fn recovered(id: TransactionId, begun_at: Time) -> Self {
+        Self {
+            announced: true,
+            commit_requested: true,
+            logged: true,
+            recovered: true,
+            ..Self::new(id, begun_at)
+        }
+    }
+
+    /// Starts one that a client asked for.
+    pub(crate) fn begin(begin: Begin, context: &mut Context) -> Self {
+        let mut transaction = Self {
+            age: begin.age,
+            key: begin.key,
+            interactive: begin.interactive,
+            announced: begin.announced,
+            trace: begin.trace,
+            options: begin.options,
+            branches: Vec::with_capacity(begin.branches.len()),
+            locks: begin.locks,
+            waiters: Vec::from([begin.waiter]),
+            trail: Vec::with_capacity(4 + 4 * begin.branches.len()),
+            commit_requested: !begin.interactive,
+            ..Self::new(begin.id, context.now)
         };
         transaction.note(context, TrailKind::Begun, None);
         for branch in begin.branches {

@@ -35,8 +35,8 @@ impl Locks {
         if self.policy != Deadlocks::WaitDie {
             return None;
         }
-        let holders = wants.iter().filter(|want| want.place.rank == Rank::Holder);
-        holders.into_iter().find_map(|want| {
+        let mut holders = wants.iter().filter(|want| want.place.rank == Rank::Holder);
+        holders.find_map(|want| {
             let waiting = self.keys.get(&want.key)?.waiting().rev();
             let newcomers = waiting.take_while(|(place, ..)| place.rank == Rank::Newcomer);
             let mut elders = newcomers
@@ -53,8 +53,8 @@ impl Locks {
         age: TransactionId,
         wants: &[Want],
     ) -> Option<Blocked> {
-        let bound = |want: &&Want| want.place.rank != Rank::Newcomer;
-        if self.policy != Deadlocks::WaitDie || !wants.iter().any(|want| bound(&want)) {
+        let is_bound = wants.iter().any(|want| want.place.rank != Rank::Newcomer);
+        if self.policy != Deadlocks::WaitDie || !is_bound {
             return None;
         }
         wants.iter().find_map(|want| {

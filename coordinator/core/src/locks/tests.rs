@@ -1,5 +1,8 @@
 mod schedules;
 
+use alloc::format;
+use core::time::Duration;
+
 use std::vec::Vec;
 
 use super::*;

@@ -111,16 +111,6 @@ impl Transaction {
         context.actions.append(&mut self.untold);
         self.note(context, TrailKind::TurnedRound, None);
         self.recorded = self.trail.len();
-        for number in 0..self.branches.len() {
-            if self.branches[number].state == BranchState::RollingBack {
-                self.send(number, context);
-            }
-        }
-        if self.owes_nothing() {
-            self.become_ended(context);
-            return;
-        }
-        self.answer(context);
-        self.set_timer(context);
+        self.tell_branches(context);
     }
 }

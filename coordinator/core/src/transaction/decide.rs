@@ -72,14 +72,20 @@ impl Transaction {
         }
         self.note(context, TrailKind::DecidedCommit, None);
         self.recorded = self.trail.len();
-        for number in 0..self.branches.len() {
-            if self.branches[number].state == BranchState::Committing {
-                self.send(number, context);
+        self.tell_branches(context);
+    }
+
+    /// Sends the decision to all that are owed it.
+    pub(super) fn tell_branches(&mut self, context: &mut Context) {
+        // An attempt that fails at once may turn the decision round.
+        let owed = self.owed_state();
+        for index in 0..self.branches.len() {
+            if self.branches[index].state == owed {
+                self.send(index, context);
             }
         }
         if self.owes_nothing() {
-            self.become_ended(context);
-            return;
+            return self.become_ended(context);
         }
         self.answer(context);
         self.set_timer(context);
@@ -123,17 +129,7 @@ impl Transaction {
         let record = self.decision_record(context);
         context.append(record, waits, Milestone::Aborted);
         self.recorded = self.trail.len();
-        for number in 0..self.branches.len() {
-            if self.branches[number].state == BranchState::RollingBack {
-                self.send(number, context);
-            }
-        }
-        if self.owes_nothing() {
-            self.become_ended(context);
-            return;
-        }
-        self.answer(context);
-        self.set_timer(context);
+        self.tell_branches(context);
     }
 
     pub(super) fn decision_record(&self, context: &Context) -> Record {

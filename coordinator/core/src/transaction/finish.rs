@@ -162,38 +162,14 @@ impl Transaction {
             ..Branch::new(begun.participant, Opaque::default())
         });
         let mut transaction = Self {
-            id: record.id,
             age: record.age,
             key: record.key,
             interactive: record.interactive,
-            announced: true,
-            trace: None,
-            options: Options::default(),
             state: State::Preparing,
             branches: branches.collect(),
-            locks: Vec::new(),
-            locking: None,
-            waiters: Vec::new(),
             trail: record.trail,
-            untold: Vec::new(),
-            recorded: 0,
-            begun_at: record.begun_at,
-            decided_at: None,
-            ended_at: None,
-            reason: None,
-            interventions: Vec::new(),
-            forcing: Vec::new(),
-            commit: false,
-            number: 1,
             one_phase: record.one_phase,
-            commit_requested: true,
-            logged: true,
-            tellable: false,
-            is_final: false,
-            stalled: false,
-            deadline: None,
-            timer: None,
-            recovered: true,
+            ..Self::recovered(record.id, record.begun_at)
         };
         transaction.register(&record.locks, context);
         transaction.note(context, TrailKind::Recovered, None);
@@ -226,54 +202,25 @@ impl Transaction {
             sent: true,
             ..Branch::new(decided.participant, Opaque::default())
         });
-        let recorded = record.trail.len();
         let mut transaction = Self {
-            id: record.id,
             age: record.age,
             key: record.key,
-            interactive: false,
-            announced: true,
-            trace: None,
             options: Options { commit_policy: record.policy, ..Options::default() },
             state: if record.commit { State::Committing } else { State::Aborting },
             branches: branches.collect(),
-            locks: Vec::new(),
-            locking: None,
-            waiters: Vec::new(),
+            recorded: record.trail.len(),
             trail: record.trail,
-            untold: Vec::new(),
-            recorded,
-            begun_at: record.begun_at,
             decided_at: Some(record.decided_at),
-            ended_at: None,
             reason: record.reason,
             interventions: record.interventions,
-            forcing: Vec::new(),
             commit: record.commit,
             number: record.number,
-            one_phase: false,
-            commit_requested: true,
-            logged: true,
             tellable: true,
-            is_final: false,
-            stalled: false,
-            deadline: None,
-            timer: None,
-            recovered: true,
+            ..Self::recovered(record.id, record.begun_at)
         };
         transaction.register(&record.locks, context);
         transaction.note(context, TrailKind::Recovered, None);
-        for number in 0..transaction.branches.len() {
-            let owed = transaction.branches[number].state.is_owed();
-            if owed && transaction.state != State::Turning {
-                transaction.send(number, context);
-            }
-        }
-        if transaction.owes_nothing() {
-            transaction.become_ended(context);
-        } else {
-            transaction.set_timer(context);
-        }
+        transaction.tell_branches(context);
         transaction
     }
 

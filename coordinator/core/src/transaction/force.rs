@@ -5,7 +5,7 @@
 //! - A branch that was ended by force against the decision is never shown as what was
 //!   decided, unless its participant says that it is.
 
-use alloc::{format, sync::Arc};
+use alloc::{collections::BTreeSet, format, sync::Arc};
 
 use common::planted;
 
@@ -166,7 +166,7 @@ impl Transaction {
         if matches!(self.state, State::Committing | State::Aborting) {
             self.record_again(false, Milestone::Noted, context);
         }
-        for participant in self.participants().collect::<alloc::collections::BTreeSet<_>>() {
+        for participant in self.participants().collect::<BTreeSet<_>>() {
             self.resume(participant, context);
         }
         self.after_attempts(context);

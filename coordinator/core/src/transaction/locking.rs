@@ -117,7 +117,7 @@ impl Transaction {
         }
     }
 
-    /// The call that waits for locks is gone, or its time is over.
+    /// The time of a call that waits for locks is over.
     pub(super) fn stop_waiting_for_locks(&mut self, context: &mut Context) {
         if let Some(call) = self.locking.take_if(|call| call.until <= context.now) {
             let message = context.locks.time_out(context.now, self.owner());

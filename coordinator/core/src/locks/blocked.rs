@@ -1,0 +1,49 @@
+//! Why a request for locks cannot go on, in words.
+
+use alloc::{format, string::String};
+use core::time::Duration;
+
+use common::TransactionId;
+
+use super::{Deadlocks, LockKey, LockOwner};
+
+/// Why a request was refused because of a deadlock, or had to wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// The key that it could not have.
+    pub key: LockKey,
+    /// Who is in the way.
+    pub by: LockOwner,
+    /// Whether that one holds the key, or stands before it in the queue.
+    pub holds: bool,
+    /// What was done about deadlocks.
+    pub policy: Deadlocks,
+}
+
+impl Blocked {
+    /// As in 'lock "a" is held by transaction 0192...'.
+    fn words(&self) -> String {
+        let how = if self.holds { "is held by" } else { "is waited for before it by" };
+        format!("lock '{}' {how} {}", self.key, self.by)
+    }
+
+    /// For people, of a request that was refused; `first` is the age to keep.
+    pub fn deadlock(&self, first: TransactionId) -> String {
+        let words = self.words();
+        let which = match self.policy {
+            Deadlocks::WaitDie => "which is older",
+            Deadlocks::Detect => "and each waits for the other, this one being the youngest",
+        };
+        format!(
+            "deadlock: {words}, {which}; a retry as a new transaction with retry_of = {first} \
+             will do"
+        )
+    }
+}
+
+/// For people, of a wait that ended; `by` is who was in the way at last.
+pub(super) fn timed_out(waited: Duration, by: Option<&Blocked>) -> String {
+    let waited = Duration::from_millis(waited.as_millis() as u64);
+    let words = by.map_or_else(|| String::from("the locks were not to be had"), Blocked::words);
+    format!("{words} (waited for {waited:?})")
+}
