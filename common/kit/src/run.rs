@@ -168,7 +168,11 @@ async fn serve<R: ResourceManager>(
 ) -> Result<(), Error> {
     let listener = common_service::bind(&environment, args.service.listen).await?;
     let path = args.service.data.join(format!("{}.db", R::NAME));
-    let options = Options { min_free: args.service.min_free, ..environment.storage.clone() };
+    let options = Options {
+        min_free: args.service.min_free,
+        wall_clock: environment.wall_clock.clone(),
+        ..environment.storage.clone()
+    };
     let store = open::<R>(&path, options)?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry, &store)?;

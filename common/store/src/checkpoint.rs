@@ -30,6 +30,7 @@ pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, mut woken: 
             Ok(None) => return,
             Err(_) => {}
         }
+        shared.time.watch(&shared.path.display().to_string());
         let room = space::has_room(&shared.path, shared.options.min_free);
         if shared.has_room.swap(room, Relaxed) != room {
             tracing::warn!(file = %shared.path.display(), room, "room on the disk");

@@ -16,13 +16,16 @@ pub struct StatisticsCollector {
 
 type Value = fn(&Statistics) -> u64;
 
-const COUNTERS: [(&str, &str, Value); 4] = [
+const COUNTERS: [(&str, &str, Value); 5] = [
     ("dtc_journal_syncs_total", "Batches that were committed and synced", |s| s.syncs),
     ("dtc_journal_jobs_total", "Works in these batches", |s| s.jobs),
     ("dtc_journal_rolled_back_total", "Batches rolled back before anything was promised", |s| {
         s.rolled_back
     }),
     ("dtc_journal_checkpoints_total", "Checkpoints that ran", |s| s.checkpoints),
+    ("dtc_wall_clock_jumps_total", "Jumps of the wall clock that were seen", |s| {
+        s.wall_clock_jumps
+    }),
 ];
 const GAUGES: [(&str, &str, Value); 2] = [
     ("dtc_journal_wal_bytes", "Length of the write-ahead log", |s| s.wal_bytes),

@@ -7,10 +7,11 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use crate::{
     Options,
     damage::{Suspect, checksum},
+    service_time,
 };
 
 /// Raised by one whenever the format of a table changes.
-pub(crate) const FORMAT: i64 = 4;
+pub(crate) const FORMAT: i64 = 5;
 
 /// "DTCj": marks a SQLite file as ours.
 pub(crate) const APPLICATION_ID: i32 = 0x4454_436A;
@@ -48,6 +49,7 @@ pub(crate) fn create(transaction: &Transaction<'_>, options: &Options) -> rusqli
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.execute_batch(SCHEMA)?;
+    service_time::create(transaction)?;
     let (role, id) = (options.role, draw(options));
     let sum = of_meta(role, &id, 0, &[]);
     let sql = "INSERT INTO meta VALUES (1, ?1, ?2, 0, x'', ?3)";

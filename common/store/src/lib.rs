@@ -13,6 +13,7 @@
 //! - Work is done in the order in which it was submitted.
 //! - Every batch is conditional on the epoch in the file still being this run's.
 //! - One process holds a file at a time.
+//! - [`Store::service_time`] is never ahead of the monotonic clock.
 //! - Opening finishes a TRUNCATE checkpoint before anything is read: frames that
 //!   only the page cache holds are not trusted.
 
@@ -28,6 +29,7 @@ mod open;
 mod options;
 mod reader;
 mod savepoint;
+mod service_time;
 mod space;
 mod statistics;
 mod store;
@@ -42,7 +44,7 @@ pub use crash::reached;
 pub use damage::{Damaged, Suspect, check_pages, checksum};
 pub use error::{Failure, OpenError, ReadError, WriteError};
 pub use identity::Identity;
-pub use options::{FailStop, Options, Pace, Random, Runner};
+pub use options::{FailStop, Options, Pace, Random, Runner, WallClock};
 pub use savepoint::in_savepoint;
 pub use statistics::{BATCH_BUCKETS, Statistics};
 pub use store::{Completion, Store, Urgency, Work};

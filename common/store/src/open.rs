@@ -13,6 +13,7 @@ use crate::{
     Damaged, OpenError, Options, check_pages,
     identity::{self, APPLICATION_ID, FORMAT, Identity, Starts},
     log,
+    service_time::{self, Written},
 };
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,10 +22,15 @@ const STATEMENTS: usize = 128;
 /// commit after a page was split, SQLite walks through all of the cache.
 const CACHE: i32 = 8 << 10;
 
-pub(crate) fn open(
-    path: &Path,
-    options: &Options,
-) -> Result<(Connection, Identity, Starts), OpenError> {
+/// A file that a run begins with.
+pub(crate) struct Opened {
+    pub(crate) connection: Connection,
+    pub(crate) identity: Identity,
+    pub(crate) starts: Starts,
+    pub(crate) service_time: Written,
+}
+
+pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> {
     let sqlite = |action| {
         move |cause: rusqlite::Error| match cause.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -61,17 +67,18 @@ pub(crate) fn open(
     let transaction = begin(starting)?;
     check_role(&transaction, path, options, sqlite)?;
     transaction.execute_batch(options.schema).map_err(sqlite(creating))?;
-    for table in ["meta", "starts"] {
+    for table in ["meta", "starts", "service_time"] {
         check_pages(&transaction, table).map_err(sqlite("cannot read"))?;
     }
     let identity = identity::start(&transaction, options).map_err(sqlite(starting))?;
     let starts = identity::starts(&transaction).map_err(sqlite(starting))?;
+    let service_time = service_time::read(&transaction).map_err(sqlite(starting))?;
     transaction.commit().map_err(sqlite(starting))?;
     if is_new {
         // So that the file itself tells what it is, to whoever looks at it or copies it.
         truncate_log(&connection, path).map_err(sqlite("cannot checkpoint"))??;
     }
-    Ok((connection, identity, starts))
+    Ok(Opened { connection, identity, starts, service_time })
 }
 
 /// A connection that only reads.

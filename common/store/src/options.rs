@@ -1,6 +1,10 @@
 //! What a store can be told when it is opened.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use crate::Failure;
 
@@ -50,6 +54,9 @@ pub enum Runner {
 /// How long the next step of a store's work takes.
 pub type Pace = Arc<dyn Fn() -> Duration + Send + Sync>;
 
+/// Time since 1970, by a clock that people set.
+pub type WallClock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
 /// 16 random bytes.
 pub type Random = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
 
@@ -84,6 +91,9 @@ pub struct Options {
     pub runner: Runner,
     /// Where identities come from.
     pub random: Random,
+    /// What is compared with the monotonic clock, to say when it jumps. Nothing else
+    /// follows from it.
+    pub wall_clock: WallClock,
 }
 
 impl fmt::Debug for Options {
@@ -104,6 +114,9 @@ impl Default for Options {
             on_failure: FailStop::default(),
             runner: Runner::default(),
             random: Arc::new(rand::random),
+            wall_clock: Arc::new(|| {
+                SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+            }),
         }
     }
 }

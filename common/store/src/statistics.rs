@@ -23,6 +23,8 @@ pub struct Statistics {
     pub rolled_back: u64,
     /// Checkpoints that ran.
     pub checkpoints: u64,
+    /// How often the wall clock was seen to jump, the start included.
+    pub wall_clock_jumps: u64,
     /// Bytes in the write-ahead log.
     pub wal_bytes: u64,
     /// Bytes in the file itself.
@@ -60,6 +62,7 @@ impl Counters {
             batches: std::array::from_fn(|index| self.batches[index].load(Relaxed)),
             rolled_back: self.rolled_back.load(Relaxed),
             checkpoints: self.checkpoints.load(Relaxed),
+            wall_clock_jumps: 0,
             wal_bytes: self.wal_bytes.load(Relaxed),
             file_bytes: self.file_bytes.load(Relaxed),
         }

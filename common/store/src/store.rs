@@ -9,6 +9,7 @@ use std::{
         mpsc as threads,
     },
     thread,
+    time::Duration,
 };
 
 use rusqlite::{Connection, Transaction};
@@ -23,8 +24,9 @@ use crate::{
     identity::Starts,
     in_savepoint,
     lock::Lock,
-    open,
+    open::{self, Opened},
     reader::{self, Read},
+    service_time::ServiceTime,
     space,
     statistics::Counters,
     writer,
@@ -64,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) path: PathBuf,
     pub(crate) options: Options,
     pub(crate) identity: Identity,
+    pub(crate) time: ServiceTime,
     pub(crate) counters: Counters,
     pub(crate) has_room: AtomicBool,
     failed: AtomicBool,
@@ -130,7 +133,9 @@ impl Store {
     pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
         open::create_folder(path)?;
         let lock = Lock::acquire(path)?;
-        let (connection, identity, starts) = open::open(path, &options)?;
+        let Opened { connection, identity, starts, service_time } = open::open(path, &options)?;
+        let wall_clock = Arc::clone(&options.wall_clock);
+        let time = ServiceTime::resume(service_time, wall_clock, &path.display().to_string());
         let sqlite = |cause| OpenError::Sqlite { action: "cannot open", path: path.into(), cause };
         let checkpointer = open::open_checkpointer(path).map_err(sqlite)?;
         let open_reader = || open::open_reader(path).map_err(sqlite);
@@ -140,6 +145,7 @@ impl Store {
             has_room: AtomicBool::new(space::has_room(path, options.min_free)),
             options,
             identity,
+            time,
             counters: Counters::default(),
             failed: AtomicBool::new(false),
             starts,
@@ -187,6 +193,32 @@ impl Store {
     /// one included.
     pub fn was_mine(&self, epoch: u64, incarnation: &[u8; 16]) -> bool {
         self.shared.starts.get(&epoch) == Some(incarnation)
+    }
+
+    /// How long this journal's service has run, over all of its runs: the clock of
+    /// everything that is forgotten after a time. Stamps that are to be compared with
+    /// it are taken from it, in microseconds or milliseconds, and kept beside those of
+    /// the wall clock, which are for people.
+    ///
+    /// Monotonic within a run, cheap, and callable from everywhere, within works
+    /// too. A run goes on from what the one before has written: with a batch, once it is
+    /// ten seconds old, with [`Self::keep_service_time`], and at a clean stop. So after
+    /// a crash it goes back by a little, and stamps may be ahead of it: what they
+    /// belong to is kept for longer by as much.
+    pub fn service_time(&self) -> Duration {
+        self.shared.time.now()
+    }
+
+    /// Has the service time written, with the next forced work or after
+    /// [`Options::linger`], if what is written is ten seconds old. For passes of
+    /// retention, so that an idle service's time passes too.
+    pub fn keep_service_time(&self) {
+        self.submit(Urgency::Unforced, 1, Box::new(|_| Box::new(drop)));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn time(&self) -> &ServiceTime {
+        &self.shared.time
     }
 
     /// Queues work for the next batch; never blocks. The completion that it
@@ -260,7 +292,7 @@ impl Store {
 
     /// What the store did since it was opened.
     pub fn statistics(&self) -> Statistics {
-        self.shared.counters.snapshot()
+        Statistics { wall_clock_jumps: self.shared.time.jumps(), ..self.shared.counters.snapshot() }
     }
 
     /// Does all that is queued, forced or not, checkpoints, and lets go of the

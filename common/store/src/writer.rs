@@ -50,6 +50,8 @@ struct Writer {
     pending: VecDeque<Job>,
     closing: Option<oneshot::Sender<()>>,
     hung_up: bool,
+    /// Whether the last batch of the run was made.
+    parted: bool,
 }
 
 /// The store has failed: nothing more is done, and nothing said, not even that
@@ -115,6 +117,7 @@ impl Writer {
             pending: VecDeque::new(),
             closing: None,
             hung_up: false,
+            parted: false,
         })
     }
 
@@ -168,6 +171,15 @@ impl Writer {
             std::thread::yield_now();
             self.drain();
         }
+        if self.pending.is_empty() && self.closing.is_some() && !self.parted {
+            self.parted = true;
+            self.pending.push_back(Job {
+                urgency: Urgency::Forced,
+                weight: 1,
+                work: Box::new(|_| Box::new(drop)),
+                since: Instant::now(),
+            });
+        }
         !self.pending.is_empty()
     }
 
@@ -213,6 +225,14 @@ impl Writer {
             match guarded(shared, || (job.work)(&transaction)) {
                 Some(completion) => completions.push(completion),
                 None => return Err(Halted { _silent: completions }),
+            }
+            // The time goes with the last of a batch, and with the last batch of a run.
+            let is_last = self.pending.is_empty() || weight >= shared.options.max_batch;
+            if is_last && !transaction.is_autocommit() {
+                let now = self.closing.is_some();
+                if let Err(cause) = shared.time.write(&transaction, now) {
+                    tracing::warn!(%cause, "the service time could not be written");
+                }
             }
             if transaction.is_autocommit() {
                 shared.counters.rolled_back.fetch_add(1, Relaxed);

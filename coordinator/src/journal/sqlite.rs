@@ -62,7 +62,8 @@ impl SqliteJournal {
         environment: Environment,
     ) -> Result<Self, OpenError> {
         let base = environment.storage.clone();
-        let options = Options { role: ROLE, schema: SCHEMA, min_free, ..base };
+        let wall_clock = environment.wall_clock.clone();
+        let options = Options { role: ROLE, schema: SCHEMA, min_free, wall_clock, ..base };
         Ok(Self { store: Store::open(path, options)?, environment })
     }
 
