@@ -13,13 +13,15 @@ use rusqlite::{Connection, ErrorCode};
 
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
-use crate::{Failure, space, store::Shared};
+use crate::{Failure, identity, space, store::Shared};
 
-/// How often the room on the disk is looked at.
-const REFRESH: Duration = Duration::from_secs(1);
+/// How often the room on the disk is looked at, and whether the files are in their
+/// places: several times in the second within which a loss is to be noticed.
+const REFRESH: Duration = Duration::from_millis(250);
 
 /// Until the writer hangs up.
 pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, mut woken: Receiver<()>) {
+    let mut is_locked = true;
     loop {
         match timeout(REFRESH, woken.recv()).await {
             Ok(Some(())) => {
@@ -31,6 +33,21 @@ pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, mut woken: 
             Err(_) => {}
         }
         shared.time.watch(&shared.path.display().to_string());
+        if !shared.is_in_place(shared.place.check()) {
+            if shared.has_failed() {
+                shared.halt().await;
+            }
+            return;
+        }
+        if let Err(displaced) = shared.place.check_lock() {
+            if std::mem::take(&mut is_locked) {
+                let file = shared.path.display();
+                tracing::warn!(%file, "{displaced}; another process can take the file over");
+            }
+            if was_taken_over(&shared, &connection) {
+                return shared.halt().await;
+            }
+        }
         let room = space::has_room(&shared.path, shared.options.min_free);
         if shared.has_room.swap(room, Relaxed) != room {
             tracing::warn!(file = %shared.path.display(), room, "room on the disk");
@@ -38,6 +55,18 @@ pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, mut woken: 
         if let Ok(metadata) = fs::metadata(&shared.path) {
             shared.counters.file_bytes.store(metadata.len(), Relaxed);
         }
+    }
+}
+
+/// A failure, if so. What cannot be read now the next batch finds out.
+fn was_taken_over(shared: &Shared, connection: &Connection) -> bool {
+    let own = shared.identity.epoch;
+    match identity::current(connection, &shared.identity) {
+        Ok((found, false)) => {
+            shared.fail(&Failure::Fenced { path: shared.path.clone(), own, found });
+            true
+        }
+        _ => false,
     }
 }
 

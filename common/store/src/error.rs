@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::Damaged;
+use crate::{Damaged, Displaced};
 
 /// Why a file could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +183,16 @@ pub enum Failure {
         /// What SQLite says.
         cause: rusqlite::Error,
     },
+    /// The file is not where it was opened any more: what is written is lost.
+    #[error(
+        "{path}: {displaced}; what is written now is found by no later start, so this process stops; put back the files of this run, all together, before starting it again"
+    )]
+    Displaced {
+        /// The database.
+        path: PathBuf,
+        /// What is not there.
+        displaced: Displaced,
+    },
     /// Another run has taken the file over.
     #[error(
         "{path}: this run has epoch {own}, but the file has epoch {found}: another process has taken it over, so this one stops"
@@ -209,7 +219,10 @@ impl Failure {
     /// What the process exits with (from `sysexits.h`, where that has one).
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Commit { .. } | Self::Begin { .. } | Self::Checkpoint { .. } => 74,
+            Self::Commit { .. }
+            | Self::Begin { .. }
+            | Self::Checkpoint { .. }
+            | Self::Displaced { .. } => 74,
             Self::Fenced { .. } => 77,
             Self::Panicked { .. } => 70,
         }

@@ -14,6 +14,9 @@
 //! - Every batch is conditional on the epoch in the file still being this run's.
 //! - One process holds a file at a time.
 //! - [`Store::service_time`] is never ahead of the monotonic clock.
+//! - Nothing is reported durable that is not in the file at the path: one that was
+//!   deleted, moved or replaced is a storage failure, noticed within a second.
+//! - Files are readable by their owner only.
 //! - Opening finishes a TRUNCATE checkpoint before anything is read: frames that
 //!   only the page cache holds are not trusted.
 
@@ -27,6 +30,7 @@ mod lock;
 mod log;
 mod open;
 mod options;
+mod place;
 mod reader;
 mod savepoint;
 mod service_time;
@@ -45,6 +49,7 @@ pub use damage::{Damaged, Suspect, check_pages, checksum};
 pub use error::{Failure, OpenError, ReadError, WriteError};
 pub use identity::Identity;
 pub use options::{FailStop, Options, Pace, Random, Runner, WallClock};
+pub use place::Displaced;
 pub use savepoint::in_savepoint;
 pub use statistics::{BATCH_BUCKETS, Statistics};
 pub use store::{Completion, Store, Urgency, Work};

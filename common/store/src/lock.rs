@@ -3,26 +3,30 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Write},
-    path::{Path, PathBuf},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
 };
 
-use crate::OpenError;
+use crate::{
+    OpenError,
+    place::{FILE_MODE, beside},
+};
 
 /// Held as long as it lives; the operating system frees it when the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
     pub(crate) fn acquire(journal: &Path) -> Result<Self, OpenError> {
-        let path = lock_path(journal);
+        let path = beside(journal, ".lock");
         let io = |action| {
             let path = path.clone();
             move |cause| OpenError::Io { action, path, cause }
         };
         let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create(true).truncate(false);
+        let options = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
         let mut file = options.open(&path).map_err(io("cannot open the lock file"))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -40,12 +44,10 @@ impl Lock {
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(io("cannot write the lock file"))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
-}
 
-fn lock_path(journal: &Path) -> PathBuf {
-    let mut path = journal.as_os_str().to_owned();
-    path.push(".lock");
-    path.into()
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
 }

@@ -14,7 +14,7 @@ use std::{
     path::Path,
 };
 
-use crate::{Damaged, OpenError};
+use crate::{Damaged, OpenError, place::beside};
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
@@ -26,19 +26,18 @@ type Checksum = [u32; 2];
 
 /// Refuses a database whose log is damaged in the middle.
 pub(crate) fn check(database: &Path) -> Result<(), OpenError> {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
+    let path = beside(database, "-wal");
     let log = match File::open(&path) {
         Ok(log) => log,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(cause) => {
-            return Err(OpenError::Io { action: "cannot read", path: path.into(), cause });
+            return Err(OpenError::Io { action: "cannot read", path, cause });
         }
     };
     match damage(&mut BufReader::with_capacity(1 << 20, log)) {
         Ok(None) => Ok(()),
-        Ok(Some(damaged)) => Err(OpenError::Damaged { path: path.into(), damaged }),
-        Err(cause) => Err(OpenError::Io { action: "cannot read", path: path.into(), cause }),
+        Ok(Some(damaged)) => Err(OpenError::Damaged { path, damaged }),
+        Err(cause) => Err(OpenError::Io { action: "cannot read", path, cause }),
     }
 }
 

@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use crate::{
     Damaged, OpenError, Options, check_pages,
     identity::{self, APPLICATION_ID, FORMAT, Identity, Starts},
-    log,
+    log, place,
     service_time::{self, Written},
 };
 
@@ -47,6 +47,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> 
     };
     check_header(path)?;
     log::check(path)?;
+    place::secure_files(path)?;
     let connection = Connection::open(path).map_err(sqlite("cannot open"))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite("cannot set up"))?;
     let is_new = check_mark(&connection, path, sqlite)?;
@@ -98,23 +99,6 @@ pub(crate) fn open_checkpointer(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Makes the folder of a file, so that it survives a loss of power.
-pub(crate) fn create_folder(file: &Path) -> Result<(), OpenError> {
-    let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
-        return Ok(());
-    };
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let io = |action| move |cause| OpenError::Io { action, path: folder.into(), cause };
-    fs::create_dir_all(folder).map_err(io("cannot create the folder"))?;
-    for folder in folder.ancestors().take(2).filter(|folder| !folder.as_os_str().is_empty()) {
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(io("cannot sync the folder"))?;
-    }
-    Ok(())
-}
-
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     // FULL comes first: it is what makes the checkpoint sync.
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -160,9 +144,7 @@ fn check_header(path: &Path) -> Result<(), OpenError> {
 
 /// SQLite would throw away the log of an empty file.
 fn check_log_of_nothing(path: &Path) -> Result<(), OpenError> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    match fs::metadata(&log) {
+    match fs::metadata(place::beside(path, "-wal")) {
         Ok(log) if log.len() > 0 => {
             let found = format!(
                 "it is empty, but its write-ahead log has {} bytes: it was cut off",

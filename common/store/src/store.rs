@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc as threads,
     },
@@ -25,6 +25,7 @@ use crate::{
     in_savepoint,
     lock::Lock,
     open::{self, Opened},
+    place::{self, Displaced, Place},
     reader::{self, Read},
     service_time::ServiceTime,
     space,
@@ -69,7 +70,9 @@ pub(crate) struct Shared {
     pub(crate) time: ServiceTime,
     pub(crate) counters: Counters,
     pub(crate) has_room: AtomicBool,
+    pub(crate) place: Place,
     failed: AtomicBool,
+    handles: mpsc::WeakUnboundedSender<Message>,
     starts: Starts,
     lock: Mutex<Option<Lock>>,
     /// One checkpoint at a time, the writer's or the thread's.
@@ -102,6 +105,16 @@ impl Shared {
         self.release();
     }
 
+    /// False where a file is not at its path any more: a failure, unless nobody
+    /// uses the store now, whose files are somebody else's then.
+    pub(crate) fn is_in_place(&self, checked: Result<(), Displaced>) -> bool {
+        let Err(displaced) = checked else { return true };
+        if self.handles.strong_count() > 0 && self.lock().is_some() {
+            self.fail(&Failure::Displaced { path: self.path.clone(), displaced });
+        }
+        false
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::SeqCst)
     }
@@ -119,7 +132,11 @@ impl Shared {
     }
 
     pub(crate) fn release(&self) {
-        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.lock().take());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Lock>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,7 +148,7 @@ impl Store {
     ///
     /// [`OpenError`] says what was wrong and what would be right.
     pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
-        open::create_folder(path)?;
+        place::create_folder(path)?;
         let lock = Lock::acquire(path)?;
         let Opened { connection, identity, starts, service_time } = open::open(path, &options)?;
         let wall_clock = Arc::clone(&options.wall_clock);
@@ -139,21 +156,24 @@ impl Store {
         let sqlite = |cause| OpenError::Sqlite { action: "cannot open", path: path.into(), cause };
         let checkpointer = open::open_checkpointer(path).map_err(sqlite)?;
         let open_reader = || open::open_reader(path).map_err(sqlite);
+        let place = Place::new(path, lock.file())?;
 
+        let (writer, jobs) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             path: path.into(),
             has_room: AtomicBool::new(space::has_room(path, options.min_free)),
+            place,
             options,
             identity,
             time,
             counters: Counters::default(),
             failed: AtomicBool::new(false),
+            handles: writer.downgrade(),
             starts,
             lock: Mutex::new(Some(lock)),
             checkpointing: Mutex::new(()),
         });
         let (wake, woken) = mpsc::channel(1);
-        let (writer, jobs) = mpsc::unbounded_channel();
         let checkpoints = checkpoint::run(Arc::clone(&shared), checkpointer, woken);
         let writing = writer::run(Arc::clone(&shared), connection, jobs, wake);
         let readers = match &shared.options.runner {

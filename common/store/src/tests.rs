@@ -1,5 +1,5 @@
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
@@ -7,7 +7,7 @@ use std::{
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::*;
+use super::{place::beside, *};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS notes (note TEXT NOT NULL);
@@ -320,4 +320,84 @@ async fn a_disk_that_is_too_full_is_told() {
     assert!(store.has_room());
     store.close().await;
     assert!(matches!(store.write(add("late")).await, Err(WriteError::Closed)));
+}
+
+/// What is committed into a file that is gone is not reported, though SQLite says
+/// that all is well, and however soon after the loss.
+#[tokio::test]
+async fn nothing_is_durable_in_a_file_that_is_not_at_its_path() {
+    let gone = |suffix: &'static str| move |path: &Path| std::fs::remove_file(beside(path, suffix));
+    let replaced = |path: &Path| {
+        std::fs::rename(path, beside(path, ".moved"))?;
+        std::fs::copy(beside(path, ".moved"), path).map(drop)
+    };
+    let folder_moved = |path: &Path| {
+        let folder = path.parent().unwrap();
+        std::fs::rename(folder, folder.with_file_name("moved"))
+    };
+    type Lose = Box<dyn Fn(&Path) -> std::io::Result<()>>;
+    let losses: [(&str, Lose); 5] = [
+        ("the database", Box::new(gone(""))),
+        ("the log", Box::new(gone("-wal"))),
+        ("a copy in the database's place", Box::new(replaced)),
+        ("the folder, moved", Box::new(folder_moved)),
+        (
+            "the folder, deleted",
+            Box::new(|path: &Path| std::fs::remove_dir_all(path.parent().unwrap())),
+        ),
+    ];
+    for (name, lose) in losses {
+        let (_folder, path) = place();
+        let (options, failures) = noting();
+        let store = Store::open(&path, options).unwrap();
+        store.write(add("kept")).await.unwrap();
+        lose(&path).unwrap();
+        let write = tokio::time::timeout(Duration::from_millis(200), store.write(add("lost")));
+        assert!(write.await.is_err(), "{name}: reported durable");
+        wait_for("the failure", || !failures.lock().unwrap().is_empty());
+        let failure = failures.lock().unwrap()[0].clone();
+        assert!(failure.starts_with("Displaced"), "{name}: {failure}");
+    }
+}
+
+/// Nobody has to write for it.
+#[tokio::test]
+async fn a_lost_file_is_noticed_by_a_store_that_is_idle() {
+    for suffix in ["", "-wal", "-shm"] {
+        let (_folder, path) = place();
+        let (options, failures) = noting();
+        let store = Store::open(&path, options).unwrap();
+        std::fs::remove_file(beside(&path, suffix)).unwrap();
+        wait_for("the failure", || !failures.lock().unwrap().is_empty());
+        let failure = failures.lock().unwrap()[0].clone();
+        assert!(failure.starts_with("Displaced"), "{suffix}: {failure}");
+        drop(store);
+    }
+}
+
+/// With nobody who writes, and without the lock file that would have kept it out.
+#[tokio::test]
+async fn a_run_that_was_replaced_stops_though_it_is_idle() {
+    let (_folder, path) = place();
+    let (options, failures) = noting();
+    let first = Store::open(&path, options).unwrap();
+    std::fs::remove_file(beside(&path, ".lock")).unwrap();
+    let second = Store::open(&path, self::options()).unwrap();
+    wait_for("the failure", || !failures.lock().unwrap().is_empty());
+    let failure = failures.lock().unwrap()[0].clone();
+    assert!(failure.starts_with("Fenced"), "{failure}");
+    drop((first, second));
+}
+
+#[tokio::test]
+async fn files_are_their_owners_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_folder, path) = place();
+    let store = Store::open(&path, options()).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        assert_eq!(mode(&beside(&path, suffix)), 0o600, "{suffix}");
+    }
+    store.close().await;
 }

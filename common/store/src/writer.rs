@@ -246,6 +246,9 @@ impl Writer {
             shared.fail(&Failure::Commit { path: shared.path.clone(), cause });
             return Err(Halted { _silent: completions });
         }
+        if !shared.is_in_place(shared.place.check_written()) {
+            return Err(Halted { _silent: completions });
+        }
         shared.counters.committed(jobs, weight as u64);
         Ok(Committed { completions, result: Ok(()) })
     }

@@ -3,6 +3,7 @@
 mod copies;
 mod damage;
 mod faults;
+mod gone;
 mod logs;
 mod refusals;
 mod retention;
