@@ -85,7 +85,7 @@ pub(crate) struct Args {
     #[arg(long, env = "DTC_MAX_PER_PARTICIPANT", value_name = "COUNT", default_value_t = 25_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_per_participant: u32,
 
-    /// How many bytes of payload may be in flight
+    /// How many bytes of payloads, and of what prepares returned, may be in flight
     #[arg(long, env = "DTC_MAX_IN_FLIGHT_BYTES", value_name = "BYTES", default_value_t = 256 << 20)]
     pub(crate) max_in_flight_bytes: u64,
 
@@ -96,6 +96,10 @@ pub(crate) struct Args {
     /// The largest payload of a branch, in bytes
     #[arg(long, env = "DTC_MAX_PAYLOAD", value_name = "BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=3 << 20))]
     pub(crate) max_payload: u32,
+
+    /// The most that prepare of one branch may return, in bytes
+    #[arg(long, env = "DTC_MAX_OUTPUT", value_name = "BYTES", default_value_t = 3 << 20, value_parser = clap::value_parser!(u32).range(1..=3 << 20))]
+    pub(crate) max_output: u32,
 
     /// How many messages may wait for one participant
     #[arg(long, env = "DTC_MAX_QUEUE", value_name = "COUNT", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
@@ -200,6 +204,7 @@ impl Args {
             max_in_flight: self.max_in_flight as usize,
             max_per_participant: self.max_per_participant as usize,
             max_in_flight_bytes: usize::try_from(self.max_in_flight_bytes).unwrap_or(usize::MAX),
+            max_output: self.max_output as usize,
             max_branches: self.max_branches as usize,
             backoff_cap: self.backoff_cap,
             stalled_after: self.stalled_after,

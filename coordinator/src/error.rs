@@ -92,8 +92,8 @@ impl Error {
                 directory.name(*participant)
             )),
             Refused::TooManyBytes { limit } => Self::Exhausted(format!(
-                "the payloads in flight would exceed {limit} bytes, the limit \
-                 (--max-in-flight-bytes); try again later"
+                "payloads in flight, and what prepares returned, would exceed {limit} bytes, the \
+                 limit (--max-in-flight-bytes); try again later"
             )),
             Refused::TooManyBranches { limit } => Self::Full(format!(
                 "a transaction may have {limit} branches at most (--max-branches)"

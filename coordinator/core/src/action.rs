@@ -174,7 +174,7 @@ pub enum Refused {
         /// The bound.
         limit: usize,
     },
-    /// Too many bytes of payload in memory.
+    /// Too many bytes of payloads and outputs in memory.
     TooManyBytes {
         /// The bound.
         limit: usize,

@@ -58,8 +58,11 @@ pub struct Config {
     pub max_in_flight: usize,
     /// Of these, transactions with a branch at one participant.
     pub max_per_participant: usize,
-    /// Payload bytes in memory.
+    /// Payload and output bytes in memory: at it, new work is refused. Outputs may take
+    /// what payloads leave of it, and a quarter of it in any case.
     pub max_in_flight_bytes: usize,
+    /// Bytes of one branch's output.
+    pub max_output: usize,
     /// Branches of one transaction.
     pub max_branches: usize,
     /// The first retry waits about this long, each next one twice as long.
@@ -87,6 +90,7 @@ impl Default for Config {
             max_in_flight: 100_000,
             max_per_participant: 25_000,
             max_in_flight_bytes: 256 << 20,
+            max_output: 3 << 20,
             max_branches: 128,
             backoff: Duration::from_millis(50),
             backoff_cap: Duration::from_secs(5),

@@ -39,6 +39,8 @@ pub struct Coordinator {
     begun: usize,
     /// Their payload bytes.
     bytes: usize,
+    /// Bytes of the outputs of all transactions, recovered ones too.
+    outputs: usize,
 }
 
 macro_rules! context {
@@ -85,6 +87,7 @@ impl Coordinator {
             log: Log::default(),
             begun: 0,
             bytes: 0,
+            outputs: 0,
         };
         let mut actions = Vec::new();
         for session in sessions {
@@ -102,6 +105,7 @@ impl Coordinator {
             if let Some((key, fingerprint)) = transaction.key() {
                 coordinator.keys.take(key.clone(), transaction.id(), *fingerprint);
             }
+            coordinator.outputs += transaction.output_bytes();
             coordinator.transactions.insert(transaction.id(), transaction);
         }
         (coordinator, actions)
@@ -117,9 +121,11 @@ impl Coordinator {
             }
             Event::KeyFound { id, found } => self.key_found(now, id, found, actions),
             Event::Voted { from, journal, id, branch, vote } => {
+                let room = self.room_for_outputs();
                 if let Some(transaction) = self.transactions.get_mut(&id) {
                     let mut context = context!(self, now, actions);
-                    transaction.voted(from, journal, branch, vote, &mut context);
+                    self.outputs +=
+                        transaction.voted(from, journal, branch, vote, room, &mut context);
                 }
                 self.pump(now, from, 1, actions);
             }
@@ -293,7 +299,14 @@ impl Coordinator {
         }
         let limit = self.config.max_in_flight_bytes;
         let bytes: usize = branches.iter().map(|branch| branch.payload.len()).sum();
-        (self.bytes + bytes > limit).then_some(Refused::TooManyBytes { limit })
+        (self.bytes + self.outputs + bytes > limit).then_some(Refused::TooManyBytes { limit })
+    }
+
+    /// Payloads that fill the bound leave some room for what their branches return.
+    fn room_for_outputs(&self) -> usize {
+        let limit = self.config.max_in_flight_bytes;
+        let most = limit.saturating_sub(self.bytes).max(limit / 4);
+        most.saturating_sub(self.outputs)
     }
 
     fn start(&mut self, now: Time, begin: Begin, actions: &mut Vec<Action>) {
@@ -507,6 +520,7 @@ impl Coordinator {
                 known.begun -= 1;
             }
         }
+        self.outputs -= transaction.output_bytes();
         if transaction.is_new() {
             self.begun -= 1;
             self.bytes -= transaction.bytes();

@@ -435,4 +435,9 @@ impl Transaction {
     pub(crate) fn bytes(&self) -> usize {
         self.branches.iter().map(|branch| branch.bytes).sum()
     }
+
+    /// Bytes that its branches returned.
+    pub(crate) fn output_bytes(&self) -> usize {
+        self.branches.iter().filter_map(|branch| branch.output.as_deref()).map(<[u8]>::len).sum()
+    }
 }

@@ -12,8 +12,6 @@ use proto::dtc::{self, LinkInquiry, LinkResponse, Payload};
 use super::Outgoing;
 use crate::journal::Journal;
 
-/// What prepare may return, in bytes: it has to go back in one message.
-const MAX_OUTPUT: usize = 3 << 20;
 /// Longest code and message of a participant's refusal that are kept.
 const MAX_CODE: usize = 64;
 const MAX_MESSAGE: usize = 1024;
@@ -99,10 +97,7 @@ pub(super) fn vote(
 ) -> Result<Vote, String> {
     match vote {
         dtc::Vote::Commit => {
-            let size = output.as_ref().map_or(0, prost::Message::encoded_len);
-            if size > MAX_OUTPUT {
-                return Err(format!("an output of {size} bytes; the limit is {MAX_OUTPUT}"));
-            }
+            // The machine refuses what is too large, and has the branch rolled back.
             let output = output.map(|output| Opaque::from(output.encode_to_vec()));
             Ok(Vote::Commit { output, committed })
         }

@@ -75,13 +75,33 @@ impl Transaction {
         self.count_votes(context);
     }
 
-    /// A participant answered prepare.
+    /// A participant answered prepare. Outputs may take so many bytes of `room`;
+    /// returns how many they took.
     pub(crate) fn voted(
         &mut self,
         from: ParticipantId,
         journal: JournalId,
         number: u32,
         vote: Vote,
+        room: usize,
+        context: &mut Context,
+    ) -> usize {
+        let held = |all: &[super::Branch]| {
+            let branch = all.get(number as usize);
+            branch.and_then(|branch| branch.output.as_deref()).map_or(0, <[u8]>::len)
+        };
+        let before = held(&self.branches);
+        self.take_vote(from, journal, number, vote, room, context);
+        held(&self.branches) - before
+    }
+
+    fn take_vote(
+        &mut self,
+        from: ParticipantId,
+        journal: JournalId,
+        number: u32,
+        vote: Vote,
+        room: usize,
         context: &mut Context,
     ) {
         let index = number as usize;
@@ -108,11 +128,19 @@ impl Transaction {
         branch.journal = Some(journal);
         match vote {
             Vote::Commit { output, committed } => {
-                branch.output = output;
+                let excess = excess(from, output.as_deref(), room, context);
+                // What is in excess is not kept, whatever becomes of the branch.
+                branch.output = output.filter(|_| excess.is_none());
                 branch.finish(BranchState::Prepared);
                 self.note(context, TrailKind::VotedCommit, Some(index));
                 if committed && self.one_phase {
                     return self.decided_by_participant(context);
+                }
+                match excess {
+                    // It may commit by another attempt.
+                    Some(_) if self.one_phase => return self.settle_excess(context),
+                    Some(reason) => return self.abort(Arc::new(reason), context),
+                    None => {}
                 }
             }
             Vote::ReadOnly => {
@@ -183,6 +211,12 @@ impl Transaction {
         self.abort(Arc::new(Reason { code: code.into(), message, participant }), context);
     }
 
+    /// One phase, and a promise that cannot be kept here.
+    fn settle_excess(&mut self, context: &mut Context) {
+        self.branches[0].become_state(BranchState::Preparing);
+        self.become_settling(context);
+    }
+
     /// One phase, and no answer: asks the participant by a rollback, which it
     /// answers with 'committed' if it was, and which closes the branch if not.
     fn become_settling(&mut self, context: &mut Context) {
@@ -194,6 +228,32 @@ impl Transaction {
         self.send(0, context);
         self.set_timer(context);
     }
+}
+
+/// Why an output is not taken: decided transactions hold theirs until all is
+/// acknowledged, so that a vote is the last moment to refuse one.
+fn excess(
+    from: ParticipantId,
+    output: Option<&[u8]>,
+    room: usize,
+    context: &Context,
+) -> Option<Reason> {
+    let (bytes, limit) = (output?.len(), context.config.max_output);
+    let (code, message) = if bytes > limit {
+        let message =
+            format!("prepare returned {bytes} bytes; the limit is {limit} (--max-output)");
+        ("OUTPUT_TOO_LARGE", message)
+    } else if bytes > room {
+        let all = context.config.max_in_flight_bytes;
+        let message = format!(
+            "prepare returned {bytes} bytes, and outputs of unfinished transactions leave room for {room} \
+             (--max-in-flight-bytes is {all}); try again when some have ended"
+        );
+        ("TOO_MANY_OUTPUTS", message)
+    } else {
+        return None;
+    };
+    Some(Reason { code: code.into(), message, participant: Some(from) })
 }
 
 fn is_silent(branch: &super::Branch) -> bool {

@@ -1,10 +1,11 @@
 //! Unfinished work is bounded, and what is over a bound is refused at once.
 
-use coordinator_core::{Config, Refused, Reply};
+use common::JournalId;
+use coordinator_core::{Config, Event, Message, Opaque, ParticipantId, Refused, Reply, Vote};
 
 use crate::{
     participant::YES,
-    world::{P0, P1, P2, Run, World, keyed},
+    world::{Flight, P0, P1, P2, Run, World, keyed},
 };
 
 fn refused(world: &World, run: Run) -> Option<Refused> {
@@ -74,6 +75,67 @@ fn transactions_branches_and_bytes_are_bounded() {
     world.settle();
     let run = world.execute(&[P0, P1, P2]);
     assert_eq!(refused(&world, run), None, "the bytes are given back");
+}
+
+fn vote(run: Run, branch: u32, output: usize) -> Event {
+    let output = Some(Opaque::from(vec![7; output]));
+    let vote = Vote::Commit { output, committed: false };
+    let from = ParticipantId(branch);
+    Event::Voted { from, journal: JournalId::from_bytes([9; 16]), id: run.id, branch, vote }
+}
+
+fn aborted(world: &World, run: Run) -> Option<String> {
+    let Some(Reply::Transaction(view)) = world.reply(run.token) else { return None };
+    view.reason.as_ref().map(|reason| reason.code.clone())
+}
+
+#[test]
+fn what_prepares_returned_is_bounded_with_the_payloads() {
+    let config = || Config { max_in_flight_bytes: 1000, max_output: 600, ..Config::default() };
+    let mut world = World::with(config());
+    let (first, second) = (world.execute(&[P0, P1]), world.execute(&[P0, P1]));
+    world.event(vote(first, 0, 600));
+    world.event(vote(first, 0, 600));
+    let run = world.execute(&[P0]);
+    assert_eq!(refused(&world, run), None, "a repeated vote counts once");
+
+    // More than there is room for: its transaction aborts, and both branches are told.
+    world.flights.clear();
+    world.event(vote(second, 0, 600));
+    assert_eq!(aborted(&world, second).as_deref(), Some("TOO_MANY_OUTPUTS"));
+    let told = |world: &World, run: Run| {
+        let rollback =
+            |it: &&Flight| it.id == run.id && matches!(it.message, Message::Rollback { .. });
+        world.flights.iter().filter(rollback).count()
+    };
+    assert_eq!(told(&world, second), 2);
+
+    // Within the room, and then new work is refused until some has ended.
+    world.event(vote(first, 1, 390));
+    let third = world.execute(&[P0; 9]);
+    let full = Some(Refused::TooManyBytes { limit: 1000 });
+    assert_eq!(refused(&world, third), full);
+    world.settle();
+    let again = world.execute(&[P0; 9]);
+    assert_eq!(refused(&world, again), None, "the bytes are given back");
+
+    // One that is too large by itself.
+    let large = world.execute(&[P0, P1]);
+    world.event(vote(large, 1, 601));
+    assert_eq!(aborted(&world, large).as_deref(), Some("OUTPUT_TOO_LARGE"));
+}
+
+#[test]
+fn what_prepares_returned_counts_again_after_a_crash() {
+    let mut world = World::with(Config { max_in_flight_bytes: 1000, ..Config::default() });
+    let run = world.execute(&[P0, P1]);
+    world.event(vote(run, 0, 500));
+    world.event(vote(run, 1, 400));
+    world.sync();
+    world.crash();
+    let payloads = [(P0, YES); 101];
+    let refusal = world.execute_with(&payloads, |_| {});
+    assert_eq!(refused(&world, refusal), Some(Refused::TooManyBytes { limit: 1000 }));
 }
 
 #[test]
