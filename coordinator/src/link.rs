@@ -150,7 +150,7 @@ impl Link {
             Target::Grpc(endpoint) => endpoint,
             Target::Http(base) => {
                 let base = base.clone();
-                http::probe(&self.address).await?;
+                http::probe(&self.handle.environment.network, &self.address).await?;
                 self.http(base).await;
                 return Ok(());
             }

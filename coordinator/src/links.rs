@@ -51,7 +51,8 @@ impl Links {
             incarnation: run.incarnation.to_string(),
             recovery_address: advertise.unwrap_or_default(),
         };
-        let (client, running) = (link::client(), Arc::default());
+        let (client, running) =
+            (link::client(Arc::clone(&handle.environment.network)), Arc::default());
         Self { handle, origin, capacity, allowed: allowed.into(), client, running }
     }
 

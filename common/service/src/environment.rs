@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tonic::transport::{Channel, Endpoint, Error};
+use tonic::transport::{Channel, Endpoint, Error, Uri};
 
 use crate::{Exit, Shutdown, listener::Tcp};
 
@@ -52,6 +52,13 @@ pub trait Network: Send + Sync + 'static {
 
     /// Connects when the first call is made.
     fn connect_lazy(&self, endpoint: &Endpoint) -> Channel;
+
+    /// Opens a connection to the host and port of a URL, for HTTP/1.
+    ///
+    /// # Errors
+    ///
+    /// When nobody listens there, or nobody may be called there.
+    async fn open(&self, url: Uri) -> io::Result<Box<dyn Stream>>;
 }
 
 /// A port that was taken.

@@ -7,7 +7,8 @@ use std::{
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::net::TcpListener;
-use tonic::transport::{Channel, Endpoint, Error};
+use tonic::transport::{Channel, Endpoint, Error, Uri};
+use tower::{Service, ServiceExt};
 
 use crate::{Environment, Listener, Network, Resolver, ServiceError, Stream, connector};
 
@@ -41,6 +42,13 @@ impl Network for Tcp {
 
     fn connect_lazy(&self, endpoint: &Endpoint) -> Channel {
         endpoint.connect_with_connector_lazy(dialer(endpoint))
+    }
+
+    async fn open(&self, url: Uri) -> io::Result<Box<dyn Stream>> {
+        let mut connector = connector();
+        let connector = connector.ready().await.map_err(io::Error::other)?;
+        let stream = connector.call(url).await.map_err(io::Error::other)?;
+        Ok(Box::new(stream.into_inner()))
     }
 }
 

@@ -6,6 +6,7 @@
 //! - Only the answers that the contract names say anything; all others are 'unknown'.
 
 mod body;
+mod dialer;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -14,23 +15,24 @@ use std::{
 
 use bytes::Bytes;
 use common::{JournalId, TransactionId};
-use common_service::{Resolver, connector};
+use common_service::Network;
 use coordinator_core::{Acknowledgement, Event, Message, Opaque, ParticipantId, Vote};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{
-    client::legacy::{self, connect::HttpConnector},
+    client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
 use proto::dtc::Origin;
 use tokio::time::Instant;
-use tower::{Service, ServiceExt};
 
-use super::{CONNECT_TIMEOUT, KEEP_ALIVE, Link, Lost, calls, with_causes};
+use dialer::Dialer;
+
+use super::{KEEP_ALIVE, Link, Lost, calls, with_causes};
 use crate::{address::Address, driver::Handle, running::Running, trace};
 
 /// What all HTTP participants are called with: connections are kept and shared.
-pub(crate) type Client = legacy::Client<HttpConnector<Resolver>, Full<Bytes>>;
+pub(crate) type Client = legacy::Client<Dialer, Full<Bytes>>;
 
 /// Bytes of an output, and of an answer that has none.
 const MAX_OUTPUT: usize = 1 << 20;
@@ -48,25 +50,17 @@ const JOURNAL: HeaderName = HeaderName::from_static("dtc-journal-id");
 const NO_JOURNAL: JournalId = JournalId::from_bytes([0; 16]);
 
 /// A client with no connections yet.
-pub(crate) fn client() -> Client {
+pub(crate) fn client(network: Arc<dyn Network>) -> Client {
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(POOL_IDLE)
-        .build(dialer())
-}
-
-fn dialer() -> HttpConnector<Resolver> {
-    let mut connector = connector();
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    connector
+        .build(Dialer(network))
 }
 
 /// Whether somebody listens there.
-pub(super) async fn probe(address: &Address) -> Result<(), Lost> {
+pub(super) async fn probe(network: &Arc<dyn Network>, address: &Address) -> Result<(), Lost> {
     let uri: Uri = address.base().parse().map_err(|error| lost(&error))?;
-    let mut dialer = dialer();
-    let dialer = dialer.ready().await.map_err(|error| lost(&error))?;
-    dialer.call(uri).await.map(drop).map_err(|error| lost(&error))
+    Dialer(Arc::clone(network)).open(uri).await.map(drop).map_err(|error| lost(&error))
 }
 
 fn lost(error: &dyn std::error::Error) -> Lost {
@@ -87,6 +81,7 @@ pub(super) async fn run(link: &mut Link, base: String) -> Lost {
         heard: Arc::clone(&heard),
     };
     let address = link.address.clone();
+    let network = Arc::clone(&link.handle.environment.network);
     let watch = async move {
         loop {
             let last = *heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +90,7 @@ pub(super) async fn run(link: &mut Link, base: String) -> Lost {
                 tokio::time::sleep_until(due).await;
                 continue;
             }
-            if let Err(lost) = probe(&address).await {
+            if let Err(lost) = probe(&network, &address).await {
                 return lost;
             }
             *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();

@@ -53,12 +53,16 @@ impl Simulated {
         Socket(shared)
     }
 
-    async fn open(self, address: Uri) -> io::Result<TokioIo<Socket>> {
+    async fn connection(self, address: Uri) -> io::Result<TokioIo<Socket>> {
+        self.dial(address).await.map(TokioIo::new)
+    }
+
+    async fn dial(&self, address: Uri) -> io::Result<Socket> {
         let (host, port) = address.host().zip(address.port_u16()).ok_or_else(|| {
             Error::new(io::ErrorKind::InvalidInput, format!("{address} has no host and port"))
         })?;
         let stream = TcpStream::connect((host, port)).await?;
-        Ok(TokioIo::new(self.add(stream)))
+        Ok(self.add(stream))
     }
 }
 
@@ -71,14 +75,18 @@ impl Network for Simulated {
 
     async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error> {
         let network = self.clone();
-        let open = service_fn(move |address| network.clone().open(address));
+        let open = service_fn(move |address| network.clone().connection(address));
         endpoint.connect_with_connector(open).await
     }
 
     fn connect_lazy(&self, endpoint: &Endpoint) -> Channel {
         let network = self.clone();
-        let open = service_fn(move |address| network.clone().open(address));
+        let open = service_fn(move |address| network.clone().connection(address));
         endpoint.connect_with_connector_lazy(open)
+    }
+
+    async fn open(&self, url: Uri) -> io::Result<Box<dyn Stream>> {
+        Ok(Box::new(self.dial(url).await?))
     }
 }
 
