@@ -8,5 +8,7 @@ pub(crate) mod checker;
 pub(crate) mod client;
 pub(crate) mod history;
 pub(crate) mod market;
+mod operator;
 pub(crate) mod tally;
+pub(crate) mod witness;
 pub(crate) mod work;

@@ -17,6 +17,7 @@ mod customers;
 mod eventually;
 mod fake_coordinator;
 mod fake_participant;
+mod neighbour;
 mod process;
 mod proxy;
 mod rest;

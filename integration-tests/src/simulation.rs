@@ -4,11 +4,13 @@
 //! history, to the last event.
 
 mod audience;
+mod classes;
 mod command;
 mod network;
 mod node;
 mod opening;
 mod plan;
+mod registrar;
 mod run;
 mod weather;
 
@@ -31,6 +33,13 @@ fn now() -> Duration {
 
 fn set_now(now: Duration) {
     NOW.set(now);
+}
+
+/// Milliseconds since 1970, by a clock that no fault sets; none where nothing is
+/// simulated.
+fn clock() -> Option<i64> {
+    let elapsed = turmoil::sim_elapsed()?;
+    i64::try_from((node::EPOCH + elapsed).as_millis()).ok()
 }
 
 /// From here on a panic anywhere is noted for the run on its thread: tasks

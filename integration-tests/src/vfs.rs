@@ -31,7 +31,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::PathBuf,
     ptr,
-    sync::Once,
+    sync::{Once, OnceLock},
 };
 
 use rusqlite::ffi;
@@ -66,11 +66,37 @@ pub fn install() {
             vfs.pNext = ptr::null_mut();
             vfs.xOpen = Some(open);
             vfs.xDelete = Some(delete);
+            vfs.xCurrentTimeInt64 = Some(current_time);
             REAL.store(real, std::sync::atomic::Ordering::Release);
             ffi::sqlite3_vfs_register(Box::leak(Box::new(vfs)), 1)
         };
         assert_eq!(registered, ffi::SQLITE_OK, "a VFS can be registered");
     });
+}
+
+/// Milliseconds since 1970, as SQLite is to see them from now on; none for the
+/// machine's own.
+pub(crate) fn set_clock(clock: fn() -> Option<i64>) {
+    let _ = CLOCK.set(clock);
+}
+
+static CLOCK: OnceLock<fn() -> Option<i64>> = OnceLock::new();
+
+/// SQLite counts in milliseconds from a noon long ago.
+const BEFORE_1970: i64 = 210_866_760_000_000;
+
+/// SAFETY: called by SQLite with room for the time.
+unsafe extern "C" fn current_time(_: *mut ffi::sqlite3_vfs, time: *mut i64) -> c_int {
+    // SAFETY: the real VFS has every method, and `time` is good.
+    unsafe {
+        if let Some(now) = CLOCK.get().and_then(|clock| clock()) {
+            *time = now + BEFORE_1970;
+            return ffi::SQLITE_OK;
+        }
+        let real = real_vfs();
+        let current = (*real).xCurrentTimeInt64.expect("a VFS knows the time");
+        current(real, time)
+    }
 }
 
 static REAL: std::sync::atomic::AtomicPtr<ffi::sqlite3_vfs> =

@@ -8,6 +8,8 @@ use proto::{dtc::BranchState, journal, shop::OrderState};
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
+use super::witness::{self, Remembered, Witness};
+
 /// Bytes after each body in the coordinator's journal.
 const CHECKSUM: usize = 4;
 
@@ -46,6 +48,10 @@ pub(crate) struct Journals {
     pub(crate) decisions: BTreeMap<Uuid, (bool, usize)>,
     /// Files that SQLite's own check finds damaged, with what it says.
     pub(crate) damaged: Vec<String>,
+    /// What the files went through, where that was taken down.
+    pub(crate) witness: Option<Witness>,
+    /// What other participants' books have against what they were sent.
+    pub(crate) complaints: Vec<String>,
 }
 
 /// The four files, the coordinator's first.
@@ -114,7 +120,8 @@ impl Books {
 }
 
 impl Journals {
-    pub(crate) fn read(files: Files<'_>) -> anyhow::Result<Self> {
+    /// All of it; finished work had to be `remembered` for so long.
+    pub(crate) fn read(files: Files<'_>, remembered: Option<Remembered>) -> anyhow::Result<Self> {
         let mut journals = Self::default();
         for path in files {
             let result: String =
@@ -124,36 +131,54 @@ impl Journals {
             }
         }
         let [coordinator, participants @ ..] = files;
-        for path in participants {
-            let connection = open(path)?;
-            let sql = "SELECT transaction_id, committed FROM decided";
-            let mut statement = connection.prepare(sql)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let id = Uuid::from_bytes(row.get(0)?);
-                let (committed, rolled_back) = journals.branches.entry(id).or_default();
-                *(if row.get(1)? { committed } else { rolled_back }) += 1;
+        let mut witness = Witness::read(coordinator)?;
+        let unfinished = unfinished(coordinator)?;
+        for (path, name) in participants.into_iter().zip(["inventory", "payment", "order"]) {
+            let decided = witness::decided(path)?;
+            for (id, is_committed, ..) in &decided {
+                journals.add_branch(*id, *is_committed);
             }
+            if let (Some(witness), Some(remembered)) = (&mut witness, remembered) {
+                witness.check_participant(name, &decided, &unfinished, remembered.participants);
+            }
+        }
+        if let (Some(witness), Some(remembered)) = (&mut witness, remembered) {
+            witness.check_coordinator(remembered.coordinator);
         }
         let connection = open(coordinator)?;
         let sql = "SELECT id, decision FROM finished WHERE decision IS NOT NULL
                    UNION ALL SELECT id, decision FROM unfinished WHERE decision IS NOT NULL";
         let mut statement = connection.prepare(sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let sealed = row.get_ref(1)?.as_blob()?;
+        let rows =
+            statement.query_map([], |row| Ok((Uuid::from_bytes(row.get(0)?), row.get(1)?)))?;
+        let rows = rows.collect::<Result<Vec<(_, Vec<u8>)>, _>>()?;
+        let forgotten = witness.as_ref().map_or(&[][..], |witness| &witness.decisions);
+        for (id, sealed) in forgotten.iter().chain(&rows) {
             let body = &sealed[..sealed.len().saturating_sub(CHECKSUM)];
             let decision = journal::Decision::decode(body)?;
             let readers = |it: &&journal::DecisionBranch| it.state() != BranchState::ReadOnly;
             let branches = decision.branches.iter().filter(readers).count();
-            let id = Uuid::from_bytes(row.get(0)?);
-            journals.decisions.insert(id, (decision.commit, branches));
+            journals.decisions.insert(*id, (decision.commit, branches));
         }
+        journals.witness = witness;
         Ok(journals)
+    }
+
+    /// Takes in what a participant's own books say of a branch.
+    pub(crate) fn add_branch(&mut self, id: Uuid, is_committed: bool) {
+        let (committed, rolled_back) = self.branches.entry(id).or_default();
+        *(if is_committed { committed } else { rolled_back }) += 1;
     }
 }
 
-fn open(path: &Path) -> anyhow::Result<Connection> {
+fn unfinished(coordinator: &Path) -> anyhow::Result<Vec<Uuid>> {
+    let connection = open(coordinator)?;
+    let mut statement = connection.prepare("SELECT id FROM unfinished")?;
+    let rows = statement.query_map([], |row| row.get(0).map(Uuid::from_bytes))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(crate) fn open(path: &Path) -> anyhow::Result<Connection> {
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
         .with_context(|| format!("{} cannot be opened", path.display()))
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use proto::dtc::{
     AnswerAt, BeginRequest, CommitTransactionRequest, EnlistRequest, ExecuteStreamItem,
-    ExecuteStreamRequest, GetTransactionRequest, ListTransactionsRequest,
-    PrepareTransactionRequest, Resolution, ResolveRequest, RollbackTransactionRequest,
-    TransactionOptions, TransactionState, execute_stream_result::Result as Outcome,
+    ExecuteStreamRequest, GetTransactionRequest, PrepareTransactionRequest,
+    RollbackTransactionRequest, TransactionOptions, execute_stream_result::Result as Outcome,
     get_transaction_request::By,
 };
 use rand::RngExt;
@@ -176,7 +175,7 @@ impl Client {
         let mut numbers = vec![self.begin(first)];
         for part in 1..self.random.random_range(2..20) {
             let name = format!("{name}-{part}");
-            let case = market::case(Kind::Streamed, &name, progress, &mut self.random);
+            let case = self.case(Kind::Streamed, &name, progress);
             numbers.push(self.begin(case));
         }
         let wait = Duration::from_millis(self.random.random_range(50..6_000));
@@ -201,6 +200,7 @@ impl Client {
         patience: Duration,
     ) -> usize {
         let end = Instant::now() + patience;
+        let asked_at = (self.market.now)();
         let mut known = 0;
         let call = self.transactions.execute_stream(tokio_stream::once(request));
         let Ok(answer) = within(patience, call).await else { return known };
@@ -214,7 +214,7 @@ impl Client {
                     }
                     Some(Outcome::Error(error)) => {
                         let code = Code::from_i32(error.code);
-                        self.failed(number, &Status::new(code, error.message))
+                        self.failed_of(number, &Status::new(code, error.message), asked_at)
                     }
                     None => self.failed(number, &Status::internal("a result without one")),
                 });
@@ -255,6 +255,7 @@ impl Client {
         };
         let case = self.market.history.case(number);
         let Some((_, id)) = case.outcome() else { return };
+        let asked_at = (self.market.now)();
         self.market.tally.change(|numbers| numbers.asked_again += 1);
         match &case.key {
             Some(key) if self.random.random_bool(0.5) => {
@@ -264,44 +265,17 @@ impl Client {
                         let answer = answer.into_inner();
                         if !self.heard(number, answer.transaction.as_ref(), answer.committed) {
                             let text = format!("a known outcome is open again: {answer:?}");
-                            self.market.history.tell(number, Told::Nonsense(text));
+                            self.market.history.tell(number, Told::OpenAgain { id, text });
                         }
                     }
                     Err(status) => {
-                        self.failed(number, &status);
+                        self.failed_of(number, &status, asked_at);
                     }
                 }
             }
             _ => {
                 self.get(number, &id.to_string()).await;
             }
-        }
-    }
-
-    /// Somebody ends by hand what is stalled, as it was decided: that breaks no
-    /// promise.
-    pub(crate) async fn end_stalled(&mut self) {
-        let request = ListTransactionsRequest { stalled: true, ..Default::default() };
-        let Ok(list) = within(self.patience(), self.transactions.list(request)).await else {
-            return;
-        };
-        for transaction in list.into_inner().transactions {
-            let resolution = match transaction.state() {
-                // What is not told as committed may yet be turned round.
-                TransactionState::Committing if transaction.committed => Resolution::Commit,
-                TransactionState::Aborting => Resolution::Rollback,
-                _ => continue,
-            };
-            let request = ResolveRequest {
-                transaction_id: transaction.id,
-                branch: None,
-                resolution: resolution.into(),
-                reason: "it takes too long".into(),
-                caller: format!("customer {}", self.number),
-                wait: Some(WAIT),
-            };
-            // It may have ended meanwhile.
-            let _ = within(self.patience(), self.admin.resolve(request)).await;
         }
     }
 

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{
     books::{Books, Journals, Row},
     history::{Case, Kind, Told},
+    witness::Witness,
 };
 
 /// What there was at the beginning.
@@ -36,6 +37,10 @@ pub(crate) enum Violation {
     Contradiction(String),
     /// Known once, and known no more.
     Forgotten(String),
+    /// Forgotten before its time.
+    TooEarly(String),
+    /// A repeat was refused, though the first call had begun it.
+    RepeatRefused(String),
     /// A broken promise.
     Heuristic(String),
     /// Committed, though nobody asked for it or it had to be refused.
@@ -65,6 +70,8 @@ impl fmt::Display for Violation {
         let (title, text) = match self {
             Self::Contradiction(text) => ("answers contradict each other", text),
             Self::Forgotten(text) => ("an outcome was forgotten", text),
+            Self::TooEarly(text) => ("forgotten too early", text),
+            Self::RepeatRefused(text) => ("a repeat was refused", text),
             Self::Heuristic(text) => ("a promise was broken", text),
             Self::Uncalled(text) => ("committed uncalled for", text),
             Self::KeyReused(text) => ("a key stood for two requests", text),
@@ -81,9 +88,11 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What a case's own answers say; may be asked at any time.
-pub(crate) fn check_case(case: &Case) -> Vec<Violation> {
+/// What a case's own answers say; may be asked at any time. What was forgotten in its
+/// time, as the witness saw, may have another outcome afterwards.
+pub(crate) fn check_case(case: &Case, witness: Option<&Witness>) -> Vec<Violation> {
     let mut found = Vec::new();
+    let is_forgotten = |id: Uuid| witness.is_some_and(|it| it.is_forgotten(id));
     let mut first: Option<(bool, Uuid)> = None;
     for told in &case.told {
         let name = || case.name();
@@ -91,6 +100,9 @@ pub(crate) fn check_case(case: &Case) -> Vec<Violation> {
             Told::Outcome { committed, id } => match first {
                 None => first = Some((*committed, *id)),
                 Some(first) if first == (*committed, *id) => {}
+                Some((_, known)) if known != *id && is_forgotten(known) => {
+                    first = Some((*committed, *id));
+                }
                 Some(first) => found.push(Violation::Contradiction(format!(
                     "{}: {} first, then {}",
                     name(),
@@ -103,11 +115,27 @@ pub(crate) fn check_case(case: &Case) -> Vec<Violation> {
             }
             // What aborted without a record of it may be unknown: presumed abort.
             Told::Unknown
-                if first.is_some_and(|(committed, _)| committed || case.key.is_some()) =>
+                if first.is_some_and(|(committed, id)| {
+                    (committed || case.key.is_some()) && !is_forgotten(id)
+                }) =>
             {
                 found.push(Violation::Forgotten(format!("{}, {:?}", name(), case.told)));
             }
             Told::Unknown => {}
+            Told::Refused { asked_at, why } => {
+                let known = witness.zip(case.key.as_ref());
+                if let Some(known) = known.and_then(|(it, key)| it.has_key(key, *asked_at)) {
+                    found.push(Violation::RepeatRefused(format!(
+                        "{}: its key stands for {} already: {why}",
+                        name(),
+                        known.id
+                    )));
+                }
+            }
+            Told::OpenAgain { id, .. } if is_forgotten(*id) => {}
+            Told::OpenAgain { text, .. } => {
+                found.push(Violation::Forgotten(format!("{}: {text}", name())));
+            }
             Told::OtherBodyAccepted => found.push(Violation::KeyReused(name())),
             Told::Nonsense(text) => found.push(Violation::Nonsense(format!("{}: {text}", name()))),
         }
@@ -137,36 +165,64 @@ fn outcome(case: &Case, books: &Books) -> Option<bool> {
     (never_begun || !case.commit_asked || case.told.contains(&Told::Unknown)).then_some(false)
 }
 
-/// Everything but the journals; when nothing is going on any more.
-pub(crate) fn check_books(cases: &[Case], opening: &Opening, books: &Books) -> Vec<Violation> {
+/// How often a case was committed, and how often taken and put back again.
+struct Done {
+    commits: usize,
+    undone: usize,
+}
+
+impl Done {
+    fn once(committed: bool) -> Self {
+        Self { commits: committed.into(), undone: (!committed).into() }
+    }
+
+    /// None if somebody should have been told, and was not.
+    fn of(case: &Case, books: &Books, journals: &Journals) -> Option<Self> {
+        let was_told = outcome(case, books);
+        let refused = case.told.iter().any(|told| matches!(told, Told::Refused { .. }));
+        let Some(witness) = &journals.witness else { return was_told.map(Self::once) };
+        let ids = case.ids(Some(witness));
+        if ids.is_empty() {
+            return was_told.or(refused.then_some(false)).map(Self::once);
+        }
+        was_told.or(refused.then_some(false))?;
+        let told = |id: Uuid| case.told.contains(&Told::Outcome { committed: true, id });
+        let decided = |id: &Uuid| journals.decisions.get(id).map(|(commit, _)| *commit);
+        let commits = ids.iter().filter(|id| decided(id).unwrap_or_else(|| told(**id))).count();
+        Some(Self { commits, undone: ids.len() - commits })
+    }
+}
+
+/// Everything but the journals themselves; when nothing is going on any more.
+pub(crate) fn check_books(
+    cases: &[Case],
+    opening: &Opening,
+    books: &Books,
+    journals: &Journals,
+) -> Vec<Violation> {
     let mut found: Vec<_> = books.open().map(Violation::Open).into_iter().collect();
     let mut stock = Expected::of(&opening.stock);
     let mut accounts = Expected::of(&opening.accounts);
     let mut orders = BTreeMap::<&str, usize>::new();
     for case in cases {
-        match outcome(case, books) {
-            None => found.push(Violation::NeverKnown(case.name())),
+        let Some(done) = Done::of(case, books, journals) else {
+            found.push(Violation::NeverKnown(case.name()));
+            continue;
+        };
+        let undone = if case.work.compensate_after > 0 { done.undone } else { 0 };
+        if let Some(part) = &case.work.stock {
             // Taken and put back again, where some had committed.
-            Some(false) if case.work.compensate_after > 0 => {
-                if let Some(part) = &case.work.stock {
-                    stock.may_be_undone(&part.sku);
-                }
-                if let Some(part) = &case.work.money {
-                    accounts.may_be_undone(&part.account);
-                }
+            stock.may_be_undone(&part.sku, undone);
+            if !part.check_only {
+                stock.take(&part.sku, part.quantity, done.commits);
             }
-            Some(false) => {}
-            Some(true) => {
-                if let Some(part) = case.work.stock.as_ref().filter(|part| !part.check_only) {
-                    stock.take(&part.sku, part.quantity);
-                }
-                if let Some(part) = &case.work.money {
-                    accounts.take(&part.account, part.amount);
-                }
-                if let Some(part) = &case.work.order {
-                    *orders.entry(&part.id).or_default() += 1;
-                }
-            }
+        }
+        if let Some(part) = &case.work.money {
+            accounts.may_be_undone(&part.account, undone);
+            accounts.take(&part.account, part.amount, done.commits);
+        }
+        if let Some(part) = case.work.order.as_ref().filter(|_| done.commits > 0) {
+            *orders.entry(&part.id).or_default() += done.commits;
         }
     }
     stock.compare("stock", &books.stock, &mut found);
@@ -215,10 +271,14 @@ pub(crate) fn check_journals(cases: &[Case], journals: &Journals) -> Vec<Violati
             )));
         }
     }
+    found.extend(journals.complaints.iter().cloned().map(Violation::Untrue));
+    let witness = journals.witness.as_ref();
+    let too_early = witness.map_or(&[][..], |witness| &witness.too_early);
+    found.extend(too_early.iter().cloned().map(Violation::TooEarly));
     let mut explained = BTreeSet::new();
     for case in cases {
+        explained.extend(case.ids(witness));
         let Some((told, id)) = case.outcome() else { continue };
-        explained.insert(id);
         let (committed, _) = journals.branches.get(&id).copied().unwrap_or_default();
         let expected = if told { case.work.writes() } else { 0 };
         if committed != expected {
@@ -264,14 +324,18 @@ impl<'a> Expected<'a> {
         Self(opening.iter().map(|(name, amount)| (name.as_str(), (*amount, 1, 0))).collect())
     }
 
-    fn take(&mut self, name: &'a str, quantity: i64) {
-        let (amount, version, _) = self.0.entry(name).or_default();
-        *amount -= quantity;
-        *version += 1;
+    fn take(&mut self, name: &'a str, quantity: i64, times: usize) {
+        if times > 0 {
+            let (amount, version, _) = self.0.entry(name).or_default();
+            *amount -= quantity * times as i64;
+            *version += times as i64;
+        }
     }
 
-    fn may_be_undone(&mut self, name: &'a str) {
-        self.0.entry(name).or_default().2 += 1;
+    fn may_be_undone(&mut self, name: &'a str, times: usize) {
+        if times > 0 {
+            self.0.entry(name).or_default().2 += times as i64;
+        }
     }
 
     fn compare(&self, what: &str, rows: &BTreeMap<String, Row>, found: &mut Vec<Violation>) {

@@ -25,7 +25,7 @@ use tonic::{Code, Status, transport::Channel};
 
 use super::{
     history::{Case, History, Kind, Told},
-    market::{self, Progress},
+    market::{self, Extras, Progress},
     tally::Tally,
 };
 
@@ -39,6 +39,10 @@ pub(crate) struct Market {
     pub(crate) busy: AtomicUsize,
     /// The longest wait between two transactions of a client.
     pub(crate) rest: Duration,
+    /// Milliseconds, as the witness counts them.
+    pub(crate) now: fn() -> i64,
+    /// What is drawn beside the usual.
+    pub(crate) extras: Extras,
 }
 
 /// One client.
@@ -102,7 +106,7 @@ impl Client {
         let kind = self.kind();
         let name = format!("{}-{serial}", self.number);
         let progress = (self.market.progress)();
-        let mut case = market::case(kind, &name, progress, &mut self.random);
+        let mut case = self.case(kind, &name, progress);
         match kind {
             Kind::Streamed => return self.stream(&name, case, progress).await,
             Kind::Interactive | Kind::Vanishing => return self.step_by_step(case).await,
@@ -115,15 +119,24 @@ impl Client {
             Kind::Duplicated => self.at_once(number).await,
             _ => self.until_known(number, 0).await,
         }
-        if self.random.random_bool(0.1) {
+        // Where keys are forgotten it would be taken for the first.
+        if self.random.random_bool(0.1) && !self.market.extras.forgets {
             self.with_another_body(number).await;
         }
         if self.random.random_bool(0.2) {
             self.ask_again().await;
         }
-        if self.random.random_bool(0.05) {
-            self.end_stalled().await;
+        let often = if self.market.extras.operators { 0.3 } else { 0.05 };
+        if self.random.random_bool(often) {
+            self.operate().await;
         }
+    }
+
+    /// A transaction of a kind, as this market draws them.
+    pub(crate) fn case(&mut self, kind: Kind, name: &str, progress: Progress) -> Case {
+        let mut case = market::case(kind, name, progress, &mut self.random);
+        self.market.extras.change(&mut case, &mut self.random);
+        case
     }
 
     fn kind(&mut self) -> Kind {
@@ -200,7 +213,7 @@ impl Client {
     pub(crate) async fn until_known(&mut self, number: usize, calls_before: usize) {
         let kind = self.market.history.case(number).kind;
         for call in calls_before.. {
-            if self.market.history.case(number).told.iter().any(|told| *told != Told::Unknown) {
+            if self.market.history.case(number).is_settled() {
                 return;
             }
             if call > 0 {
@@ -211,14 +224,14 @@ impl Client {
                 self.get_by_key(number).await;
                 continue;
             }
-            let request = self.request(number);
+            let (request, asked_at) = (self.request(number), (self.market.now)());
             match within(self.patience(), self.transactions.execute(request)).await {
                 Ok(answer) => {
                     let answer = answer.into_inner();
                     self.heard(number, answer.transaction.as_ref(), answer.committed);
                 }
                 Err(status) => {
-                    self.failed(number, &status);
+                    self.failed_of(number, &status, asked_at);
                 }
             }
         }
@@ -267,6 +280,11 @@ impl Client {
 
     /// Takes down an error; true if it is one that settles something.
     pub(crate) fn failed(&self, number: usize, status: &Status) -> bool {
+        self.failed_of(number, status, 0)
+    }
+
+    /// The same, of a call that was made at a time.
+    pub(crate) fn failed_of(&self, number: usize, status: &Status, asked_at: i64) -> bool {
         let unknown = [
             Code::Unavailable,
             Code::Cancelled,
@@ -279,6 +297,17 @@ impl Client {
             let kind = self.market.history.case(number).kind;
             self.market.tally.unknown(kind, &format!("{:?}", status.code()));
             return false;
+        }
+        let refusals = [
+            Code::InvalidArgument,
+            Code::FailedPrecondition,
+            Code::PermissionDenied,
+            Code::NotFound,
+        ];
+        if self.market.extras.refuses && refusals.contains(&status.code()) {
+            let why = status.message().to_owned();
+            self.market.history.tell(number, Told::Refused { asked_at, why });
+            return true;
         }
         self.market.history.tell(number, Told::Nonsense(format!("{status:?}")));
         true

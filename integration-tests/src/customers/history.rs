@@ -1,11 +1,14 @@
 //! What was asked for, and what the clients were told: the whole of it, in order.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use proto::dtc::{Outcome, Transaction};
 use uuid::Uuid;
 
-use super::work::Work;
+use super::{witness::Witness, work::Work};
 
 /// How a transaction is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +60,10 @@ pub(crate) enum Told {
     Unknown,
     /// Its key was used with another body, and that was accepted.
     OtherBodyAccepted,
+    /// That it cannot be begun as things are now, to a call of this time.
+    Refused { asked_at: i64, why: String },
+    /// That it is still going on, after it had come to this.
+    OpenAgain { id: Uuid, text: String },
     /// An answer that no client should ever see.
     Nonsense(String),
 }
@@ -113,6 +120,25 @@ impl Case {
             Told::Outcome { committed, id } => Some((*committed, *id)),
             _ => None,
         })
+    }
+
+    /// Whether there is nothing more to be learned: an outcome is known, or it was
+    /// refused often enough.
+    pub(crate) fn is_settled(&self) -> bool {
+        const OFTEN: usize = 4;
+        let refusals = self.told.iter().filter(|told| matches!(told, Told::Refused { .. }));
+        let open = |told: &Told| matches!(told, Told::Unknown | Told::Refused { .. });
+        refusals.count() >= OFTEN || !self.told.iter().all(open)
+    }
+
+    /// All transactions that stood for it, as far as anybody knows.
+    pub(crate) fn ids(&self, witness: Option<&Witness>) -> BTreeSet<Uuid> {
+        let told = self.told.iter().filter_map(|told| match told {
+            Told::Outcome { id, .. } => Some(*id),
+            _ => None,
+        });
+        let uses = witness.zip(self.key.as_ref()).and_then(|(it, key)| it.keys.get(key));
+        told.chain(self.id).chain(uses.into_iter().flatten().map(|it| it.id)).collect()
     }
 
     /// What to call it in a message.

@@ -7,7 +7,7 @@ use rand::{Rng, RngExt};
 use super::{
     checker::Opening,
     history::{Case, Kind},
-    work::{MoneyPart, OrderPart, StockPart, Work},
+    work::{Errand, MoneyPart, OrderPart, StockPart, Work},
 };
 
 /// Plenty, wanted by everybody.
@@ -22,6 +22,40 @@ const POOR_BALANCE: i64 = 20_000;
 
 /// How far the run has come, from 0 to 1: other scarce things at other times.
 pub(crate) type Progress = f64;
+
+/// What a run's transactions may have beside the usual.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Extras {
+    /// Participants that are called, by their names, and the largest payload that
+    /// each is sent.
+    pub(crate) neighbours: Vec<(&'static str, u32)>,
+    /// Other names for inventory, payment and order.
+    pub(crate) names: [Vec<&'static str>; 3],
+    /// Whether finished work is forgotten within the run.
+    pub(crate) forgets: bool,
+    /// Whether somebody often resolves, retries and forgets.
+    pub(crate) operators: bool,
+    /// Whether a call may be refused for what has changed since another.
+    pub(crate) refuses: bool,
+}
+
+impl Extras {
+    /// Draws what a transaction has of them.
+    pub(crate) fn change(&self, case: &mut Case, random: &mut impl Rng) {
+        for &(name, largest) in &self.neighbours {
+            if case.kind != Kind::Compensable && random.random_bool(0.4) {
+                let longest = if random.random_bool(0.05) { largest } else { 100 };
+                let bytes = random.random_range(0..=longest);
+                case.work.errands.push(Errand { participant: name, bytes });
+            }
+        }
+        for (name, others) in case.work.names.iter_mut().zip(&self.names) {
+            if !others.is_empty() && random.random_bool(0.5) {
+                *name = Some(others[random.random_range(0..others.len())]);
+            }
+        }
+    }
+}
 
 /// Stock and accounts before the first transaction.
 pub(crate) fn opening() -> Opening {
@@ -87,6 +121,8 @@ fn purchase(name: &str, progress: Progress, random: &mut impl Rng) -> Work {
         stock: Some(StockPart::of(&sku, quantity)),
         money: Some(MoneyPart::of(&account, total)),
         order: Some(order),
+        errands: Vec::new(),
+        names: [None; 3],
         locks: Vec::new(),
         compensate_after: 0,
         prepare_timeout: Duration::from_millis(random.random_range(300..6_000)),

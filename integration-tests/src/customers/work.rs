@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use proto::{
-    dtc::{Branch, CommitPolicy, ExecuteRequest, Lock, LockMode, TransactionOptions},
+    dtc::{
+        Branch, CommitPolicy, ExecuteRequest, Lock, LockMode, Payload, TransactionOptions, payload,
+    },
     shop::{OrderLine, PlaceOrder, ReserveStock, StockLine, TakePayment},
 };
 
@@ -15,6 +17,10 @@ pub(crate) struct Work {
     pub(crate) stock: Option<StockPart>,
     pub(crate) money: Option<MoneyPart>,
     pub(crate) order: Option<OrderPart>,
+    /// What others are to do.
+    pub(crate) errands: Vec<Errand>,
+    /// Other names under which inventory, payment and order are called.
+    pub(crate) names: [Option<&'static str>; 3],
     /// Locked exclusively before anything is done.
     pub(crate) locks: Vec<String>,
     /// Failed attempts of commit that turn it round; 0 for none.
@@ -38,6 +44,14 @@ pub(crate) struct MoneyPart {
     pub(crate) version: Option<u64>,
 }
 
+/// A branch at a participant that is not of the shop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Errand {
+    pub(crate) participant: &'static str,
+    /// Of its payload.
+    pub(crate) bytes: u32,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OrderPart {
     pub(crate) id: String,
@@ -57,6 +71,16 @@ impl StockPart {
     }
 }
 
+impl Errand {
+    /// An object with a text of so many bytes: JSON is understood everywhere.
+    fn payload(&self) -> Payload {
+        let text = "x".repeat(self.bytes as usize);
+        let text = prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(text)) };
+        let fields = [("text".to_owned(), text)].into();
+        Payload { kind: Some(payload::Kind::Json(prost_types::Struct { fields })) }
+    }
+}
+
 impl MoneyPart {
     pub(crate) fn of(account: &str, amount: i64) -> Self {
         Self { account: account.into(), amount, currency: CURRENCY, version: None }
@@ -69,6 +93,7 @@ impl Work {
         usize::from(self.stock.as_ref().is_some_and(StockPart::is_write))
             + usize::from(self.money.is_some())
             + usize::from(self.order.is_some())
+            + self.errands.len()
     }
 
     /// Names of all that it changes.
@@ -87,7 +112,7 @@ impl Work {
                 expected_version: part.version,
                 check_only: part.check_only,
             };
-            ("inventory", typed(&ReserveStock { lines: vec![line] }))
+            (self.names[0].unwrap_or("inventory"), typed(&ReserveStock { lines: vec![line] }))
         });
         let money = self.money.as_ref().map(|part| {
             let payment = TakePayment {
@@ -96,7 +121,7 @@ impl Work {
                 currency: part.currency.into(),
                 expected_version: part.version,
             };
-            ("payment", typed(&payment))
+            (self.names[1].unwrap_or("payment"), typed(&payment))
         });
         let order = self.order.as_ref().map(|part| {
             let sku = self.stock.as_ref().map_or_else(|| "nothing".into(), |it| it.sku.clone());
@@ -108,9 +133,10 @@ impl Work {
                 currency: CURRENCY.into(),
                 expected_version: None,
             };
-            ("order", typed(&order))
+            (self.names[2].unwrap_or("order"), typed(&order))
         });
-        let parts = [stock, money, order].into_iter().flatten();
+        let errands = self.errands.iter().map(|errand| (errand.participant, errand.payload()));
+        let parts = [stock, money, order].into_iter().flatten().chain(errands);
         parts
             .map(|(name, payload)| Branch { participant: name.into(), payload: Some(payload) })
             .collect()

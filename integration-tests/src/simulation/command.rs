@@ -20,6 +20,7 @@ use common::planted::Bug;
 use tempfile::TempDir;
 
 use super::{
+    classes::Classes,
     note_panics, opening,
     run::{Outcome, run as run_seed},
 };
@@ -48,6 +49,11 @@ struct Args {
     /// Run each seed twice and compare the histories
     #[arg(long)]
     twice: bool,
+
+    /// What is drawn beside the usual faults: names separated by commas, all, none,
+    /// or usual, which leaves out what is known to fail
+    #[arg(long, value_name = "CLASSES", default_value_t = Classes::default())]
+    classes: Classes,
 
     /// Print the history of every run
     #[arg(long)]
@@ -105,6 +111,7 @@ fn simulate(args: &Args) -> anyhow::Result<bool> {
         plant(name)?;
     }
     vfs::install();
+    vfs::set_clock(super::clock);
     note_panics();
     let folder = folder()?;
     let opening = folder.path().join("opening");
@@ -165,7 +172,8 @@ fn work(args: &Args, folder: &Path, opening: &Path, progress: &Progress) -> anyh
         }
         let place = folder.join(format!("seed-{seed}"));
         let once = |log: &str| {
-            run_seed(seed, log, &place, opening).with_context(|| format!("seed {seed}"))
+            run_seed(seed, &args.classes, log, &place, opening)
+                .with_context(|| format!("seed {seed}"))
         };
         let listen = args.history || args.twice;
         let mut outcome = once(if listen { &args.log } else { "off" })?;
@@ -182,7 +190,7 @@ fn work(args: &Args, folder: &Path, opening: &Path, progress: &Progress) -> anyh
                 // The same again, and this time it is taken down.
                 outcome = once(&args.log)?;
             }
-            report(&outcome)?;
+            report(args, &outcome)?;
         }
         progress.take(&outcome, bad || !same);
     }
@@ -199,7 +207,7 @@ fn differs(first: &Outcome, second: &Outcome) -> bool {
     false
 }
 
-fn report(outcome: &Outcome) -> anyhow::Result<()> {
+fn report(args: &Args, outcome: &Outcome) -> anyhow::Result<()> {
     let file = std::env::temp_dir().join(format!("simulate-{}.log", outcome.seed));
     fs::write(&file, &outcome.history)?;
     let lines: Vec<_> = outcome.history.lines().collect();
@@ -211,8 +219,9 @@ fn report(outcome: &Outcome) -> anyhow::Result<()> {
         println!("VIOLATION {violation}");
     }
     println!(
-        "The whole history: {}\nAgain: cargo run --release -p integration-tests --bin simulate -- --first {} --seeds 1 --history\n",
+        "The whole history: {}\nAgain: cargo run --release -p integration-tests --bin simulate -- --classes {} --first {} --seeds 1 --history\n",
         file.display(),
+        args.classes,
         outcome.seed
     );
     Ok(())

@@ -22,7 +22,7 @@ use super::network::Simulated;
 use crate::{Role, vfs::Disk};
 
 /// The first second of the simulated time, after 1970.
-const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+pub(super) const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 /// The port of every service, on its own machine.
 pub(super) const PORT: u16 = 7100;
 
@@ -36,6 +36,8 @@ pub(super) struct Node {
 struct Machine {
     folder: PathBuf,
     flags: Vec<String>,
+    /// Flags of the next start beside those, where they change.
+    changing: Option<Box<dyn Fn(u32) -> Vec<String>>>,
     /// Where its files are in the next start.
     data: RefCell<PathBuf>,
     disk: Arc<Disk>,
@@ -58,12 +60,13 @@ const RUNS_ON: u8 = 255;
 
 impl Node {
     /// A machine that is added to the simulation and starts with it. `flags` are
-    /// for every start.
+    /// for every start, `changing` gives those of a start by its number.
     pub(super) fn add(
         sim: &mut Sim<'static>,
         role: Role,
         folder: &Path,
         flags: &[String],
+        changing: Option<Box<dyn Fn(u32) -> Vec<String>>>,
         seed: u64,
     ) -> Self {
         let address = format!("0.0.0.0:{PORT}");
@@ -74,6 +77,7 @@ impl Node {
             folder: folder.into(),
             data: RefCell::new(folder.into()),
             flags: all,
+            changing,
             disk: Disk::of(&folder.join(format!("{}.db", role.name()))),
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             slowness: Arc::new(AtomicU64::new(2000)),
@@ -110,7 +114,9 @@ impl Node {
         let environment = self.environment();
         *machine.shutdown.borrow_mut() = environment.shutdown.clone();
         let data = machine.data.borrow().display().to_string();
+        let more = machine.changing.as_ref().map(|flags| flags(machine.starts.get()));
         let flags = machine.flags.iter().cloned().chain(["--data".into(), data]);
+        let flags = flags.chain(more.into_iter().flatten());
         let ended = match self.role {
             Role::Coordinator => coordinator::run_in(environment, flags).await,
             Role::Inventory => participant_inventory::program().run_in(environment, flags).await,

@@ -1,5 +1,6 @@
-//! What the participants hold when a run begins: made once by the services
-//! themselves, in fair weather, and copied for every run.
+//! What the services' files hold when a run begins: made once by the services
+//! themselves, in fair weather, and copied for every run. From then on each takes down
+//! what happens to its journal.
 
 use std::{cell::RefCell, fs, path::Path, rc::Rc, time::Duration};
 
@@ -12,7 +13,10 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use turmoil::Builder;
 
 use super::{node::Node, run::channel};
-use crate::{CURRENCY, Role, customers::market};
+use crate::{
+    CURRENCY, Role,
+    customers::{market, witness},
+};
 
 /// Makes a file for each participant in `folder`, by its name.
 pub(super) fn make(folder: &Path) -> anyhow::Result<()> {
@@ -22,9 +26,9 @@ pub(super) fn make(folder: &Path) -> anyhow::Result<()> {
         .simulation_duration(Duration::from_secs(600))
         .max_message_latency(Duration::from_millis(1))
         .build();
-    let nodes = [Role::Inventory, Role::Payment, Role::Order].map(|role| {
+    let nodes = Role::ALL.map(|role| {
         let at = folder.join(format!("{}-made", role.name()));
-        Node::add(&mut sim, role, &at, &[], random.random())
+        Node::add(&mut sim, role, &at, &[], None, random.random())
     });
     let done = Rc::new(RefCell::new(None));
     let told = Rc::clone(&done);
@@ -45,6 +49,8 @@ pub(super) fn make(folder: &Path) -> anyhow::Result<()> {
             Some((0, _)) => fs::copy(node.database(), folder.join(node.role.name()))?,
             ended => bail!("{} did not stop cleanly: {ended:?}", node.role.name()),
         };
+        let is_coordinator = node.role == Role::Coordinator;
+        witness::install(&folder.join(node.role.name()), is_coordinator)?;
         node.disk().remove();
     }
     Ok(())

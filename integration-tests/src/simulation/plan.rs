@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
+use super::classes::{Classes, Drawn};
 use crate::Role;
 
 /// From here on faults come ...
@@ -104,6 +105,8 @@ pub(super) struct Plan {
     /// Attempts of commit after which a transaction is shown as stalled, and the
     /// like: flags for the coordinator.
     pub(super) flags: Vec<String>,
+    /// What it has beside this.
+    pub(super) drawn: Drawn,
 }
 
 impl Roles {
@@ -124,7 +127,8 @@ impl fmt::Debug for Roles {
 
 impl Plan {
     /// The whole of it.
-    pub(super) fn draw(seed: u64, random: &mut StdRng) -> Self {
+    pub(super) fn draw(seed: u64, classes: &Classes, random: &mut StdRng) -> Self {
+        let drawn = Drawn::of(seed, classes);
         // A network that holds messages back can't be cut one way as well.
         let holds = random.random_bool(0.5);
         let count = match random.random_range(0..10) {
@@ -152,6 +156,7 @@ impl Plan {
             let fault = Fault::Disk(DiskFault::Slow(SLOW), Role::Coordinator);
             faults.push(Planned { at: at - BEFORE, length: BEFORE, fault });
         }
+        faults.extend(&drawn.faults);
         faults.sort_by_key(|planned| planned.at);
         let mut flags = Vec::new();
         if random.random_bool(0.3) {
@@ -172,6 +177,7 @@ impl Plan {
             customers: random.random_range(1..5),
             rest: Duration::from_millis(*[300, 1_000, 3_000].choose(random).unwrap_or(&1_000)),
             flags,
+            drawn,
         }
     }
 }

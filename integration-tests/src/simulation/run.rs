@@ -27,9 +27,11 @@ use turmoil::{Builder, Sim};
 
 use super::{
     audience::Audience,
+    classes::{Classes, Drawn, HTTP, UNARY},
     network::Simulated,
     node::{Node, PORT},
     plan::{CUSTOMERS, HEALED, Plan},
+    registrar,
     weather::Weather,
 };
 use crate::{
@@ -38,9 +40,11 @@ use crate::{
         books::{Books, Journals},
         checker::{self, Violation},
         client::{Client, Market},
-        market,
+        market::{self, Extras},
         tally::Count,
+        witness::Remembered,
     },
+    neighbour::{Neighbour, Speech},
 };
 
 /// How long everything may take to be resolved after healing, in simulated time.
@@ -72,18 +76,22 @@ struct Run {
     asked: Rc<RefCell<Option<anyhow::Result<usize>>>>,
     ask: Rc<Cell<bool>>,
     violations: Vec<Violation>,
+    neighbours: Vec<Neighbour>,
+    remembered: Remembered,
 }
 
 /// Runs one seed in `folder`, which is made and removed.
 pub(super) fn run(
     seed: u64,
+    classes: &Classes,
     filter: &str,
     folder: &Path,
     opening: &Path,
 ) -> anyhow::Result<Outcome> {
     let audience = Audience::new(filter, &folder.display().to_string());
     let mut random = StdRng::seed_from_u64(seed);
-    let plan = Plan::draw(seed, &mut random);
+    let plan = Plan::draw(seed, classes, &mut random);
+    tracing::info!(drawn = ?plan.drawn, "begins");
     let mut run = Run::new(&plan, folder, opening, &mut random)?;
     let resolved = run.play(&plan)?;
     if run.violations.is_empty() {
@@ -115,9 +123,14 @@ impl Run {
         let nodes = Role::ALL.map(|role| {
             let folder = folder.join(role.name());
             let seed = random.random();
-            Node::add(&mut sim, role, &folder, &flags(role, plan), seed)
+            let changing = (role == Role::Coordinator && plan.drawn.flags).then(|| {
+                let changing: Box<dyn Fn(u32) -> Vec<String>> =
+                    Box::new(move |start| flags_of_start(seed, start));
+                changing
+            });
+            Node::add(&mut sim, role, &folder, &flags(role, plan), changing, seed)
         });
-        for node in &nodes[1..] {
+        for node in &nodes {
             let database = node.database();
             fs::create_dir_all(database.parent().unwrap_or(folder))?;
             fs::copy(opening.join(node.role.name()), database)?;
@@ -128,6 +141,8 @@ impl Run {
             progress: Box::new(|| (super::now().as_secs_f64() / HEALED.as_secs_f64()).min(1.0)),
             busy: Default::default(),
             rest: plan.rest,
+            now: || super::clock().unwrap_or_default(),
+            extras: extras(&plan.drawn),
         });
         let mut run = Self {
             sim,
@@ -137,12 +152,15 @@ impl Run {
             asked: Rc::default(),
             ask: Rc::default(),
             violations: Vec::new(),
+            neighbours: Vec::new(),
+            remembered: remembered(&plan.drawn),
         };
         for (host, name) in CUSTOMERS.into_iter().enumerate() {
             let seeds = (0..plan.customers).map(|_| random.random()).collect();
             run.add_customers(name, host * plan.customers, seeds);
         }
         run.add_auditor(random.random());
+        run.add_drawn(&plan.drawn, random);
         Ok(run)
     }
 
@@ -158,6 +176,32 @@ impl Run {
                 std::future::pending().await
             }
         });
+    }
+
+    /// Participants and people that not every run has.
+    fn add_drawn(&mut self, drawn: &Drawn, random: &mut StdRng) {
+        if let Some(manners) = drawn.neighbours {
+            for (name, speech) in [(HTTP, Speech::Http), (UNARY, Speech::Calls)] {
+                let seed = random.random();
+                let neighbour = Neighbour::new(name, speech, manners, seed);
+                self.neighbours.push(neighbour.clone());
+                self.sim.host(name, move || {
+                    let neighbour = neighbour.clone();
+                    async move {
+                        let port = ([0; 4], PORT).into();
+                        let port = Simulated::default().bind(port).await?;
+                        Ok(neighbour.serve(port).await?)
+                    }
+                });
+            }
+        }
+        if drawn.names {
+            let (seed, gate) = (random.random(), self.gate.subscribe());
+            self.sim.host("registrar", move || {
+                let (random, gate) = (StdRng::seed_from_u64(seed), gate.clone());
+                async move { Ok(registrar::run(random, gate).await?) }
+            });
+        }
     }
 
     /// Asks for all outcomes once more when it is told to.
@@ -193,6 +237,7 @@ impl Run {
         }
         self.gate.send_replace(false);
         let healed = self.sim.elapsed();
+        self.neighbours.iter().for_each(Neighbour::heal);
         self.weather.heal(&mut self.sim, healed)?;
         self.resolve(healed)
     }
@@ -253,24 +298,8 @@ impl Run {
     fn finish(mut self) -> anyhow::Result<Vec<Violation>> {
         self.violations.extend(self.weather.crashes.drain(..).map(Violation::Crashed));
         self.violations.extend(super::take_panics().into_iter().map(Violation::Crashed));
-        {
-            let cases = self.market.history.lock();
-            self.violations.extend(cases.iter().flat_map(checker::check_case));
-            let files = self.files();
-            let files = files.each_ref().map(PathBuf::as_path);
-            match Books::read(files) {
-                Ok(books) => {
-                    self.violations.extend(checker::check_books(&cases, &market::opening(), &books))
-                }
-                Err(error) => self.violations.push(Violation::Damaged(format!("{error:#}"))),
-            }
-            match Journals::read(files) {
-                Ok(journals) => {
-                    self.violations.extend(checker::check_journals(&cases, &journals));
-                }
-                Err(error) => self.violations.push(Violation::Damaged(format!("{error:#}"))),
-            }
-        }
+        let checked = self.check();
+        self.violations.extend(checked);
         for node in &self.weather.nodes {
             node.disk().cut();
             node.bury(&mut self.sim);
@@ -279,27 +308,119 @@ impl Run {
         Ok(self.violations)
     }
 
+    /// Holds the history against the books and the journals.
+    fn check(&self) -> Vec<Violation> {
+        let cases = self.market.history.lock();
+        let files = self.files();
+        let files = files.each_ref().map(PathBuf::as_path);
+        let damaged = |error: anyhow::Error| vec![Violation::Damaged(format!("{error:#}"))];
+        let mut journals = match Journals::read(files, Some(self.remembered)) {
+            Ok(journals) => journals,
+            Err(error) => return damaged(error),
+        };
+        for neighbour in &self.neighbours {
+            neighbour.look(|book| {
+                book.decided().for_each(|(id, is_committed)| journals.add_branch(id, is_committed));
+                let complaints = book.complaints.iter();
+                let complaints = complaints.map(|what| format!("{}: {what}", neighbour.name));
+                journals.complaints.extend(complaints);
+            });
+        }
+        let mut found = match self.books() {
+            Ok(books) => checker::check_books(&cases, &market::opening(), &books, &journals),
+            Err(error) => damaged(error),
+        };
+        let witness = journals.witness.as_ref();
+        found.extend(cases.iter().flat_map(|case| checker::check_case(case, witness)));
+        found.extend(checker::check_journals(&cases, &journals));
+        found
+    }
+
     fn files(&self) -> [PathBuf; 4] {
         self.weather.nodes.each_ref().map(Node::database)
     }
 
     fn books(&self) -> anyhow::Result<Books> {
         let files = self.files();
-        Books::read(files.each_ref().map(PathBuf::as_path))
+        let mut books = Books::read(files.each_ref().map(PathBuf::as_path))?;
+        books.undecided.extend(self.neighbours.iter().map(|it| (it.name, it.undecided())));
+        Ok(books)
     }
 }
 
 fn flags(role: Role, plan: &Plan) -> Vec<String> {
     let url = |role: Role| format!("http://{}:{PORT}", role.name());
+    let named = |name: &str, url: String| ["--participant".into(), format!("{name}={url}")];
+    let drawn = &plan.drawn;
+    let mut flags = Vec::new();
     match role {
         Role::Coordinator => {
-            let participants = Role::ALL[1..].iter().flat_map(|&role| {
-                ["--participant".into(), format!("{}={}", role.name(), url(role))]
-            });
-            participants.chain(plan.flags.iter().cloned()).collect()
+            flags.extend(Role::ALL[1..].iter().flat_map(|&role| named(role.name(), url(role))));
+            flags.extend(plan.flags.iter().cloned());
+            if drawn.neighbours.is_some() {
+                flags.extend(named(HTTP, format!("http://{HTTP}:{PORT}/prepare")));
+                flags.extend(named(UNARY, format!("http://{UNARY}:{PORT}")));
+            }
+            if drawn.names {
+                flags.extend(["--allow-participant".into(), "*".into()]);
+            }
         }
-        _ => vec!["--coordinator".into(), url(Role::Coordinator)],
+        _ => flags.extend(["--coordinator".into(), url(Role::Coordinator)]),
     }
+    if let Some(retention) = drawn.retention {
+        flags.extend(["--retention".into(), format!("{}ms", retention.as_millis())]);
+    }
+    if drawn.bytes {
+        flags.extend(["--retention-bytes".into(), "1".into()]);
+    }
+    flags
+}
+
+/// What the coordinator is told at one of its starts, and not at others.
+fn flags_of_start(seed: u64, start: u32) -> Vec<String> {
+    let mut random = StdRng::seed_from_u64(seed ^ u64::from(start) << 40);
+    let mut flags = Vec::new();
+    let mut sometimes = |share: f64, flag: &str, value: &mut dyn FnMut(&mut StdRng) -> String| {
+        if random.random_bool(share) {
+            flags.extend([flag.to_owned(), value(&mut random)]);
+        }
+    };
+    sometimes(0.4, "--max-payload", &mut |it| it.random_range(10..120_u32).to_string());
+    sometimes(0.2, "--max-branches", &mut |it| it.random_range(1..4_u32).to_string());
+    sometimes(0.3, "--max-lock-keys", &mut |_| "1".into());
+    sometimes(0.5, "--commit-attempt-timeout", &mut |it| {
+        format!("{}ms", it.random_range(100..3_000))
+    });
+    sometimes(0.5, "--backoff-cap", &mut |it| format!("{}ms", it.random_range(100..5_000)));
+    sometimes(0.3, "--idle-timeout", &mut |it| format!("{}ms", it.random_range(500..9_000)));
+    flags
+}
+
+fn extras(drawn: &Drawn) -> Extras {
+    let mut extras = Extras {
+        forgets: drawn.retention.is_some(),
+        operators: drawn.operators,
+        refuses: drawn.names || drawn.flags,
+        ..Extras::default()
+    };
+    if drawn.neighbours.is_some() {
+        extras.neighbours = vec![(HTTP, drawn.payload), (UNARY, drawn.payload)];
+    }
+    if drawn.names {
+        extras.names = [
+            vec!["inventory-b", "http://inventory:7100"],
+            vec!["payment-b", "http://payment:7100"],
+            Vec::new(),
+        ];
+    }
+    extras
+}
+
+/// Longer than any run, where nothing else was drawn.
+fn remembered(drawn: &Drawn) -> Remembered {
+    const FLOOR: Duration = Duration::from_secs(600);
+    let least = drawn.retention.unwrap_or(FLOOR);
+    Remembered { coordinator: least, participants: least }
 }
 
 fn client(

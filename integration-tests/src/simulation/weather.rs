@@ -45,6 +45,8 @@ struct Killed {
 
 /// How long a process is off that ended by itself.
 const RESTART: Duration = Duration::from_millis(300);
+/// What is to be healed only then stays.
+const FOR_GOOD: Duration = Duration::from_secs(100_000);
 /// What a process ends with whose storage has failed.
 const STORAGE: u8 = 74;
 /// What a start ends with whose file cannot be made.
@@ -68,7 +70,7 @@ impl Weather {
 
     /// A fault begins.
     pub(super) fn strike(&mut self, sim: &mut Sim<'static>, planned: Planned) -> io::Result<()> {
-        let until = planned.at + planned.length;
+        let until = planned.at.saturating_add(planned.length);
         tracing::info!(fault = ?planned.fault, length = ?planned.length, "strikes");
         let name = match planned.fault {
             Fault::End(end, roles) => {
@@ -116,7 +118,13 @@ impl Weather {
             }
             Fault::Clock(role, milliseconds) => {
                 self.nodes[role as usize].set_clock_error(milliseconds);
-                "clock set"
+                match milliseconds.abs() {
+                    ..3_600_000 => "clock set",
+                    _ => {
+                        self.healing.push((until, planned.fault));
+                        "clock set by days"
+                    }
+                }
             }
             Fault::Stranger => {
                 self.healing.push((until, planned.fault));
@@ -245,8 +253,10 @@ impl Weather {
 
     /// Ends all faults; what is off starts.
     pub(super) fn heal(&mut self, sim: &mut Sim<'static>, now: Duration) -> io::Result<()> {
-        for (_, fault) in mem::take(&mut self.healing) {
-            self.heal_one(sim, fault, now);
+        for (until, fault) in mem::take(&mut self.healing) {
+            if until < FOR_GOOD {
+                self.heal_one(sim, fault, now);
+            }
         }
         let killed = self.killed.values_mut().map(|killed| &mut killed.until);
         for until in self.off.values_mut().chain(self.failing.values_mut()).chain(killed) {
@@ -276,7 +286,8 @@ impl Weather {
                 self.strangers.1 = false;
                 self.change_coordinator(sim, now);
             }
-            Fault::End(..) | Fault::Clock(..) => {}
+            Fault::Clock(role, _) => self.nodes[role as usize].set_clock_error(0),
+            Fault::End(..) => {}
         }
         if self.strangers.1 {
             // It may have been this that kept customers away.

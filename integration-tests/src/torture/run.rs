@@ -35,7 +35,7 @@ use crate::{
         books::{Books, Journals},
         checker::{self, Violation},
         client::{Client, Market},
-        market,
+        market::{self, Extras},
     },
     eventually,
 };
@@ -94,6 +94,8 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
             }),
             busy: Default::default(),
             rest: args.rest,
+            now: || 0,
+            extras: Extras::default(),
         }),
         gate: watch::Sender::new(false),
         counts: Counts::default(),
@@ -188,8 +190,13 @@ impl Run {
         let books = self.books()?;
         let cases = self.market.history.lock();
         // All answers again: an old case may have been asked about.
-        self.violations.extend(cases.iter().flat_map(checker::check_case));
-        self.violations.extend(checker::check_books(&cases, &market::opening(), &books));
+        self.violations.extend(cases.iter().flat_map(|case| checker::check_case(case, None)));
+        self.violations.extend(checker::check_books(
+            &cases,
+            &market::opening(),
+            &books,
+            &Journals::default(),
+        ));
         let crashes = self.world.seen().crashes;
         self.violations.extend(crashes.into_iter().map(Violation::Crashed));
         Ok(())
@@ -221,7 +228,7 @@ impl Run {
 
     fn check_journals(&mut self) {
         let files = self.files();
-        let found = match Journals::read(files.each_ref().map(PathBuf::as_path)) {
+        let found = match Journals::read(files.each_ref().map(PathBuf::as_path), None) {
             Ok(journals) => checker::check_journals(&self.market.history.lock(), &journals),
             Err(error) => vec![Violation::Damaged(format!("{error:#}"))],
         };

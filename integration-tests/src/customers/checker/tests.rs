@@ -1,7 +1,10 @@
 //! A true history is found good, and each false one bad, for the right reason.
 
 use super::*;
-use crate::customers::work::{MoneyPart, OrderPart, StockPart, Work};
+use crate::customers::{
+    witness::{KeyUse, Witness},
+    work::{Errand, MoneyPart, OrderPart, StockPart, Work},
+};
 
 const FIRST: Uuid = Uuid::from_u128(1);
 const SECOND: Uuid = Uuid::from_u128(2);
@@ -53,7 +56,7 @@ fn good() -> World {
     let journals = Journals {
         branches: [(FIRST, (3, 0)), (SECOND, (0, 2))].into(),
         decisions: [(FIRST, (true, 3)), (SECOND, (false, 3))].into(),
-        damaged: vec![],
+        ..Journals::default()
     };
     let opening =
         Opening { stock: [("teapot".into(), 10)].into(), accounts: [("ada".into(), 1000)].into() };
@@ -64,8 +67,12 @@ fn good() -> World {
 fn found(change: impl FnOnce(&mut World)) -> Vec<Violation> {
     let mut world = good();
     change(&mut world);
-    let mut found: Vec<_> = world.cases.iter().flat_map(check_case).collect();
-    found.extend(check_books(&world.cases, &world.opening, &world.books));
+    let mut found: Vec<_> = world
+        .cases
+        .iter()
+        .flat_map(|case| check_case(case, world.journals.witness.as_ref()))
+        .collect();
+    found.extend(check_books(&world.cases, &world.opening, &world.books, &world.journals));
     found.extend(check_journals(&world.cases, &world.journals));
     found
 }
@@ -244,4 +251,106 @@ fn something_that_is_not_over() {
 #[test]
 fn a_damaged_database() {
     assert_only!(found(|it| it.journals.damaged.push("wrong # of entries".into())), Damaged);
+}
+
+/// The first transaction, whose key is `a`, ended at 1,000; it was removed or not.
+fn witness(removed_at: Option<i64>) -> Witness {
+    let usage = KeyUse { id: FIRST, at: 900, removed_at };
+    Witness {
+        ended: [(FIRST, (1_000, removed_at))].into(),
+        keys: [("a".into(), vec![usage])].into(),
+        ..Witness::default()
+    }
+}
+
+#[test]
+fn what_was_forgotten_in_its_time_may_run_again() {
+    let third = Uuid::from_u128(3);
+    let again = |removed_at| {
+        move |it: &mut World| {
+            let mut witness = witness(removed_at);
+            let usage = KeyUse { id: third, at: 9_000, removed_at: None };
+            witness.keys.get_mut("a").unwrap().push(usage);
+            it.journals.witness = Some(witness);
+            it.cases[0].work.order = None;
+            it.cases[0].told.push(told(true, third));
+            it.books.orders.remove("order-a");
+            it.journals.branches = [(FIRST, (2, 0)), (third, (2, 0)), (SECOND, (0, 2))].into();
+            let decisions = [(FIRST, (true, 2)), (third, (true, 2)), (SECOND, (false, 3))];
+            it.journals.decisions = decisions.into();
+            *it.books.stock.get_mut("teapot").unwrap() = row(4, 3);
+            *it.books.accounts.get_mut("ada").unwrap() = row(400, 3);
+        }
+    };
+    assert_eq!(found(again(Some(8_000))), []);
+    assert_only!(found(again(None)), Contradiction);
+    let unknown = |removed_at| {
+        move |it: &mut World| {
+            it.journals.witness = Some(witness(removed_at));
+            it.cases[0].told.push(Told::Unknown);
+        }
+    };
+    assert_eq!(found(unknown(Some(8_000))), []);
+    assert_only!(found(unknown(None)), Forgotten);
+}
+
+#[test]
+fn what_was_forgotten_too_early() {
+    let minute = std::time::Duration::from_secs(60);
+    let mut early = witness(Some(30_000));
+    early.check_coordinator(minute);
+    assert_eq!(early.too_early.len(), 1);
+    let mut late = witness(Some(61_000));
+    late.check_coordinator(minute);
+    assert_eq!(late.too_early, [""; 0]);
+    // At a participant: too soon after the end, before the end, and in time.
+    for (removed_at, unfinished, count) in
+        [(30_000, vec![], 1), (90_000, vec![SECOND], 2), (90_000, vec![], 0)]
+    {
+        let mut witness = witness(None);
+        let decided = [FIRST, SECOND].map(|id| (id, true, 500, Some(removed_at)));
+        let decided = if count == 1 { &decided[..1] } else { &decided[..] };
+        witness.check_participant("inventory", decided, &unfinished, minute);
+        assert_eq!(witness.too_early.len(), count.min(1), "{:?}", witness.too_early);
+    }
+    let told = |it: &mut World| {
+        let too_early = vec!["a branch".into()];
+        it.journals.witness = Some(Witness { too_early, ..witness(None) });
+    };
+    assert_only!(found(told), TooEarly);
+}
+
+#[test]
+fn a_repeat_that_is_refused() {
+    let refused = |asked_at| {
+        move |it: &mut World| {
+            it.journals.witness = Some(witness(None));
+            it.cases[0].told.push(Told::Refused { asked_at, why: "too large".into() });
+        }
+    };
+    assert_only!(found(refused(2_000)), RepeatRefused);
+    // The first call was on its way yet.
+    assert_eq!(found(refused(800)), []);
+    let never = |it: &mut World| {
+        it.journals.witness = Some(witness(None));
+        it.cases.push(purchase(Kind::Order, "c"));
+        it.cases[2].told.push(Told::Refused { asked_at: 5_000, why: "too large".into() });
+    };
+    assert_eq!(found(never), []);
+}
+
+#[test]
+fn the_branches_of_neighbours_count() {
+    let errand = |it: &mut World| {
+        let errand = Errand { participant: "vouchers", bytes: 3 };
+        it.cases[0].work.errands.push(errand);
+        it.journals.decisions.insert(FIRST, (true, 4));
+    };
+    assert!(!found(errand).is_empty());
+    let done = |it: &mut World| {
+        errand(it);
+        it.journals.add_branch(FIRST, true);
+    };
+    assert_eq!(found(done), []);
+    assert_only!(found(|it| it.journals.complaints.push("a commit".into())), Untrue);
 }

@@ -1,0 +1,214 @@
+//! What a run may have beside the usual faults, and which of it this one has. Each
+//! class draws from a seed of its own: the rest is the same with or without it.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
+use super::plan::{DiskFault, Fault, HEALED, Planned, Wire};
+use crate::{Role, neighbour::Manners};
+
+/// One kind of thing that may be drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// Finished work is forgotten after seconds.
+    Retention,
+    /// The bound of bytes is always reached: nothing may go before its floor of age.
+    Bytes,
+    /// Wall clocks jump by days, for a second or for good.
+    Days,
+    /// Participants over HTTP and unary gRPC, with answers of every code.
+    Neighbours,
+    /// The same, and they speak of runs that never were.
+    Forgeries,
+    /// Their outputs and payloads have any size.
+    Sizes,
+    /// Participants have several names and addresses, which move.
+    Names,
+    /// Each start of the coordinator has other flags.
+    Flags,
+    /// Somebody often resolves, retries and forgets, while participants are away.
+    Operators,
+}
+
+impl Class {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Retention,
+        Self::Bytes,
+        Self::Days,
+        Self::Neighbours,
+        Self::Forgeries,
+        Self::Sizes,
+        Self::Names,
+        Self::Flags,
+        Self::Operators,
+    ];
+
+    /// Those that are drawn where nothing else is said.
+    pub(super) const USUAL: [Self; 0] = [];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Retention => "retention",
+            Self::Bytes => "bytes",
+            Self::Days => "days",
+            Self::Neighbours => "neighbours",
+            Self::Forgeries => "forgeries",
+            Self::Sizes => "sizes",
+            Self::Names => "names",
+            Self::Flags => "flags",
+            Self::Operators => "operators",
+        }
+    }
+
+    /// In how many of a hundred runs it is.
+    fn share(self) -> u32 {
+        match self {
+            Self::Retention | Self::Days | Self::Neighbours | Self::Names => 30,
+            Self::Forgeries | Self::Flags | Self::Operators => 20,
+            Self::Bytes | Self::Sizes => 10,
+        }
+    }
+}
+
+/// Classes as a flag names them: some, `all`, `usual` or `none`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Classes(pub(super) Vec<Class>);
+
+impl Default for Classes {
+    fn default() -> Self {
+        Self(Class::USUAL.into())
+    }
+}
+
+impl fmt::Display for Classes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|class| class.name()).collect();
+        f.write_str(if names.is_empty() { "none" } else { "" })?;
+        f.write_str(&names.join(","))
+    }
+}
+
+impl FromStr for Classes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = |name: &str| {
+            let found = Class::ALL.into_iter().find(|class| class.name() == name);
+            found.ok_or_else(|| {
+                let names: Vec<_> = Class::ALL.iter().map(|class| class.name()).collect();
+                format!("'{name}' is no class; there are all, none, usual, {}", names.join(", "))
+            })
+        };
+        match text {
+            "none" => Ok(Self(Vec::new())),
+            "usual" => Ok(Self::default()),
+            "all" => Ok(Self(Class::ALL.into())),
+            text => text.split(',').map(named).collect::<Result<_, _>>().map(Self),
+        }
+    }
+}
+
+/// What a run has of them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Drawn {
+    /// How long finished work is remembered, at both sides.
+    pub(super) retention: Option<Duration>,
+    /// Whether the bound of bytes is always reached.
+    pub(super) bytes: bool,
+    pub(super) neighbours: Option<Manners>,
+    /// The largest payload of a neighbour.
+    pub(super) payload: u32,
+    pub(super) names: bool,
+    pub(super) flags: bool,
+    pub(super) operators: bool,
+    pub(super) faults: Vec<Planned>,
+}
+
+impl Drawn {
+    /// For one seed; a class that is the only one is in every run.
+    pub(super) fn of(seed: u64, classes: &Classes) -> Self {
+        let mut drawn = Self { payload: 100, ..Self::default() };
+        for class in &classes.0 {
+            let own = (*class as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut random = StdRng::seed_from_u64(seed ^ own);
+            if classes.0.len() == 1 || random.random_range(0..100) < class.share() {
+                drawn.draw(*class, &mut random);
+            }
+        }
+        drawn
+    }
+
+    fn draw(&mut self, class: Class, random: &mut StdRng) {
+        match class {
+            Class::Retention => {
+                self.retention = Some(Duration::from_millis(random.random_range(2_500..6_000)));
+            }
+            Class::Bytes => self.bytes = true,
+            Class::Days => {
+                for _ in 0..random.random_range(1..6) {
+                    let fault = jump(random);
+                    let at = Duration::from_millis(random.random_range(0..7_500));
+                    let for_good = random.random_bool(0.3);
+                    let length = random.random_range(500..2_500);
+                    let length = Duration::from_millis(if for_good { u64::MAX } else { length });
+                    self.faults.push(Planned { at, length, fault });
+                }
+            }
+            Class::Neighbours | Class::Forgeries => {
+                let manners = Manners {
+                    trouble: *[0, 10, 30, 60].choose(random).unwrap_or(&10),
+                    refusals: random.random_range(0..20),
+                    output: 40,
+                    forges: class == Class::Forgeries,
+                };
+                let forges = self.neighbours.is_some_and(|it| it.forges) || manners.forges;
+                self.neighbours = Some(Manners { forges, ..manners });
+                for _ in 0..random.random_range(0..4) {
+                    self.faults.push(near_fault(random));
+                }
+            }
+            Class::Sizes => {
+                let manners = self.neighbours.unwrap_or(Manners {
+                    trouble: 5,
+                    refusals: 5,
+                    output: 0,
+                    forges: false,
+                });
+                let output = *[10_000, 200_000, 1 << 20].choose(random).unwrap_or(&10_000);
+                self.neighbours = Some(Manners { output, ..manners });
+                // Just below a MiB with what is around it, the largest by default.
+                self.payload = *[10_000, 200_000, (1 << 20) - 64].choose(random).unwrap_or(&10_000);
+            }
+            Class::Names => self.names = true,
+            Class::Flags => self.flags = true,
+            Class::Operators => self.operators = true,
+        }
+    }
+}
+
+/// A clock that is off by hours to months.
+fn jump(random: &mut StdRng) -> Fault {
+    const HOUR: i64 = 3_600_000;
+    let role = *Role::ALL.choose(random).unwrap_or(&Role::Coordinator);
+    let hours = *[2, 25, 24 * 3, 24 * 40].choose(random).unwrap_or(&25);
+    let sign = if random.random_bool(0.6) { 1 } else { -1 };
+    Fault::Clock(role, sign * hours * HOUR + random.random_range(-HOUR..HOUR))
+}
+
+fn near_fault(random: &mut StdRng) -> Planned {
+    let at = Duration::from_millis(random.random_range(300..7_500));
+    let length = Duration::from_millis(random.random_range(50..4_000)).min(HEALED - at);
+    let coordinator = Role::Coordinator.name();
+    let other = if random.random() { HTTP } else { UNARY };
+    let fault = match random.random_range(0..4) {
+        0 => Fault::Wire(Wire::Slow(Duration::from_millis(1_500)), coordinator, other),
+        1 => Fault::Disk(DiskFault::Slow(Duration::from_millis(300)), Role::Coordinator),
+        _ => Fault::Wire(Wire::Cut, coordinator, other),
+    };
+    Planned { at, length, fault }
+}
+
+/// The neighbours' names.
+pub(super) const HTTP: &str = "vouchers";
+pub(super) const UNARY: &str = "points";
