@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 use common_service::{ServiceArgs, parse_duration};
 use coordinator_core::{Config, Deadlocks, Options};
 
-use crate::{address::Address, allow::Pattern};
+use crate::{address::Address, allow::Pattern, journal::Retention};
 
 /// A distributed transaction coordinator: two-phase commit with presumed abort.
 ///
@@ -121,15 +121,25 @@ pub(crate) struct Args {
     #[arg(long, env = "DTC_MAX_LOCK_KEYS", value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) max_lock_keys: u32,
 
-    /// How long finished transactions are kept
+    /// How long finished transactions are kept, in time that the coordinator runs
     #[arg(long, env = "DTC_RETENTION", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     pub(crate) retention: Duration,
 
     /// Size of the journal, in bytes, above which the oldest finished
-    /// transactions are removed sooner
+    /// transactions are removed sooner, but none that ended within ten minutes, or
+    /// within twice the longest time-out
     #[arg(long, env = "DTC_RETENTION_BYTES", value_name = "BYTES", default_value_t = 4 << 30)]
     pub(crate) retention_bytes: u64,
+
+    /// The journal was restored from a backup: what it does not know of runs before
+    /// this one is lost, not aborted, and the epoch goes above theirs. For the first
+    /// start with the restored file only
+    #[arg(long, env = "DTC_RESTORED")]
+    pub(crate) restored: bool,
 }
+
+/// What ended within this time is not removed for the sake of bytes.
+const FLOOR: Duration = Duration::from_secs(600);
 
 /// See [`Deadlocks`].
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -213,6 +223,22 @@ impl Args {
             max_locks_per_owner: self.max_lock_keys as usize,
             ..Config::default()
         }
+    }
+
+    /// What clean-up is to leave. Whatever a transaction waits for is over twice when
+    /// its duplicates are no longer known.
+    pub(crate) fn kept(&self) -> Retention {
+        let longest = [
+            self.prepare_timeout,
+            self.prepare_attempt_timeout,
+            self.commit_attempt_timeout,
+            self.idle_timeout,
+            self.backoff_cap,
+            self.lock_wait,
+        ];
+        let longest = longest.into_iter().max().unwrap_or_default();
+        let floor = FLOOR.max(longest.saturating_mul(2));
+        Retention { age: self.retention, max_bytes: self.retention_bytes, floor }
     }
 
     /// Where participants can ask it, if anywhere; `port` is what it listens on.

@@ -8,6 +8,8 @@
 
 mod handle;
 mod locks;
+mod lookups;
+mod lost;
 mod pending;
 mod stalled;
 
@@ -18,7 +20,7 @@ use std::{
 };
 
 use common::{SessionId, TransactionId};
-use common_service::{Environment, Exit};
+use common_service::Environment;
 use coordinator_core::{
     Action, Begin, BranchOutcome, Client, Coordinator, Event, Inquirer, Intervention,
     InterventionAction, LockKey, LockMode, LockOwner, LockView, Message, ParticipantId, Record,
@@ -85,6 +87,7 @@ enum Input {
     Inquire {
         id: TransactionId,
         branch: u32,
+        epoch: u64,
         reply: pending::Answer<BranchOutcome>,
     },
     List {
@@ -178,6 +181,7 @@ impl Driver {
         environment: Environment,
     ) -> Result<(Self, Handle), RecoverError> {
         let clock = Clock::new((environment.wall_clock)());
+        lost::end(&*journal, clock.now()).await?;
         let unfinished = journal.unfinished().await?;
         let decode = |stored| codec::decode(stored, &directory);
         let records: Vec<Record> = unfinished.iter().map(decode).collect::<Result<_, _>>()?;
@@ -338,9 +342,9 @@ impl Driver {
             }
             Input::CallGone => self.calls_gone = true,
             Input::ListLocks { which, reply } => self.list_locks(&which, reply),
-            Input::Inquire { id, branch, reply } => {
+            Input::Inquire { id, branch, epoch, reply } => {
                 let from = Inquirer::Call(self.pending.inquiries.add(reply));
-                self.handle(Event::Inquired { from, id, branch });
+                self.handle(Event::Inquired { from, id, branch, epoch });
             }
             Input::List { before, reply } => {
                 let _ = reply.send(self.machine.list(before).collect());
@@ -454,7 +458,7 @@ impl Driver {
         match action {
             Action::Append { .. } | Action::AppendSession { .. } => {}
             Action::LookupKey { id, key } => self.lookups.push((id, key)),
-            Action::Lookup { from, id, branch } => self.find(from, id, branch),
+            Action::Lookup { from, id, branch, epoch } => self.find(from, (id, branch), epoch),
             Action::Send { to, id, branch, message, timeout, trace } => {
                 match message {
                     Message::Prepare { .. } => {
@@ -517,47 +521,6 @@ impl Driver {
         }
     }
 
-    /// One look at a time; keys that come meanwhile share the next.
-    fn find_keys(&mut self) {
-        if self.looking || self.lookups.is_empty() {
-            return;
-        }
-        self.looking = true;
-        let (ids, keys): (Vec<_>, Vec<_>) = std::mem::take(&mut self.lookups).into_iter().unzip();
-        let (journal, own) = (Arc::clone(&self.journal), self.own.clone());
-        let environment = self.environment.clone();
-        tokio::spawn(async move {
-            match journal.find_keys(keys).await {
-                Ok(found) => {
-                    let found = ids.into_iter().zip(found);
-                    let events = found.map(|(id, found)| Event::KeyFound { id, found });
-                    let _ = own.send(Input::KeysFound(events.collect())).await;
-                }
-                Err(error) => cannot_look_up(&environment, &error),
-            }
-        });
-    }
-
-    fn find(&self, to: Inquirer, id: TransactionId, branch: u32) {
-        let (journal, own) = (Arc::clone(&self.journal), self.own.clone());
-        let environment = self.environment.clone();
-        tokio::spawn(async move {
-            match journal.find(id).await {
-                Ok(stored) => {
-                    let found = stored.and_then(|stored| pending::found(&stored, branch));
-                    let found = Event::Found { to, id, branch, found };
-                    let _ = own.send(Input::Events(vec![found])).await;
-                }
-                // One bad row of history stops nobody else: who asks stays in doubt.
-                Err(error @ JournalError::Damaged(_)) => {
-                    tracing::error!(%id, branch, %error, "what became of it cannot be told");
-                    let _ = own.send(Input::Unreadable { to, id, branch }).await;
-                }
-                Err(error) => cannot_look_up(&environment, &error),
-            }
-        });
-    }
-
     /// Tells each participant up to where it may forget, if something ended
     /// since it was told.
     fn tell_ended(&mut self) {
@@ -575,17 +538,6 @@ impl Driver {
         }
         self.told_at = (all && self.machine.is_empty()).then_some(next);
     }
-}
-
-/// Fail stop: whether a key was used, or what was decided, cannot be known.
-fn cannot_look_up(environment: &Environment, error: &JournalError) {
-    let exit = match error {
-        JournalError::Closed => return,
-        JournalError::Failed(_) => Exit::Storage,
-        JournalError::Damaged(_) => Exit::NotAJournal,
-    };
-    tracing::error!(%error, "the journal cannot be read; stopping. Mend it, start again");
-    (environment.exit)(exit);
 }
 
 /// Why the journal cannot be taken up.

@@ -208,7 +208,7 @@ impl TransactionCoordinator {
     pub async fn open_with(path: impl AsRef<Path>, settings: Settings) -> Result<Self, StartError> {
         let path = path.as_ref().to_owned();
         Self::start(settings, move |environment| {
-            Ok(Arc::new(SqliteJournal::open(&path, MIN_FREE, environment)?))
+            Ok(Arc::new(SqliteJournal::open(&path, MIN_FREE, false, environment)?))
         })
         .await
     }

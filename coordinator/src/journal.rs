@@ -36,12 +36,33 @@ pub(crate) enum Entry {
     Begin { id: TransactionId, key: Option<Key>, body: Vec<u8> },
     /// Replaces the begin entry.
     Decision { id: TransactionId, key: Option<Key>, body: Vec<u8> },
-    /// Ends the transaction; `kept` ones are not forgotten by themselves.
-    End { id: TransactionId, ended_at: u64, kept: bool, body: Vec<u8> },
+    /// Ends the transaction. Neither what somebody has to look at first is forgotten by
+    /// itself, nor what a participant is yet to be notified of.
+    End { id: TransactionId, keep: Keep, body: Vec<u8> },
     /// Locks of a session; replaces what it held.
     Session { id: SessionId, body: Vec<u8> },
     /// Ends a session.
     SessionEnd { id: SessionId },
+}
+
+/// Why a finished transaction is kept from retention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Keep {
+    /// Until an operator releases it.
+    pub(crate) operator: bool,
+    /// Until each participant has been notified.
+    pub(crate) unnotified: bool,
+}
+
+/// What the journal knows of a transaction that a participant asks about.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Recalled {
+    Stored(Stored),
+    /// It was never written here.
+    Never,
+    /// It may have been here: it is older than what was removed, or of a run whose
+    /// end is not in a journal that was restored.
+    Forgotten,
 }
 
 /// A request key, with its body's fingerprint.
@@ -83,15 +104,31 @@ impl Registration {
     }
 }
 
-/// What clean-up is to leave.
+/// What clean-up is to leave. Ages are service time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retention {
-    /// Transactions that were begun before this one may go ...
-    pub(crate) before: TransactionId,
-    /// ... if they ended before then (microseconds since 1970).
-    pub(crate) ended_before: u64,
-    /// Above this size the oldest go, whatever their age.
+    /// What ended longer ago may go.
+    pub(crate) age: Duration,
+    /// Above this size the oldest go sooner ...
     pub(crate) max_bytes: u64,
+    /// ... but none that ended after this.
+    pub(crate) floor: Duration,
+}
+
+/// What a step of clean-up did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Forgotten {
+    /// Transactions that are gone.
+    pub(crate) count: usize,
+    /// Of these, removed before their time, because the journal was too large.
+    pub(crate) early: usize,
+    /// Of these, participants of which were never notified: the oldest, where there
+    /// are more than are kept.
+    pub(crate) unnotified: usize,
+    /// There may be more to do at once.
+    pub(crate) more: bool,
+    /// The journal is larger than it should be.
+    pub(crate) too_large: bool,
 }
 
 /// The transaction that used a request key, and with which body.
@@ -124,6 +161,14 @@ pub(crate) trait Journal: Send + Sync + 'static {
     /// A transaction, whether unfinished or finished.
     async fn find(&self, id: TransactionId) -> Result<Option<Stored>, JournalError>;
 
+    /// What is known of a transaction that a run of this journal, with this epoch,
+    /// began.
+    async fn recall(&self, id: TransactionId, epoch: u64) -> Result<Recalled, JournalError>;
+
+    /// A participant that had never acknowledged how its branch ended has been given
+    /// the answer. Kept with a later batch.
+    fn notified(&self, id: TransactionId, branch: u32);
+
     /// Finished transactions before `before`, newest first.
     async fn finished(
         &self,
@@ -133,6 +178,10 @@ pub(crate) trait Journal: Send + Sync + 'static {
 
     /// All that is unfinished, oldest first.
     async fn unfinished(&self) -> Result<Vec<Stored>, JournalError>;
+
+    /// Of the unfinished, those that a backup held as begun: what was decided since is
+    /// not known, so that they are not taken up.
+    async fn lost(&self) -> Result<Vec<Stored>, JournalError>;
 
     /// All sessions that hold locks.
     async fn sessions(&self) -> Result<Vec<(SessionId, journal::Session)>, JournalError>;
@@ -149,16 +198,24 @@ pub(crate) trait Journal: Send + Sync + 'static {
     /// All registered participants.
     async fn registered(&self) -> Result<Vec<Registration>, JournalError>;
 
-    /// Gives a finished transaction that is kept back to retention, durably, with what
-    /// was done added to it. False where none is kept.
+    /// Gives a finished transaction that is kept for an operator back to retention,
+    /// durably, with what was done added to it. False where none is kept so. It goes
+    /// only once its participants were notified, too.
     async fn release(
         &self,
         id: TransactionId,
         done: journal::Intervention,
     ) -> Result<bool, JournalError>;
 
-    /// Forgets at most `limit` finished transactions; returns how many.
-    async fn forget(&self, retention: Retention, limit: usize) -> Result<usize, JournalError>;
+    /// Forgets at most `limit` finished transactions, and remembers up to which one it
+    /// did so.
+    async fn forget(&self, retention: Retention, limit: usize) -> Result<Forgotten, JournalError>;
+
+    /// Has the time that this journal's service has run kept with a later batch.
+    fn keep_time(&self);
+
+    /// How many finished transactions are kept: for operators, and for participants.
+    fn kept(&self) -> (u64, u64);
 
     /// Wall-clock time since 1970, by the journal's own clock.
     fn now(&self) -> Duration;

@@ -97,9 +97,11 @@ pub async fn run_in(
 async fn run(args: Args, environment: Environment) -> Result<(), Error> {
     let listener = common_service::bind(&environment, args.service.listen).await?;
     let path = args.service.data.join(FILE);
-    let journal = SqliteJournal::open(&path, args.service.min_free, environment.clone())?;
+    let journal =
+        SqliteJournal::open(&path, args.service.min_free, args.restored, environment.clone())?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
+    let retained = retention::Figures::new(&registry)?;
     registry.register(Box::new(StatisticsCollector::new(journal.store())?))?;
     let journal: Arc<dyn Journal> = Arc::new(journal);
     tracing::info!(file = %path.display(), "journal opened");
@@ -136,7 +138,7 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
     for participant in directory.all() {
         links.ensure(&participant)?;
     }
-    tokio::spawn(retention::run(Arc::clone(&journal), args.retention, args.retention_bytes));
+    tokio::spawn(retention::run(Arc::clone(&journal), args.kept(), retained));
 
     let shutdown = environment.shutdown.clone();
     let rules = Rules {

@@ -20,7 +20,8 @@ use crate::{Exit, Shutdown, listener::Tcp};
 pub struct Environment {
     /// Where it listens and whom it calls.
     pub network: Arc<dyn Network>,
-    /// Time since 1970: for people, for retention, and in transaction ids.
+    /// Time since 1970: for people, and in transaction ids. It may jump: nothing is
+    /// removed, ended or waited for by it.
     pub wall_clock: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// 16 random bytes.
     pub random: Arc<dyn Fn() -> [u8; 16] + Send + Sync>,

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::{
     Options,
-    damage::{Suspect, checksum},
+    damage::{Damaged, Suspect, checksum},
     service_time,
 };
 
@@ -27,7 +27,9 @@ const SCHEMA: &str = "
         checksum INTEGER NOT NULL
     );
     CREATE TABLE starts (
-        epoch INTEGER PRIMARY KEY, incarnation BLOB NOT NULL, checksum INTEGER NOT NULL
+        epoch INTEGER PRIMARY KEY, incarnation BLOB NOT NULL,
+        -- Whether the file came from a backup.
+        restored INTEGER NOT NULL, checksum INTEGER NOT NULL
     );
 ";
 
@@ -40,8 +42,16 @@ pub struct Identity {
     pub epoch: u64,
     /// Drawn at every open.
     pub incarnation: [u8; 16],
+    /// The epoch of the last run that began with a backup; 0 for none. The journal may
+    /// have lost what runs before it did.
+    pub restored_at: u64,
 }
 
+/// How far a run that begins with a backup raises the epoch: further than runs can
+/// have gone since the backup was taken.
+pub const RESTORED_EPOCHS: u64 = 1 << 18;
+
+/// Incarnations by their epochs.
 pub(crate) type Starts = HashMap<u64, [u8; 16]>;
 
 /// Makes the tables of a new file.
@@ -60,8 +70,8 @@ fn of_meta(role: &str, id: &[u8], epoch: i64, incarnation: &[u8]) -> u32 {
     checksum(&[role.as_bytes(), id, &epoch.to_le_bytes(), incarnation])
 }
 
-fn of_start(epoch: i64, incarnation: &[u8]) -> u32 {
-    checksum(&[&epoch.to_le_bytes(), incarnation])
+fn of_start(epoch: i64, incarnation: &[u8], restored: bool) -> u32 {
+    checksum(&[&epoch.to_le_bytes(), incarnation, &[restored.into()]])
 }
 
 /// The role that the file was made for.
@@ -77,14 +87,22 @@ pub(crate) fn start(
 ) -> rusqlite::Result<Identity> {
     let incarnation = draw(options);
     let (id, last) = last(transaction)?;
-    let epoch = last + 1;
+    let raise = if options.restored { RESTORED_EPOCHS } else { 1 };
+    let epoch = last.checked_add_unsigned(raise).filter(|epoch| *epoch < i64::MAX);
+    let epoch = epoch.ok_or_else(|| {
+        let why = format!("it is {last}, and cannot be raised by {raise}");
+        Damaged::new("meta", "1", "epoch", why)
+    })?;
     let sum = of_meta(options.role, &id, epoch, &incarnation);
     let sql = "UPDATE meta SET epoch = ?1, incarnation = ?2, checksum = ?3";
     transaction.execute(sql, params![epoch, incarnation, sum])?;
-    let sum = of_start(epoch, &incarnation);
-    transaction
-        .execute("INSERT INTO starts VALUES (?1, ?2, ?3)", params![epoch, incarnation, sum])?;
-    Ok(Identity { id, epoch: epoch.cast_unsigned(), incarnation })
+    let sum = of_start(epoch, &incarnation, options.restored);
+    let row = params![epoch, incarnation, options.restored, sum];
+    transaction.execute("INSERT INTO starts VALUES (?1, ?2, ?3, ?4)", row)?;
+    let sql = "SELECT ifnull(max(epoch), 0) FROM starts WHERE restored <> 0";
+    let restored_at: i64 = transaction.query_row(sql, [], |row| row.get(0))?;
+    let (epoch, restored_at) = (epoch.cast_unsigned(), restored_at.cast_unsigned());
+    Ok(Identity { id, epoch, incarnation, restored_at })
 }
 
 /// The identity, and the epoch of the run before. An epoch that went back, or
@@ -113,11 +131,12 @@ fn draw(options: &Options) -> [u8; 16] {
 }
 
 pub(crate) fn starts(connection: &Connection) -> rusqlite::Result<Starts> {
-    let mut statement = connection.prepare("SELECT epoch, incarnation, checksum FROM starts")?;
+    let mut statement =
+        connection.prepare("SELECT epoch, incarnation, checksum, restored FROM starts")?;
     let rows = statement.query_map([], |row| {
         let row = Suspect::new("starts", row, 1);
         let (epoch, incarnation): (i64, [u8; 16]) = (row.get(0)?, row.get(1)?);
-        match row.get::<u32>(2)? == of_start(epoch, &incarnation) {
+        match row.get::<u32>(2)? == of_start(epoch, &incarnation, row.get(3)?) {
             true => Ok((epoch.cast_unsigned(), incarnation)),
             false => Err(row.damaged(2, "it is not of what else the row holds")),
         }

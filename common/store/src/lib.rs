@@ -47,7 +47,7 @@ pub use collector::StatisticsCollector;
 pub use crash::reached;
 pub use damage::{Damaged, Suspect, check_pages, checksum};
 pub use error::{Failure, OpenError, ReadError, WriteError};
-pub use identity::Identity;
+pub use identity::{Identity, RESTORED_EPOCHS};
 pub use options::{FailStop, Options, Pace, Random, Runner, WallClock};
 pub use place::Displaced;
 pub use savepoint::in_savepoint;

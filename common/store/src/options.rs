@@ -87,6 +87,11 @@ pub struct Options {
     pub min_free: u64,
     /// What happens when the storage can't go on.
     pub on_failure: FailStop,
+    /// The file comes from a backup, taken in a run that went on. The epoch goes up by
+    /// [`crate::RESTORED_EPOCHS`], above what any run since the backup can have had,
+    /// and [`crate::Identity::restored_at`] says from then on that what is not known of a
+    /// run before may have been lost.
+    pub restored: bool,
     /// Who does its work.
     pub runner: Runner,
     /// Where identities come from.
@@ -112,6 +117,7 @@ impl Default for Options {
             wal_limit: 64 << 20,
             min_free: 64 << 20,
             on_failure: FailStop::default(),
+            restored: false,
             runner: Runner::default(),
             random: Arc::new(rand::random),
             wall_clock: Arc::new(|| {

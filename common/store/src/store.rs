@@ -20,7 +20,8 @@ use tokio::{
 };
 
 use crate::{
-    Failure, Identity, OpenError, Options, ReadError, Runner, Statistics, WriteError, checkpoint,
+    Damaged, Failure, Identity, OpenError, Options, ReadError, Runner, Statistics, WriteError,
+    checkpoint,
     identity::Starts,
     in_savepoint,
     lock::Lock,
@@ -303,6 +304,25 @@ impl Store {
         }
         let result = answered.await.map_err(|_| ReadError::Closed)?;
         result.map_err(|cause| ReadError::new(&self.shared.path, cause))
+    }
+
+    /// Reads before anything else does, from the thread that opened it. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], as of opening.
+    pub fn inspect<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, OpenError> {
+        let path = &self.shared.path;
+        let connection = open::open_reader(path);
+        connection.and_then(|connection| read(&connection)).map_err(|cause| {
+            match Damaged::of(&cause) {
+                Some(damaged) => OpenError::Damaged { path: path.clone(), damaged },
+                None => OpenError::Sqlite { action: "cannot read", path: path.clone(), cause },
+            }
+        })
     }
 
     /// Whether the disk has [`Options::min_free`] bytes free; up to a second old.

@@ -87,6 +87,21 @@ async fn the_identity_stays_and_the_epoch_rises() {
 }
 
 #[tokio::test]
+async fn a_file_from_a_backup_begins_above_all_runs_since_and_says_so_for_good() {
+    let (_folder, path) = place();
+    Store::open(&path, options()).unwrap().close().await;
+    let restored = Options { restored: true, ..options() };
+    let store = Store::open(&path, restored).unwrap();
+    let epoch = 1 + RESTORED_EPOCHS;
+    assert_eq!((store.identity().epoch, store.identity().restored_at), (epoch, epoch));
+    store.close().await;
+    let store = Store::open(&path, options()).unwrap();
+    assert_eq!((store.identity().epoch, store.identity().restored_at), (epoch + 1, epoch));
+    assert!(!store.was_mine(epoch, &store.identity().incarnation));
+    store.close().await;
+}
+
+#[tokio::test]
 async fn one_process_holds_a_file_and_the_next_is_told_which() {
     let (_folder, path) = place();
     let store = Store::open(&path, options()).unwrap();

@@ -47,6 +47,8 @@ pub enum Action {
         id: TransactionId,
         /// The branch.
         branch: u32,
+        /// The epoch of the run that prepared it.
+        epoch: u64,
     },
     /// Send a message to a participant, once.
     Send {

@@ -5,14 +5,14 @@
 //! - A request key in use belongs to one run; a second request with it joins
 //!   that run or is refused.
 //! - 'Aborted' is answered to a participant about an unknown transaction only
-//!   after the journal was asked.
+//!   after the journal was asked, and not where it may have forgotten it.
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use common::{TransactionId, planted};
 
 use crate::{
-    Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, FoundBranch, Inquirer,
+    Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, Found, FoundBranch, Inquirer,
     NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, Sequence, SessionRecord, Time,
     View, Waiter,
     intervention::MAX_RETRIES,
@@ -60,6 +60,24 @@ macro_rules! context {
 // After the macro, which they use.
 mod locks;
 mod projection;
+
+impl FoundBranch {
+    fn outcome(self) -> BranchOutcome {
+        match self {
+            Self { known: false, .. } => BranchOutcome::NotMine,
+            Self { forced: Some(true), number, output, .. } => {
+                BranchOutcome::Committed { number: number + 1, output }
+            }
+            Self { forced: Some(false), number, .. } => {
+                BranchOutcome::Aborted { number: number + 1 }
+            }
+            Self { commit: true, number, output, .. } => {
+                BranchOutcome::Committed { number, output }
+            }
+            Self { number, .. } => BranchOutcome::Aborted { number },
+        }
+    }
+}
 
 impl Coordinator {
     /// Takes up what the journal holds unfinished, and the sessions that hold locks.
@@ -160,21 +178,14 @@ impl Coordinator {
                 known.resume = None;
             }
             Event::Durable { up_to } => self.durable(now, up_to, actions),
-            Event::Inquired { from, id, branch } => self.inquired(now, from, id, branch, actions),
+            Event::Inquired { from, id, branch, epoch } => {
+                self.inquired(now, from, (id, branch), epoch, actions);
+            }
             Event::Found { to, id, branch, found } => {
                 let outcome = match found {
-                    None => BranchOutcome::Aborted { number: 1 },
-                    Some(FoundBranch { known: false, .. }) => BranchOutcome::NotMine,
-                    Some(FoundBranch { forced: Some(true), number, output, .. }) => {
-                        BranchOutcome::Committed { number: number + 1, output }
-                    }
-                    Some(FoundBranch { forced: Some(false), number, .. }) => {
-                        BranchOutcome::Aborted { number: number + 1 }
-                    }
-                    Some(FoundBranch { commit: true, number, output, .. }) => {
-                        BranchOutcome::Committed { number, output }
-                    }
-                    Some(FoundBranch { number, .. }) => BranchOutcome::Aborted { number },
+                    Found::Nothing => BranchOutcome::Aborted { number: 1 },
+                    Found::Forgotten => BranchOutcome::NotMine,
+                    Found::Branch(found) => found.outcome(),
                 };
                 actions.push(Action::Answer { to, id, branch, outcome });
             }
@@ -534,12 +545,12 @@ impl Coordinator {
         &mut self,
         now: Time,
         from: Inquirer,
-        id: TransactionId,
-        branch: u32,
+        (id, branch): (TransactionId, u32),
+        epoch: u64,
         actions: &mut Vec<Action>,
     ) {
         let Some(transaction) = self.transactions.get_mut(&id) else {
-            return actions.push(Action::Lookup { from, id, branch });
+            return actions.push(Action::Lookup { from, id, branch, epoch });
         };
         let outcome = transaction.inquired(branch, &mut context!(self, now, actions));
         actions.push(Action::Answer { to: from, id, branch, outcome });

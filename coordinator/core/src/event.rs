@@ -107,6 +107,8 @@ pub enum Event {
         id: TransactionId,
         /// The branch.
         branch: u32,
+        /// The epoch of the run that prepared it.
+        epoch: u64,
     },
     /// The journal was asked about a transaction that a participant asks for.
     Found {
@@ -116,8 +118,8 @@ pub enum Event {
         id: TransactionId,
         /// The branch.
         branch: u32,
-        /// What the journal knows; none for an unknown transaction.
-        found: Option<FoundBranch>,
+        /// What the journal knows.
+        found: Found,
     },
     /// Time has passed.
     Tick,
@@ -270,6 +272,25 @@ pub enum Inquirer {
     Link(ParticipantId),
     /// A call, by its number.
     Call(u64),
+}
+
+/// What the journal knows of a transaction that is not in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// What became of it.
+    Branch(FoundBranch),
+    /// Nothing was ever decided: it is presumed aborted.
+    Nothing,
+    /// What was decided may have been removed since, or lost with a disk. Nothing may
+    /// be presumed.
+    Forgotten,
+}
+
+impl From<Option<FoundBranch>> for Found {
+    /// For a journal that forgets nothing.
+    fn from(found: Option<FoundBranch>) -> Self {
+        found.map_or(Self::Nothing, Self::Branch)
+    }
 }
 
 /// A branch of a transaction that the journal knows.

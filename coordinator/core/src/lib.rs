@@ -37,7 +37,8 @@ pub use action::{Action, BranchOutcome, Message, Refused, Reply};
 pub use config::{CommitPolicy, Config, Options};
 pub use coordinator::Coordinator;
 pub use event::{
-    Acknowledgement, Begin, Client, Event, FoundBranch, Inquirer, NewBranch, SessionCall, Vote,
+    Acknowledgement, Begin, Client, Event, Found, FoundBranch, Inquirer, NewBranch, SessionCall,
+    Vote,
 };
 pub use intervention::{Intervention, InterventionAction};
 pub use locks::{

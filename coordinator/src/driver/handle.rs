@@ -117,13 +117,14 @@ impl Handle {
         self.ask(|reply| Input::ListLocks { which, reply }).await
     }
 
-    /// What became of a branch that a run of this coordinator prepared.
+    /// What became of a branch that a run of this coordinator, with this epoch, prepared.
     pub(crate) async fn inquire(
         &self,
         id: TransactionId,
         branch: u32,
+        epoch: u64,
     ) -> Result<BranchOutcome, Error> {
-        self.ask(|reply| Input::Inquire { id, branch, reply }).await
+        self.ask(|reply| Input::Inquire { id, branch, epoch, reply }).await
     }
 
     /// The transactions in memory before `before`, newest first.

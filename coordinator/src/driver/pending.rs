@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use coordinator_core::{BranchOutcome, FoundBranch, LockOwner, Reply};
+use coordinator_core::{BranchOutcome, Found, FoundBranch, LockOwner, Reply};
 use tokio::sync::oneshot;
 
-use crate::journal::{Stored, codec};
+use crate::journal::{Recalled, codec};
 
 pub(super) type Answer<T> = oneshot::Sender<T>;
 
@@ -69,14 +69,29 @@ impl<T> Calls<T> {
 /// What the journal knows of a branch that a participant asks about. Nothing
 /// where there is no decision: the transaction is not in memory, so that none
 /// will come.
-pub(super) fn found(stored: &Stored, number: u32) -> Option<FoundBranch> {
-    let decision = stored.decision.as_ref()?;
+pub(super) fn found(recalled: &Recalled, number: u32) -> Found {
+    let stored = match recalled {
+        Recalled::Stored(stored) => stored,
+        Recalled::Never => return Found::Nothing,
+        Recalled::Forgotten => return Found::Forgotten,
+    };
+    let Some(decision) = &stored.decision else { return Found::Nothing };
+    if decision.lost {
+        return Found::Forgotten;
+    }
     let branch = decision.branches.get(number as usize);
-    Some(FoundBranch {
+    Found::Branch(FoundBranch {
         commit: decision.commit,
         number: decision.decision_number,
         output: branch.and_then(codec::output),
         known: branch.is_some(),
         forced: branch.and_then(|branch| branch.forced),
     })
+}
+
+/// Whether the participant of a branch that has ended was never notified of the
+/// outcome, until it asked now.
+pub(super) fn owes_notification(recalled: &Recalled, number: u32) -> bool {
+    let Recalled::Stored(stored) = recalled else { return false };
+    stored.end.as_ref().is_some_and(|end| end.unnotified.contains(&number))
 }

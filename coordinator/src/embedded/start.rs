@@ -15,7 +15,7 @@ use super::{Settings, StartError, local::Locals};
 use crate::{
     directory::Directory,
     driver::{Call, Driver, Handle},
-    journal::Journal,
+    journal::{Journal, Retention},
     links::Links,
     metrics::Metrics,
     retention,
@@ -65,7 +65,9 @@ pub(super) async fn parts(
     program: runtime::Handle,
 ) -> Result<Parts, StartError> {
     let journal = open(environment.clone())?;
-    let metrics = Metrics::new(&Registry::new()).map_err(StartError::new)?;
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry).map_err(StartError::new)?;
+    let retained = retention::Figures::new(&registry).map_err(StartError::new)?;
     let directory = Arc::new(Directory::default());
     let config = Config {
         max_in_flight: settings.max_in_flight,
@@ -83,7 +85,9 @@ pub(super) async fn parts(
     for participant in handle.directory.all() {
         links.ensure(&participant).map_err(StartError::new)?;
     }
-    tokio::spawn(retention::run(journal, settings.retention, u64::MAX));
+    let kept =
+        Retention { age: settings.retention, max_bytes: u64::MAX, floor: settings.retention };
+    tokio::spawn(retention::run(journal, kept, retained));
     let locals = Locals::new(handle.clone(), own, program);
     tokio::spawn(forget_ended(handle.clone(), locals.clone()));
     let options = Options {

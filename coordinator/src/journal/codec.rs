@@ -13,7 +13,7 @@ use coordinator_core::{
 use prost::Message;
 use proto::journal;
 
-use super::{Entry, Stored};
+use super::{Entry, Keep, Stored};
 use crate::{convert, directory::Directory};
 pub(crate) use lock::{DamagedSession, decode_session, encode_session};
 use lock::{decode_locks, encode_locks};
@@ -41,8 +41,9 @@ pub(crate) fn encode(record: &Record, directory: &Directory) -> Entry {
         }
         Record::End(record) => {
             let body = encode_end(record).encode_to_vec();
-            let (id, ended_at, kept) = (record.id, record.ended_at.0, record.kept);
-            Entry::End { id, ended_at, kept, body }
+            let unnotified = record.branches.iter().any(|it| is_unnotified(*it));
+            let keep = Keep { operator: record.kept, unnotified };
+            Entry::End { id: record.id, keep, body }
         }
     }
 }
@@ -107,6 +108,7 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
         interventions: record.interventions.iter().map(intervention).collect(),
         trail: encode_trail(&record.trail),
         locks: encode_locks(&record.locks),
+        lost: false,
     }
 }
 
@@ -138,7 +140,17 @@ fn encode_end(record: &EndRecord) -> journal::End {
         branches: record.branches.iter().map(|it| convert::branch_state(*it).into()).collect(),
         trail: encode_trail(&record.trail),
         interventions: Vec::new(),
+        unnotified: (0..)
+            .zip(&record.branches)
+            .filter_map(|(number, state)| is_unnotified(*state).then_some(number))
+            .collect(),
     }
+}
+
+/// Whether the participant may be in doubt about a branch that ended like this: the
+/// journal that voted has not said what it did.
+fn is_unnotified(state: BranchState) -> bool {
+    matches!(state, BranchState::LeftToAsk | BranchState::Hazard)
 }
 
 /// An age as it is written and sent: nothing where it is the transaction's own.

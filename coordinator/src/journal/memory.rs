@@ -11,15 +11,20 @@ use common::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
 use coordinator_core::RequestKey;
 use prost::Message;
 use proto::journal;
+use tokio::time::Instant;
 use tonic::async_trait;
 
-use super::{Durable, Entry, Journal, JournalError, Registration, Retention, Stored, User};
+use super::{
+    Durable, Entry, Forgotten, Journal, JournalError, Keep, Recalled, Registration, Retention,
+    Stored, User,
+};
 
 /// See [`Journal`].
 #[derive(Debug)]
 pub(crate) struct MemoryJournal {
     coordinator: CoordinatorId,
     run: Run,
+    opened: Instant,
     held: Mutex<Held>,
 }
 
@@ -29,14 +34,17 @@ struct Held {
     keys: BTreeMap<String, User>,
     participants: BTreeMap<String, Registration>,
     sessions: BTreeMap<SessionId, journal::Session>,
+    /// The newest that was removed.
+    watermark: Option<TransactionId>,
 }
 
 /// A transaction, with what clean-up needs to know.
 #[derive(Debug)]
 struct Kept {
     stored: Stored,
-    /// Not to be forgotten by itself.
-    kept: bool,
+    /// When, since the journal was made.
+    ended: Duration,
+    keep: Keep,
     key: Option<String>,
 }
 
@@ -45,6 +53,7 @@ impl MemoryJournal {
         Self {
             coordinator: CoordinatorId::from_bytes(rand::random()),
             run: Run { epoch: 1, incarnation: Incarnation::from_bytes(rand::random()) },
+            opened: Instant::now(),
             held: Mutex::default(),
         }
     }
@@ -55,7 +64,7 @@ impl MemoryJournal {
 }
 
 impl Held {
-    fn write(&mut self, entry: Entry) {
+    fn write(&mut self, entry: Entry, now: Duration) {
         let (id, key) = match &entry {
             Entry::Begin { id, key, .. } | Entry::Decision { id, key, .. } => (*id, key.clone()),
             Entry::End { id, .. } => (*id, None),
@@ -69,7 +78,7 @@ impl Held {
             }
         };
         let stored = Stored { id, begin: None, decision: None, end: None };
-        let new = Kept { stored, kept: false, key: None };
+        let new = Kept { stored, ended: now, keep: Keep::default(), key: None };
         let transaction = self.transactions.entry(id).or_insert(new);
         if let Some((key, fingerprint)) = key {
             transaction.key = Some(key.clone());
@@ -82,15 +91,17 @@ impl Held {
                 stored.begin = None;
                 stored.decision = read::<journal::Decision>(&body);
             }
-            Entry::End { body, kept, .. } => {
+            Entry::End { body, keep, .. } => {
                 stored.end = read::<journal::End>(&body);
-                transaction.kept = kept;
+                transaction.ended = now;
+                transaction.keep = keep;
             }
             Entry::Session { .. } | Entry::SessionEnd { .. } => {}
         }
     }
 
     fn forget(&mut self, id: TransactionId) {
+        self.watermark = self.watermark.max(Some(id));
         let Some(Kept { key: Some(key), .. }) = self.transactions.remove(&id) else {
             return;
         };
@@ -121,7 +132,8 @@ impl Journal for MemoryJournal {
 
     fn append(&self, entries: Vec<Entry>, _forced: bool, durable: Durable) {
         let mut held = self.held();
-        entries.into_iter().for_each(|entry| held.write(entry));
+        let now = self.opened.elapsed();
+        entries.into_iter().for_each(|entry| held.write(entry, now));
         drop(held);
         durable();
     }
@@ -133,6 +145,27 @@ impl Journal for MemoryJournal {
 
     async fn find(&self, id: TransactionId) -> Result<Option<Stored>, JournalError> {
         Ok(self.held().transactions.get(&id).map(|it| it.stored.clone()))
+    }
+
+    async fn recall(&self, id: TransactionId, _epoch: u64) -> Result<Recalled, JournalError> {
+        let held = self.held();
+        Ok(match held.transactions.get(&id) {
+            Some(found) => Recalled::Stored(found.stored.clone()),
+            None if Some(id) <= held.watermark => Recalled::Forgotten,
+            None => Recalled::Never,
+        })
+    }
+
+    fn notified(&self, id: TransactionId, branch: u32) {
+        let now = self.opened.elapsed();
+        let mut held = self.held();
+        let Some(transaction) = held.transactions.get_mut(&id) else { return };
+        let Some(end) = &mut transaction.stored.end else { return };
+        end.unnotified.retain(|number| *number != branch);
+        if transaction.keep.unnotified && end.unnotified.is_empty() {
+            transaction.keep.unnotified = false;
+            transaction.ended = now;
+        }
     }
 
     async fn finished(
@@ -150,6 +183,10 @@ impl Journal for MemoryJournal {
         let held = self.held();
         let all = held.transactions.values().map(|it| &it.stored);
         Ok(all.filter(|stored| stored.end.is_none()).cloned().collect())
+    }
+
+    async fn lost(&self) -> Result<Vec<Stored>, JournalError> {
+        Ok(Vec::new())
     }
 
     async fn sessions(&self) -> Result<Vec<(SessionId, journal::Session)>, JournalError> {
@@ -180,26 +217,38 @@ impl Journal for MemoryJournal {
         done: journal::Intervention,
     ) -> Result<bool, JournalError> {
         let mut held = self.held();
-        let Some(transaction) = held.transactions.get_mut(&id).filter(|it| it.kept) else {
+        let Some(transaction) = held.transactions.get_mut(&id).filter(|it| it.keep.operator) else {
             return Ok(false);
         };
-        transaction.kept = false;
+        transaction.keep.operator = false;
         if let Some(end) = &mut transaction.stored.end {
             end.interventions.push(done);
         }
         Ok(true)
     }
 
-    async fn forget(&self, retention: Retention, limit: usize) -> Result<usize, JournalError> {
-        let mut held = self.held();
-        let may_go = |(_, it): &(&TransactionId, &Kept)| {
-            let ended = it.stored.end.as_ref().map(|end| end.ended_at_us);
-            !it.kept && ended.is_some_and(|ended| ended < retention.ended_before)
+    async fn forget(&self, retention: Retention, limit: usize) -> Result<Forgotten, JournalError> {
+        let Some(cutoff) = self.opened.elapsed().checked_sub(retention.age) else {
+            return Ok(Forgotten::default());
         };
-        let old = held.transactions.range(..retention.before).filter(may_go);
+        let mut held = self.held();
+        let may_go =
+            |it: &Kept| it.keep == Keep::default() && it.stored.end.is_some() && it.ended < cutoff;
+        let old = held.transactions.iter().filter(|(_, it)| may_go(it));
         let gone: Vec<_> = old.map(|(id, _)| *id).take(limit).collect();
         gone.iter().for_each(|id| held.forget(*id));
-        Ok(gone.len())
+        let count = gone.len();
+        Ok(Forgotten { count, more: count == limit, ..Forgotten::default() })
+    }
+
+    fn keep_time(&self) {}
+
+    fn kept(&self) -> (u64, u64) {
+        let held = self.held();
+        let count = |which: fn(&Keep) -> bool| {
+            held.transactions.values().filter(|it| which(&it.keep)).count() as u64
+        };
+        (count(|it| it.operator), count(|it| it.unnotified))
     }
 
     fn now(&self) -> Duration {

@@ -1,11 +1,14 @@
 //! The journal in a SQLite file.
 
-use std::{path::Path, time::Duration};
+mod forgetting;
+
+use std::{path::Path, sync::Arc, time::Duration};
 
 use common::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
 use common_service::{Environment, Exit};
 use common_store::{
     OpenError, Options, ReadError, Store, Suspect, Urgency, WriteError, check_pages, checksum,
+    in_savepoint,
 };
 use coordinator_core::RequestKey;
 use prost::Message;
@@ -16,8 +19,10 @@ use tonic::async_trait;
 use crate::{address::Address, config::check_name};
 
 use super::{
-    Declared, Durable, Entry, Journal, JournalError, Registration, Retention, Stored, User,
+    Declared, Durable, Entry, Forgotten, Journal, JournalError, Keep, Recalled, Registration,
+    Retention, Stored, User,
 };
+use forgetting::{Known, Memory};
 
 const ROLE: &str = "coordinator";
 /// Bytes of a body's checksum.
@@ -27,10 +32,18 @@ const CHECKSUM: usize = 4;
 const SCHEMA: &str = "
     -- Bodies (begin, decision, end) are protobuf, followed by their checksum.
     CREATE TABLE IF NOT EXISTS unfinished (
-        id BLOB PRIMARY KEY, request_key TEXT, begin BLOB, decision BLOB
+        id BLOB PRIMARY KEY, request_key TEXT, begin BLOB, decision BLOB,
+        -- Begun, and in a backup that was restored: what was decided is not known.
+        lost INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS finished (
-        id BLOB PRIMARY KEY, ended_at INTEGER NOT NULL, kept INTEGER NOT NULL,
+        id BLOB PRIMARY KEY,
+        -- Service time, in microseconds.
+        ended INTEGER NOT NULL,
+        -- 0, or by whom: 1 for operators, 2 for participants that were never notified.
+        kept INTEGER NOT NULL,
+        -- Whether it is found by its end, as one that could not go in its turn.
+        late INTEGER NOT NULL,
         request_key TEXT, decision BLOB, end BLOB NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS request_keys (
@@ -50,26 +63,42 @@ const SCHEMA: &str = "
 #[derive(Debug)]
 pub(crate) struct SqliteJournal {
     store: Store,
+    known: Arc<Known>,
     environment: Environment,
 }
 
 impl SqliteJournal {
     /// Opens or makes the file, raises its epoch, and trusts only what is synced.
-    /// `min_free` bytes of the disk are kept from new work.
+    /// `min_free` bytes of the disk are kept from new work. `restored`: the file comes
+    /// from a backup (see [`Options::restored`]).
     pub(crate) fn open(
         path: &Path,
         min_free: u64,
+        restored: bool,
         environment: Environment,
     ) -> Result<Self, OpenError> {
         let base = environment.storage.clone();
         let wall_clock = environment.wall_clock.clone();
-        let options = Options { role: ROLE, schema: SCHEMA, min_free, wall_clock, ..base };
-        Ok(Self { store: Store::open(path, options)?, environment })
+        let schema = schema(restored);
+        let options = Options { role: ROLE, schema, min_free, restored, wall_clock, ..base };
+        let store = Store::open(path, options)?;
+        let known = Arc::new(store.inspect(Known::read)?);
+        Ok(Self { store, known, environment })
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
+}
+
+/// All tables. It lives as long as the process.
+fn schema(restored: bool) -> &'static str {
+    // What was begun may have been decided after the backup, either way.
+    let lost = match restored {
+        true => "UPDATE unfinished SET lost = 1 WHERE decision IS NULL;",
+        false => "",
+    };
+    format!("{SCHEMA}{}{lost}", forgetting::SCHEMA).leak()
 }
 
 /// A body with its checksum, so that one that was cut off, changed or put into
@@ -87,7 +116,12 @@ fn unsealed<'a>(id: TransactionId, column: &str, bytes: &'a [u8]) -> Option<&'a 
 
 /// No statement here can fail half way: for one that might, SQLite copies every page
 /// that it changes.
-fn write(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
+fn write(
+    transaction: &Transaction<'_>,
+    entry: &Entry,
+    known: &Known,
+    now: Duration,
+) -> rusqlite::Result<()> {
     match entry {
         Entry::Begin { id, key, body } => {
             let name = key.as_ref().map(|(name, _)| name);
@@ -109,19 +143,20 @@ fn write(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
             )?;
             write_key(transaction, *id, key.as_ref())
         }
-        Entry::End { id, ended_at, kept, body } => {
-            transaction
+        Entry::End { id, keep, body } => {
+            let (ended, kept) = (forgetting::micros(now), forgetting::bits(*keep));
+            let late = known.is_late(*id, kept);
+            let written = transaction
                 .prepare_cached(
                     "INSERT OR IGNORE INTO finished
-                         (id, ended_at, kept, request_key, decision, end)
-                     SELECT id, ?2, ?3, request_key, decision, ?4 FROM unfinished WHERE id = ?1",
+                         (id, ended, kept, late, request_key, decision, end)
+                     SELECT id, ?2, ?3, ?4, request_key, decision, ?5 FROM unfinished
+                     WHERE id = ?1",
                 )?
-                .execute(params![
-                    id.as_bytes(),
-                    ended_at.cast_signed(),
-                    kept,
-                    sealed(*id, "end", body)
-                ])?;
+                .execute(params![id.as_bytes(), ended, kept, late, sealed(*id, "end", body)])?;
+            if kept != 0 && written > 0 {
+                known.keeps(*keep);
+            }
             let mut delete = transaction.prepare_cached("DELETE FROM unfinished WHERE id = ?1")?;
             delete.execute([id.as_bytes()]).map(drop)
         }
@@ -226,6 +261,16 @@ fn list(
     connection.prepare_cached(sql)?.query_map(params, |row| stored(table, row))?.collect()
 }
 
+fn find(connection: &Connection, id: TransactionId) -> rusqlite::Result<Option<Stored>> {
+    let sql = "SELECT id, begin, decision, NULL FROM unfinished WHERE id = ?1";
+    let mut found = list(connection, "unfinished", sql, [id.as_bytes()])?;
+    if found.is_empty() {
+        let sql = "SELECT id, NULL, decision, end FROM finished WHERE id = ?1";
+        found = list(connection, "finished", sql, [id.as_bytes()])?;
+    }
+    Ok(found.pop())
+}
+
 fn registration(row: &Suspect<'_>) -> rusqlite::Result<Registration> {
     let (name, address): (String, String) = (row.get(0)?, row.get(1)?);
     check_name(&name).map_err(|why| row.damaged(0, why))?;
@@ -242,62 +287,6 @@ fn registration(row: &Suspect<'_>) -> rusqlite::Result<Registration> {
         lease: (lease > 0).then(|| Duration::from_millis(lease)),
         draining: row.get(4)?,
     })
-}
-
-/// The oldest finished transactions that may go, with their request keys.
-fn forgettable(
-    connection: &Connection,
-    retention: Retention,
-    limit: usize,
-) -> rusqlite::Result<Vec<Forgettable>> {
-    let pages = |name: &str| -> rusqlite::Result<u64> {
-        let count: i64 = connection.pragma_query_value(None, name, |row| row.get(0))?;
-        Ok(count.cast_unsigned())
-    };
-    let used = (pages("page_count")? - pages("freelist_count")?) * pages("page_size")?;
-    let too_large = used > retention.max_bytes;
-    let mut select = connection.prepare_cached(
-        "SELECT id, request_key FROM finished
-         WHERE kept = 0 AND (?1 OR (id < ?2 AND ended_at < ?3)) ORDER BY id LIMIT ?4",
-    )?;
-    let ended_before = retention.ended_before.cast_signed();
-    let before = retention.before.as_bytes();
-    let rows = select.query_map(params![too_large, before, ended_before, limit as i64], |row| {
-        Ok((row.get(0)?, row.get(1)?))
-    })?;
-    rows.collect()
-}
-
-fn release(
-    transaction: &Transaction<'_>,
-    id: TransactionId,
-    done: journal::Intervention,
-) -> rusqlite::Result<bool> {
-    let sql = "SELECT id, NULL, decision, end FROM finished WHERE id = ?1 AND kept = 1";
-    let kept = list(transaction, "finished", sql, [id.as_bytes()])?.pop();
-    let Some(mut end) = kept.and_then(|stored| stored.end) else {
-        return Ok(false);
-    };
-    end.interventions.push(done);
-    let end = sealed(id, "end", &end.encode_to_vec());
-    let sql = "UPDATE finished SET kept = 0, end = ?2 WHERE id = ?1";
-    transaction.execute(sql, params![id.as_bytes(), end])?;
-    Ok(true)
-}
-
-type Forgettable = ([u8; 16], Option<String>);
-
-fn forget(transaction: &Transaction<'_>, rows: &[Forgettable]) -> rusqlite::Result<()> {
-    let mut finished = transaction.prepare_cached("DELETE FROM finished WHERE id = ?1")?;
-    let mut keys = transaction
-        .prepare_cached("DELETE FROM request_keys WHERE request_key = ?1 AND id = ?2")?;
-    for (id, key) in rows {
-        finished.execute([id])?;
-        if let Some(key) = key {
-            keys.execute(params![key, id])?;
-        }
-    }
-    Ok(())
 }
 
 impl From<ReadError> for JournalError {
@@ -339,8 +328,11 @@ impl Journal for SqliteJournal {
         let urgency = if forced { Urgency::Forced } else { Urgency::Unforced };
         let weight = entries.len();
         let exit = self.environment.exit.clone();
+        let (known, store) = (Arc::clone(&self.known), self.store.clone());
         let work = move |transaction: &Transaction<'_>| -> common_store::Completion {
-            let written = entries.iter().try_for_each(|entry| write(transaction, entry));
+            let now = store.service_time();
+            let written =
+                entries.iter().try_for_each(|entry| write(transaction, entry, &known, now));
             Box::new(move |committed| match (written, committed) {
                 (Ok(()), Ok(())) => durable(),
                 // Decided, and not written: what follows from it may not happen,
@@ -367,16 +359,31 @@ impl Journal for SqliteJournal {
     }
 
     async fn find(&self, id: TransactionId) -> Result<Option<Stored>, JournalError> {
-        let find = move |connection: &Connection| {
-            let sql = "SELECT id, begin, decision, NULL FROM unfinished WHERE id = ?1";
-            let mut found = list(connection, "unfinished", sql, [id.as_bytes()])?;
-            if found.is_empty() {
-                let sql = "SELECT id, NULL, decision, end FROM finished WHERE id = ?1";
-                found = list(connection, "finished", sql, [id.as_bytes()])?;
-            }
-            Ok(found.pop())
+        Ok(self.store.read(move |connection| find(connection, id)).await?)
+    }
+
+    async fn recall(&self, id: TransactionId, epoch: u64) -> Result<Recalled, JournalError> {
+        let is_lost = epoch < self.store.identity().restored_at;
+        let recall = move |connection: &Connection| {
+            Ok(match find(connection, id)? {
+                Some(stored) => Recalled::Stored(stored),
+                None if is_lost || id <= Memory::read(connection)?.watermark => Recalled::Forgotten,
+                None => Recalled::Never,
+            })
         };
-        Ok(self.store.read(find).await?)
+        Ok(self.store.read(recall).await?)
+    }
+
+    fn notified(&self, id: TransactionId, branch: u32) {
+        let (known, store) = (Arc::clone(&self.known), self.store.clone());
+        let work = move |transaction: &Transaction<'_>| -> common_store::Completion {
+            let now = store.service_time();
+            if let Err(error) = forgetting::notified(transaction, &known, (id, branch), now) {
+                tracing::warn!(%id, branch, %error, "that its participant asked is not noted");
+            }
+            Box::new(drop)
+        };
+        self.store.submit(Urgency::Unforced, 1, Box::new(work));
     }
 
     async fn finished(
@@ -400,7 +407,15 @@ impl Journal for SqliteJournal {
     async fn unfinished(&self) -> Result<Vec<Stored>, JournalError> {
         let find = |connection: &Connection| {
             check_pages(connection, "unfinished")?;
-            let sql = "SELECT id, begin, decision, NULL FROM unfinished ORDER BY id";
+            let sql = "SELECT id, begin, decision, NULL FROM unfinished WHERE lost = 0 ORDER BY id";
+            list(connection, "unfinished", sql, [])
+        };
+        Ok(self.store.read(find).await?)
+    }
+
+    async fn lost(&self) -> Result<Vec<Stored>, JournalError> {
+        let find = |connection: &Connection| {
+            let sql = "SELECT id, begin, decision, NULL FROM unfinished WHERE lost <> 0";
             list(connection, "unfinished", sql, [])
         };
         Ok(self.store.read(find).await?)
@@ -472,28 +487,41 @@ impl Journal for SqliteJournal {
         id: TransactionId,
         done: journal::Intervention,
     ) -> Result<bool, JournalError> {
-        let write = move |transaction: &Transaction<'_>| release(transaction, id, done);
+        let known = Arc::clone(&self.known);
+        let write =
+            move |transaction: &Transaction<'_>| forgetting::release(transaction, &known, id, done);
         Ok(self.store.write(write).await?)
     }
 
-    async fn forget(&self, retention: Retention, limit: usize) -> Result<usize, JournalError> {
-        let find = move |connection: &Connection| forgettable(connection, retention, limit);
-        let rows = self.store.read(find).await?;
-        let count = rows.len();
-        if count == 0 {
-            return Ok(0);
+    async fn forget(&self, retention: Retention, limit: usize) -> Result<Forgotten, JournalError> {
+        let (now, kept) = (self.store.service_time(), self.known.kept());
+        let look =
+            move |connection: &Connection| forgetting::has_work(connection, kept, now, retention);
+        let (has_work, too_large) = self.store.read(look).await?;
+        if !has_work {
+            return Ok(Forgotten { too_large, ..Forgotten::default() });
         }
+        let known = Arc::clone(&self.known);
         let (answer, answered) = tokio::sync::oneshot::channel();
         let work = move |transaction: &Transaction<'_>| -> common_store::Completion {
-            let forgotten = forget(transaction, &rows);
+            let forgotten = in_savepoint(transaction, |_| {
+                forgetting::forget(transaction, &known, now, retention, limit)
+            });
             Box::new(move |committed: Result<(), WriteError>| {
                 let forgotten = forgotten.map_err(|error| JournalError::Failed(error.to_string()));
                 let _ = answer.send(committed.map_err(JournalError::from).and(forgotten));
             })
         };
-        self.store.submit(Urgency::Unforced, count, Box::new(work));
-        answered.await.unwrap_or_else(|_| Err(WriteError::Closed.into()))?;
-        Ok(count)
+        self.store.submit(Urgency::Unforced, limit, Box::new(work));
+        answered.await.unwrap_or_else(|_| Err(WriteError::Closed.into()))
+    }
+
+    fn kept(&self) -> (u64, u64) {
+        self.known.kept()
+    }
+
+    fn keep_time(&self) {
+        self.store.keep_service_time();
     }
 
     fn now(&self) -> Duration {
@@ -518,3 +546,6 @@ fn stop(exit: &dyn Fn(Exit), cause: &str) {
     );
     exit(Exit::Storage);
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,7 +62,8 @@ pub(super) fn read(
     for inquiry in response.inquiries {
         let (id, branch) = (id(&inquiry.transaction_id)?, inquiry.branch);
         if journal.was_mine(&run(&inquiry)?) {
-            inbound.events.push(Event::Inquired { from: Inquirer::Link(from), id, branch });
+            let (from, epoch) = (Inquirer::Link(from), inquiry.epoch);
+            inbound.events.push(Event::Inquired { from, id, branch, epoch });
         } else {
             tracing::warn!(
                 transaction = %id, branch, epoch = inquiry.epoch,

@@ -21,7 +21,7 @@ impl RecoveryService for Services {
         let run = Run { epoch: request.epoch, incarnation };
         let journal = &self.handle.journal;
         let outcome = if coordinator == journal.coordinator() && journal.was_mine(&run) {
-            self.handle.inquire(id, request.branch).await?
+            self.handle.inquire(id, request.branch, run.epoch).await?
         } else {
             tracing::warn!(
                 transaction = %id, branch = request.branch, %coordinator, epoch = run.epoch,

@@ -171,8 +171,8 @@ impl State {
                 }
                 Action::LookupKey { id, .. } => self.lookups.push(journal::number(id)),
                 // Whatever waits between question and answer, the network may do.
-                Action::Lookup { from, id, branch } => {
-                    let found = self.journal.find(journal::number(id), branch);
+                Action::Lookup { from, id, branch, .. } => {
+                    let found = self.journal.find(journal::number(id), branch).into();
                     self.event(Event::Found { to: from, id, branch, found });
                 }
                 Action::Send { to, id, message, .. } => {
@@ -301,6 +301,7 @@ impl State {
             participant: ParticipantId(participant as u32),
             id: journal::id(id),
             branch: participant as u32,
+            epoch: 1,
         });
     }
 

@@ -6,6 +6,7 @@ mod faults;
 mod gone;
 mod logs;
 mod refusals;
+mod restored;
 mod retention;
 mod stop;
 mod unfinished;

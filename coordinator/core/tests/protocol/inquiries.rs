@@ -79,10 +79,24 @@ fn an_unknown_transaction_is_aborted_only_once_the_journal_was_asked() {
     world.connect_all();
     assert_eq!(world.lookups.len(), 2);
     assert!(matches!(&world.lookups[0],
-        Action::Lookup { from: Inquirer::Link(P0), id, branch: 0 } if *id == run.id));
+        Action::Lookup { from: Inquirer::Link(P0), id, branch: 0, .. } if *id == run.id));
     assert!(world.told.is_empty());
     world.answer_lookups();
     assert!(world.is_rolled_back_at(P0, run.id) && world.is_rolled_back_at(P1, run.id));
+}
+
+#[test]
+fn what_the_journal_may_have_forgotten_is_neither_aborted_nor_committed() {
+    let mut world = World::new();
+    let run = world.execute(&[P0, P1]);
+    world.deliver_all();
+    world.crash();
+    world.has_forgotten = true;
+    world.connect_all();
+    world.answer_lookups();
+    assert!(world.told.iter().all(|told| told.3 == BranchOutcome::NotMine), "{:?}", world.told);
+    assert_eq!(world.told.len(), 2);
+    assert!(!world.is_rolled_back_at(P0, run.id) && !world.is_rolled_back_at(P1, run.id));
 }
 
 #[test]

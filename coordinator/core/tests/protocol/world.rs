@@ -10,8 +10,8 @@ use std::{
 use common::{SessionId, TransactionId, branch::Branch};
 use coordinator_core::{
     Acknowledgement, Action, AnswerAt, Begin, BranchOutcome, Client, Config, Coordinator, Event,
-    Inquirer, LockKey, LockMode, Message, NewBranch, Opaque, Options, Outcome, ParticipantId,
-    Reply, RequestKey, SessionCall, Time, TrailEvent, TrailKind, View, Vote, Waiter,
+    Found, Inquirer, LockKey, LockMode, Message, NewBranch, Opaque, Options, Outcome,
+    ParticipantId, Reply, RequestKey, SessionCall, Time, TrailEvent, TrailKind, View, Vote, Waiter,
 };
 
 use crate::{
@@ -55,6 +55,8 @@ pub(crate) struct World {
     pub(crate) answers: VecDeque<Event>,
     /// Questions that the journal has to answer.
     pub(crate) lookups: VecDeque<Action>,
+    /// Whether what the journal does not have may have been removed from it.
+    pub(crate) has_forgotten: bool,
     pub(crate) replies: Vec<(u64, Reply)>,
     /// What participants that asked were told.
     pub(crate) told: Vec<(Inquirer, TransactionId, u32, BranchOutcome)>,
@@ -88,6 +90,7 @@ impl World {
             lookups: VecDeque::new(),
             replies: Vec::new(),
             told: Vec::new(),
+            has_forgotten: false,
             happened: Vec::new(),
             forced: None,
             locking: BTreeSet::new(),
@@ -265,7 +268,8 @@ impl World {
     pub(crate) fn inquire(&mut self, from: ParticipantId) {
         if self.participant(from).asks {
             for (id, branch) in self.participant(from).in_doubt() {
-                self.event(Event::Inquired { from: Inquirer::Link(from), id, branch });
+                let from = Inquirer::Link(from);
+                self.event(Event::Inquired { from, id, branch, epoch: 1 });
             }
         }
     }
@@ -274,7 +278,8 @@ impl World {
     pub(crate) fn ask(&mut self, id: TransactionId, branch: u32) -> Option<BranchOutcome> {
         let before = self.told.len();
         let token = self.next_number();
-        self.event(Event::Inquired { from: Inquirer::Call(token), id, branch });
+        let from = Inquirer::Call(token);
+        self.event(Event::Inquired { from, id, branch, epoch: 1 });
         self.told.get(before).map(|(.., outcome)| outcome.clone())
     }
 
@@ -374,8 +379,12 @@ impl World {
                 Action::LookupKey { id, key } => {
                     Event::KeyFound { id, found: self.journal.find_key(&key) }
                 }
-                Action::Lookup { from, id, branch } => {
-                    Event::Found { to: from, id, branch, found: self.journal.find(id, branch) }
+                Action::Lookup { from, id, branch, .. } => {
+                    let found = match self.journal.find(id, branch) {
+                        None if self.has_forgotten => Found::Forgotten,
+                        found => found.into(),
+                    };
+                    Event::Found { to: from, id, branch, found }
                 }
                 other => unreachable!("{other:?} is no lookup"),
             };

@@ -1,0 +1,132 @@
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+
+use super::*;
+
+const HOUR: i64 = 3600;
+
+fn open(path: &Path, restored: bool, wall: &Arc<AtomicI64>) -> SqliteJournal {
+    let wall = Arc::clone(wall);
+    let environment = Environment {
+        wall_clock: Arc::new(move || Duration::from_secs(wall.load(SeqCst).cast_unsigned())),
+        ..Environment::real()
+    };
+    SqliteJournal::open(path, 0, restored, environment).unwrap()
+}
+
+fn id(number: u8) -> TransactionId {
+    let mut bytes = [number; 16];
+    bytes[6] = 0x70;
+    TransactionId::from_bytes(bytes)
+}
+
+async fn append(journal: &SqliteJournal, entries: Vec<Entry>) {
+    let (durable, is_durable) = tokio::sync::oneshot::channel();
+    journal.append(
+        entries,
+        true,
+        Box::new(move || {
+            let _ = durable.send(());
+        }),
+    );
+    is_durable.await.unwrap();
+}
+
+fn begin(number: u8) -> Entry {
+    let body = journal::Begin { interactive: true, ..journal::Begin::default() };
+    Entry::Begin { id: id(number), key: None, body: body.encode_to_vec() }
+}
+
+fn decided(number: u8) -> Entry {
+    let body = journal::Decision { commit: true, ..journal::Decision::default() };
+    let key = Some((format!("key-{number}"), [number; 32]));
+    Entry::Decision { id: id(number), key, body: body.encode_to_vec() }
+}
+
+fn ended(number: u8) -> [Entry; 2] {
+    let body = journal::End::default().encode_to_vec();
+    [decided(number), Entry::End { id: id(number), keep: Keep::default(), body }]
+}
+
+/// All that retention removes now, of what ended at least `age` ago.
+async fn forget(journal: &SqliteJournal, age: Duration) -> usize {
+    let floor = age;
+    let mut count = 0;
+    loop {
+        let step = journal.forget(Retention { age, max_bytes: u64::MAX, floor }, 10).await.unwrap();
+        count += step.count;
+        if !step.more && step.count == 0 {
+            return count;
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_jump_of_the_wall_clock_brings_a_removal_nearer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("coordinator.db");
+    let wall = Arc::new(AtomicI64::new(1_800_000_000));
+    let day = Duration::from_secs(86_400);
+    let mut number = 0;
+    // In a run, and between two, in both directions.
+    for between in [25 * HOUR, -25 * HOUR, 0] {
+        let journal = open(&path, false, &wall);
+        number += 1;
+        append(&journal, ended(number).into()).await;
+        for jump in [25 * HOUR, -25 * HOUR, -300 * HOUR, 600 * HOUR] {
+            wall.fetch_add(jump, SeqCst);
+            assert_eq!(forget(&journal, day).await, 0, "after {jump} s");
+        }
+        let keys = (1..=number).map(|number| format!("key-{number}").into()).collect();
+        let users = journal.find_keys(keys).await.unwrap();
+        assert!(users.iter().all(Option::is_some), "{users:?}");
+        journal.close().await;
+        wall.fetch_add(between, SeqCst);
+    }
+    // Time that a service has run does, over all runs.
+    let journal = open(&path, false, &wall);
+    let mut gone = forget(&journal, Duration::from_millis(1)).await;
+    append(&journal, ended(200).into()).await;
+    while gone < 4 {
+        gone += forget(&journal, Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(journal.recall(id(1), 1).await.unwrap(), Recalled::Forgotten);
+    assert_eq!(journal.recall(id(200), 1).await.unwrap(), Recalled::Forgotten);
+    assert_eq!(journal.recall(id(201), 1).await.unwrap(), Recalled::Never);
+    journal.close().await;
+    let journal = open(&path, false, &wall);
+    assert_eq!(journal.recall(id(1), 1).await.unwrap(), Recalled::Forgotten, "after a restart");
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn what_a_restored_journal_does_not_know_of_earlier_runs_is_lost_for_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("coordinator.db");
+    let wall = Arc::new(AtomicI64::new(1_800_000_000));
+    let journal = open(&path, false, &wall);
+    append(&journal, vec![begin(1), decided(2)]).await;
+    append(&journal, ended(3).into()).await;
+    assert_eq!(journal.recall(id(9), 1).await.unwrap(), Recalled::Never);
+    journal.close().await;
+
+    // Whether the flag is given in the next start, too, or not.
+    let mut restored_at = 0;
+    for restored in [true, false] {
+        let journal = open(&path, restored, &wall);
+        let epoch = journal.run().epoch;
+        if restored {
+            assert!(epoch > 200_000, "above what participants have seen: {epoch}");
+            restored_at = epoch;
+        }
+        let of = async |number, epoch| journal.recall(id(number), epoch).await.unwrap();
+        assert_eq!(of(9, 1).await, Recalled::Forgotten);
+        assert_eq!(of(9, restored_at).await, Recalled::Never, "of a run that lost nothing");
+        assert!(matches!(of(2, 1).await, Recalled::Stored(_)));
+        assert!(matches!(of(3, 1).await, Recalled::Stored(_)));
+        let ids = |stored: Vec<Stored>| stored.iter().map(|it| it.id).collect::<Vec<_>>();
+        assert_eq!(ids(journal.lost().await.unwrap()), [id(1)], "neither aborted nor committed");
+        assert_eq!(ids(journal.unfinished().await.unwrap()), [id(2)]);
+        journal.close().await;
+    }
+}
