@@ -38,8 +38,10 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Layer;
 
 use crate::{
-    Listener, ServiceArgs, ServiceError, Stream, counting::Counting, intake::Intake, metrics,
-    reflection,
+    Listener, ServiceArgs, ServiceError, Stream,
+    counting::Counting,
+    intake::{Intake, Share},
+    metrics, reflection,
 };
 
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -129,13 +131,12 @@ impl Server {
         }
         let routes = self.routes.add_service(health_service);
         let routes = reflection::add_to(routes, &self.service_names, self.descriptors)?;
-        let intake = Intake::default();
         let router = routes
             .into_axum_router()
             .merge(metrics::router(self.registry)?)
             .merge(self.http)
             .fallback(not_found)
-            .layer(middleware::map_request(move |request| ready(intake.count(request))))
+            .layer(middleware::map_request(|request| ready(Share::count(request))))
             .with_state(());
         announce(&*listener, self.port_file)?;
 
@@ -157,6 +158,7 @@ struct Connections {
     tasks: JoinSet<()>,
     /// Cancelled when they are to finish what they serve, and begin nothing.
     finish: CancellationToken,
+    intake: Intake,
 }
 
 impl Connections {
@@ -176,7 +178,11 @@ async fn accept(
     shutdown: impl Future<Output = ()>,
 ) -> Connections {
     let builder = connection_builder();
-    let mut open = Connections { tasks: JoinSet::new(), finish: CancellationToken::new() };
+    let mut open = Connections {
+        tasks: JoinSet::new(),
+        finish: CancellationToken::new(),
+        intake: Intake::default(),
+    };
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         tokio::select! {
@@ -202,6 +208,7 @@ impl Connections {
         peer: SocketAddr,
         router: Router,
     ) {
+        let router = Extension(self.intake.share()).layer(router);
         let service = TowerToHyperService::new(Extension(Peer(peer)).layer(router));
         let (stream, read) = Counting::new(stream);
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
