@@ -198,12 +198,14 @@ async fn serve<R: ResourceManager>(
     tokio::spawn(doubts::run(Arc::clone(&engine)));
     tokio::spawn(retention::run(Arc::clone(&engine)));
     let own = (program.own)(Handle { store: store.clone() });
+    let room = store.clone();
     Server::new(&args.service)
         .grpc(
             own.add_service(ParticipantAdminServiceServer::new(Admin { engine: engine.clone() }))
                 .add_service(ParticipantServiceServer::new(Service { engine })),
         )
         .registry(registry)
+        .accepting(move || room.has_room())
         .service_names(&[SERVICE_NAME, admin_service::SERVICE_NAME, program.service])
         .descriptors(R::descriptors().encoded())
         .serve(listener, shutdown.begun())

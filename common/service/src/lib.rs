@@ -22,6 +22,7 @@
 //! }
 //! ```
 
+mod accepting;
 mod args;
 mod counting;
 mod environment;
@@ -31,6 +32,7 @@ mod exit;
 mod files;
 mod intake;
 mod listener;
+mod log_limit;
 mod logging;
 mod metrics;
 mod process;
@@ -41,6 +43,7 @@ mod resolver;
 mod server;
 mod shutdown;
 
+pub use accepting::LIVENESS;
 pub use args::{LogFormat, ServiceArgs, parse_args, parse_args_from, parse_duration};
 pub use environment::{Environment, Listener, Network, Stream};
 pub use error::ServiceError;

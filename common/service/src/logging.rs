@@ -4,6 +4,8 @@
 //! - Nobody waits for the log: lines go through a bounded queue to a thread of
 //!   their own. Those that don't fit are dropped and counted, and a log that
 //!   cannot be written is no error of the one who logs.
+//! - The number of lines follows neither from a backlog nor from what peers send: see
+//!   [`LogLimit`].
 //! - An error is usually the last line before the process ends, so it is waited
 //!   for, within [`PATIENCE`], as long as the log is being read at all.
 
@@ -20,14 +22,18 @@ use std::{
 };
 
 use tracing::{Level, Metadata};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
-use crate::{LogFormat, ServiceArgs};
+use crate::{LogFormat, ServiceArgs, log_limit::LogLimit};
 
 /// Lines that wait to be written.
 const QUEUE: usize = 8192;
 /// How long an error's line, and the last ones, are waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is looked for lines that were left out.
+const SUM_UP: Duration = Duration::from_secs(1);
 /// Between two looks for room in a full queue, by those who wait.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -45,12 +51,14 @@ pub fn init_logging(args: &ServiceArgs) -> LogGuard {
         // Without a thread nothing else will start either.
         Err(_) => return LogGuard { lines: None },
     };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone());
-    let result = match args.log_format {
-        LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    let logs = tracing_subscriber::fmt::layer().with_writer(lines.clone());
+    let logs = match args.log_format {
+        LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => logs.json().flatten_event(true).boxed(),
     };
-    if result.is_err() {
+    let limit = LogLimit::default();
+    let logs = tracing_subscriber::registry().with(filter).with(logs.with_filter(limit.clone()));
+    if logs.try_init().is_err() {
         tracing::debug!("logging was started before");
         return LogGuard { lines: None };
     }
@@ -60,7 +68,21 @@ pub fn init_logging(args: &ServiceArgs) -> LogGuard {
         let thread = thread::current();
         tracing::error!(thread = thread.name(), "a bug: {panic}\n{backtrace}");
     }));
+    sum_up_regularly(limit);
     LogGuard { lines: Some(lines) }
+}
+
+/// For as long as the process lives.
+fn sum_up_regularly(limit: LogLimit) {
+    let sum_up = move || {
+        loop {
+            thread::sleep(SUM_UP);
+            limit.sum_up();
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("log-limit".into()).spawn(sum_up) {
+        tracing::warn!(%error, "what is left out of the log is not summed up");
+    }
 }
 
 /// Writes what is queued when it is dropped.

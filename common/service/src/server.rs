@@ -39,6 +39,7 @@ use tower::Layer;
 
 use crate::{
     Listener, ServiceArgs, ServiceError, Stream,
+    accepting::{Accepting, LIVENESS},
     counting::Counting,
     intake::{Intake, Share},
     metrics, reflection,
@@ -66,6 +67,7 @@ pub struct Server {
     descriptors: &'static [u8],
     port_file: Option<PathBuf>,
     drain_timeout: Duration,
+    accepting: Option<Accepting>,
 }
 
 impl Server {
@@ -79,6 +81,7 @@ impl Server {
             descriptors: &[],
             port_file: args.port_file.clone(),
             drain_timeout: args.drain_timeout,
+            accepting: None,
         }
     }
 
@@ -113,6 +116,13 @@ impl Server {
         Self { descriptors, ..self }
     }
 
+    /// Whether new work is accepted, asked several times a second: while it is not,
+    /// health says NOT_SERVING, but for the service [`LIVENESS`].
+    #[must_use]
+    pub fn accepting(self, accepts: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { accepting: Some(Accepting::new(accepts)), ..self }
+    }
+
     /// Serves until `shutdown` resolves; then lets what is being served finish,
     /// for the drain timeout at most. Streams that don't end by themselves have
     /// to watch the shutdown too (see [`Shutdown`](crate::Shutdown)).
@@ -126,9 +136,13 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ServiceError> {
         let (mut health, health_service) = tonic_health::server::health_reporter();
-        for name in &self.service_names {
-            health.set_service_status(name, ServingStatus::Serving).await;
-        }
+        health.set_service_status(LIVENESS, ServingStatus::Serving).await;
+        let accepting = self.accepting.unwrap_or_else(|| Accepting::new(|| true));
+        accepting.register(&self.registry)?;
+        let names: Vec<String> =
+            self.service_names.iter().cloned().chain([String::new()]).collect();
+        accepting.show(&health, &names).await;
+        let watching = tokio::spawn(accepting.watch(health.clone(), names));
         let routes = self.routes.add_service(health_service);
         let routes = reflection::add_to(routes, &self.service_names, self.descriptors)?;
         let router = routes
@@ -141,6 +155,8 @@ impl Server {
         announce(&*listener, self.port_file)?;
 
         let connections = accept(listener, router, shutdown).await;
+        watching.abort();
+        let _ = watching.await;
         tracing::info!(connections = connections.tasks.len(), "draining");
         end_health(&mut health, &self.service_names).await;
         connections.drain(self.drain_timeout).await;
@@ -285,7 +301,7 @@ fn write_port(path: &std::path::Path, port: u16) -> io::Result<()> {
 /// Watchers are told NOT_SERVING, and their streams end: they would hold up the
 /// drain otherwise.
 async fn end_health(health: &mut HealthReporter, service_names: &[String]) {
-    for name in service_names.iter().map(String::as_str).chain([""]) {
+    for name in service_names.iter().map(String::as_str).chain(["", LIVENESS]) {
         health.set_service_status(name, ServingStatus::NotServing).await;
         health.clear_service_status(name).await;
     }

@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
-use crate::{Failure, identity, space, store::Shared};
+use crate::{Failure, identity, store::Shared};
 
 /// How often the room on the disk is looked at, and whether the files are in their
 /// places: several times in the second within which a loss is to be noticed.
@@ -48,10 +48,7 @@ pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, mut woken: 
                 return shared.halt().await;
             }
         }
-        let room = space::has_room(&shared.path, shared.options.min_free);
-        if shared.has_room.swap(room, Relaxed) != room {
-            tracing::warn!(file = %shared.path.display(), room, "room on the disk");
-        }
+        shared.look_for_room();
         if let Ok(metadata) = fs::metadata(&shared.path) {
             shared.counters.file_bytes.store(metadata.len(), Relaxed);
         }

@@ -116,6 +116,29 @@ impl Shared {
         false
     }
 
+    /// Whether there is room on the disk; a change is logged.
+    pub(crate) fn look_for_room(&self) {
+        let min_free = self.options.min_free;
+        let had = self.has_room.load(Ordering::Relaxed);
+        // What ends makes a little room: back and forth is no change.
+        let wanted = if had { min_free } else { min_free.saturating_add(min_free / 16) };
+        let has = space::has_room(&self.path, wanted);
+        if has == had {
+            return;
+        }
+        self.has_room.store(has, Ordering::Relaxed);
+        let file = self.path.display();
+        if has {
+            tracing::info!(%file, "there is room on the disk again: new work is accepted");
+        } else {
+            tracing::warn!(
+                %file, min_free,
+                "the disk is nearly full (--min-free): new work is refused until there is room, \
+                 what was promised goes on"
+            );
+        }
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::SeqCst)
     }
@@ -162,7 +185,7 @@ impl Store {
         let (writer, jobs) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             path: path.into(),
-            has_room: AtomicBool::new(space::has_room(path, options.min_free)),
+            has_room: AtomicBool::new(true),
             place,
             options,
             identity,
@@ -174,6 +197,7 @@ impl Store {
             lock: Mutex::new(Some(lock)),
             checkpointing: Mutex::new(()),
         });
+        shared.look_for_room();
         let (wake, woken) = mpsc::channel(1);
         let checkpoints = checkpoint::run(Arc::clone(&shared), checkpointer, woken);
         let writing = writer::run(Arc::clone(&shared), connection, jobs, wake);
