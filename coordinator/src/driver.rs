@@ -7,11 +7,13 @@
 //!   them, and before anything that the same event led to is sent.
 
 mod handle;
+mod keys;
 mod locks;
 mod lookups;
 mod lost;
 mod pending;
 mod stalled;
+mod waits;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,7 +39,7 @@ use crate::{
     metrics::Metrics,
     story,
 };
-pub(crate) use handle::{Handle, Happened, NewSession, NewTransaction};
+pub(crate) use handle::{Handle, Happened, IN_ONE_TURN, NewSession, NewTransaction};
 use locks::WhichLocks;
 use pending::Pending;
 use stalled::Stalled;
@@ -80,6 +82,8 @@ enum Input {
     },
     /// A call that waited for locks was given up by its client.
     CallGone,
+    /// The process is being stopped: calls are answered with what is known.
+    EndWaits,
     ListLocks {
         which: WhichLocks,
         reply: pending::Answer<(Time, Vec<LockView>)>,
@@ -92,6 +96,7 @@ enum Input {
     },
     List {
         before: Option<TransactionId>,
+        limit: usize,
         reply: pending::Answer<Vec<View>>,
     },
     UserOf {
@@ -155,6 +160,8 @@ pub(crate) struct Driver {
     pending: Pending,
     /// Whether some client no longer waits for its locks.
     calls_gone: bool,
+    /// Whether no call waits any more, since the process is being stopped.
+    ends_waits: bool,
     /// Decided, and not acknowledged by all.
     in_doubt: BTreeSet<TransactionId>,
     stalled: Stalled,
@@ -224,6 +231,7 @@ impl Driver {
             told_at: None,
             pending: Pending::default(),
             calls_gone: false,
+            ends_waits: false,
             in_doubt: BTreeSet::new(),
             stalled: Stalled::default(),
             actions,
@@ -308,13 +316,13 @@ impl Driver {
                     waiter: Waiter {
                         token: self.pending.calls.add(reply),
                         at: new.answer_at,
-                        until: now + wait,
+                        until: self.until(wait),
                     },
                 };
                 self.handle(Event::Begin(begin));
             }
             Input::Client { id, call, wait, reply } => {
-                let until = self.clock.now() + wait;
+                let until = self.until(wait);
                 let call = match call {
                     Call::Enlist(branch) => Client::Enlist(branch),
                     Call::Lock(locks) => Client::Lock { locks, until },
@@ -341,13 +349,14 @@ impl Driver {
                 self.handle(Event::Session { id, token, call });
             }
             Input::CallGone => self.calls_gone = true,
+            Input::EndWaits => self.end_waits(),
             Input::ListLocks { which, reply } => self.list_locks(&which, reply),
             Input::Inquire { id, branch, epoch, reply } => {
                 let from = Inquirer::Call(self.pending.inquiries.add(reply));
                 self.handle(Event::Inquired { from, id, branch, epoch });
             }
-            Input::List { before, reply } => {
-                let _ = reply.send(self.machine.list(before).collect());
+            Input::List { before, limit, reply } => {
+                let _ = reply.send(self.machine.list(before).take(limit).collect());
             }
             Input::UserOf { key, reply } => {
                 let _ = reply.send(self.machine.user_of(&key));

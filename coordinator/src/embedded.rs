@@ -449,7 +449,7 @@ impl TransactionCoordinator {
     /// [`Error::Stopped`].
     pub async fn orphans(&self) -> Result<Vec<Orphan>, Error> {
         let inner = &*self.inner;
-        let views = self.unless_stopped(inner.handle.list(None)).await?;
+        let views = self.unless_stopped(inner.handle.list_all()).await?;
         let views = views.map_err(|error| told(None, error))?;
         let held = inner.locals.transactions();
         let mut orphans = Vec::new();

@@ -83,6 +83,9 @@ impl Error {
     pub(crate) fn refused(refused: &Refused, directory: &Directory) -> Self {
         match refused {
             Refused::KeyTaken(key) => Self::KeyTaken(key.to_string()),
+            Refused::KeyUnreadable(why) => Self::Journal(JournalError::Damaged(format!(
+                "whether this request was run before cannot be known: {why}"
+            ))),
             Refused::TooManyInFlight { limit } => Self::Exhausted(format!(
                 "{limit} transactions are in flight, the limit (--max-in-flight); try again later"
             )),

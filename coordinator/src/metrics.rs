@@ -1,6 +1,10 @@
 //! What `/metrics` shows of transactions.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use coordinator_core::{BranchOutcome, LockFigures, Reason, TrailKind};
 use prometheus::{
@@ -8,12 +12,75 @@ use prometheus::{
     exponential_buckets,
 };
 
+/// Codes of the coordinator, the kit and the shop.
+const KNOWN: [&str; 29] = [
+    "BAD_PAYLOAD",
+    "CANNOT_COMPENSATE",
+    "CLIENT_IDLE",
+    "CLIENT_ROLLBACK",
+    "COMMIT_FAILED",
+    "COORDINATOR_RESTARTED",
+    "DEADLOCK",
+    "DISK_FULL",
+    "IDLE_TIMEOUT",
+    "INSUFFICIENT_FUNDS",
+    "INVALID_AMOUNT",
+    "INVALID_ARGUMENT",
+    "INVALID_CURRENCY",
+    "INVALID_QUANTITY",
+    "LOCK_TIMEOUT",
+    "ORDER_EXISTS",
+    "OTHER_PAYLOAD",
+    "OUTPUT_TOO_LARGE",
+    "OUT_OF_STOCK",
+    "PARTICIPANT_ERROR",
+    "PAYLOAD_TOO_LARGE",
+    "PREPARE_ATTEMPTS",
+    "PREPARE_TIMEOUT",
+    "REFUSED",
+    "ROLLED_BACK",
+    "TOO_MANY_OUTPUTS",
+    "TOO_MANY_UNDECIDED",
+    "VERSION_CHANGED",
+    "VERSION_HELD",
+];
+/// Codes of other participants that have a series of their own.
+const OTHERS: usize = 32;
+
+/// Codes that participants chose, as far as they have series.
+#[derive(Debug, Clone, Default)]
+struct Codes(Arc<Mutex<BTreeSet<String>>>);
+
+impl Codes {
+    /// A reason's code as a label: the number of labels is bounded, whatever
+    /// participants say.
+    fn label<'a>(&self, code: &'a str) -> &'a str {
+        let good = |c: char| c.is_ascii_uppercase() || c == '_';
+        if KNOWN.contains(&code) {
+            return code;
+        }
+        if code.is_empty() || code.len() > 32 || !code.chars().all(good) {
+            return "OTHER";
+        }
+        let mut others = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if others.contains(code) {
+            return code;
+        }
+        if others.len() >= OTHERS {
+            return "OTHER";
+        }
+        others.insert(code.into());
+        code
+    }
+}
+
 /// Counters of the driver.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     pub(crate) started: IntCounter,
     pub(crate) committed: IntCounter,
     pub(crate) aborted: IntCounterVec,
+    codes: Codes,
     pub(crate) active: IntGauge,
     pub(crate) in_doubt: IntGauge,
     pub(crate) stalled: IntGauge,
@@ -63,6 +130,7 @@ impl Metrics {
                 "Aborts by their reason",
                 "reason",
             )?,
+            codes: Codes::default(),
             active: gauge("dtc_transactions_active", "Transactions in memory")?,
             in_doubt: gauge(
                 "dtc_transactions_in_doubt",
@@ -115,7 +183,7 @@ impl Metrics {
                 self.phase_one.observe(took.as_secs_f64());
             }
             TrailKind::DecidedAbort => {
-                let code = reason.map_or("UNKNOWN", |reason| label(&reason.code));
+                let code = reason.map_or("UNKNOWN", |reason| self.codes.label(&reason.code));
                 self.aborted.with_label_values(&[code]).inc();
                 self.phase_one.observe(took.as_secs_f64());
             }
@@ -153,9 +221,25 @@ impl Metrics {
     }
 }
 
-/// A reason's code as a label: participants choose codes, so what doesn't look
-/// like one doesn't become a series of its own.
-fn label(code: &str) -> &str {
-    let good = |c: char| c.is_ascii_uppercase() || c == '_';
-    if !code.is_empty() && code.len() <= 32 && code.chars().all(good) { code } else { "OTHER" }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_that_participants_make_up_share_one_series() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let letter = |number: u32| char::from_u32('A' as u32 + number % 26).unwrap();
+        let codes = (0..1000).map(|number| {
+            format!("{}{}{}", letter(number), letter(number / 26), letter(number / 676))
+        });
+        for code in codes.chain(["OUT_OF_STOCK".into(), "PREPARE_TIMEOUT".into()]) {
+            let reason = Reason { code, message: String::new(), participant: None };
+            metrics.count(TrailKind::DecidedAbort, Some(&reason), Duration::ZERO);
+        }
+        let families = registry.gather();
+        let aborted = families.iter().find(|it| it.name() == "dtc_transactions_aborted_total");
+        let series = aborted.unwrap().get_metric();
+        assert_eq!(series.len(), OTHERS + 3, "{series:?}");
+    }
 }

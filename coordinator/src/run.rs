@@ -1,6 +1,6 @@
 //! The coordinator's process, from its flags to its exit code.
 
-use std::{ffi::OsString, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::CommandFactory;
 
@@ -21,7 +21,7 @@ use tonic::service::Routes;
 use crate::{
     config::Args,
     directory::Directory,
-    driver::{Driver, RecoverError},
+    driver::{Driver, Handle, RecoverError},
     error::Error as CallError,
     journal::{Journal, JournalError, Registration, SqliteJournal},
     links::Links,
@@ -141,12 +141,14 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
     tokio::spawn(retention::run(Arc::clone(&journal), args.kept(), retained));
 
     let shutdown = environment.shutdown.clone();
+    tokio::spawn(end_waits(handle.clone(), args.service.drain_timeout));
     let rules = Rules {
         options: args.options(),
         max_payload: args.max_payload as usize,
         max_branches: args.max_branches as usize,
         max_locks: args.max_lock_keys as usize,
     };
+    let journal_room = Arc::clone(&journal);
     let services =
         Services { handle, links, rules, shutdown: shutdown.clone(), registering: Arc::default() };
     tokio::spawn(services.clone().drain());
@@ -154,6 +156,7 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
         .grpc(routes(&services))
         .http(rest::router(services.clone()))
         .registry(registry)
+        .accepting(move || journal_room.has_room())
         .service_names(&[
             transaction::SERVICE_NAME,
             recovery::SERVICE_NAME,
@@ -165,6 +168,14 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
         .await?;
     journal.close().await;
     Ok(())
+}
+
+/// Most of what is under way when a stop begins ends by itself. Who waits for what
+/// does not is answered with the state as it is while there is still time to.
+async fn end_waits(handle: Handle, drain_timeout: Duration) {
+    handle.environment.shutdown.begun().await;
+    tokio::time::sleep(drain_timeout / 2).await;
+    handle.end_waits().await;
 }
 
 fn routes(services: &Services) -> Routes {

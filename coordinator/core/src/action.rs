@@ -32,7 +32,8 @@ pub enum Action {
         /// Whether somebody waits for it.
         forced: bool,
     },
-    /// Ask the journal for a request key; answer with `Event::KeyFound`.
+    /// Ask the journal for a request key; answer with `Event::KeyFound`,
+    /// or `Event::KeyUnreadable`.
     LookupKey {
         /// The run that waits.
         id: TransactionId,
@@ -164,6 +165,8 @@ pub enum Reply {
 pub enum Refused {
     /// The key belongs to a request with another body.
     KeyTaken(RequestKey),
+    /// Whose the key is cannot be read: the request may have been run before.
+    KeyUnreadable(String),
     /// Too many transactions.
     TooManyInFlight {
         /// The bound.

@@ -8,6 +8,7 @@
 //!   after the journal was asked, and not where it may have forgotten it.
 
 use alloc::{collections::BTreeMap, vec::Vec};
+use core::ops::Bound;
 
 use common::{TransactionId, planted};
 
@@ -60,6 +61,7 @@ macro_rules! context {
 // After the macro, which they use.
 mod locks;
 mod projection;
+mod waits;
 
 impl FoundBranch {
     fn outcome(self) -> BranchOutcome {
@@ -138,6 +140,7 @@ impl Coordinator {
                 self.sessions.call(id, token, call, &mut context!(self, now, actions));
             }
             Event::KeyFound { id, found } => self.key_found(now, id, found, actions),
+            Event::KeyUnreadable { id, why } => self.key_unreadable(id, &why, actions),
             Event::Voted { from, journal, id, branch, vote } => {
                 let room = self.room_for_outputs();
                 if let Some(transaction) = self.transactions.get_mut(&id) {
@@ -214,9 +217,9 @@ impl Coordinator {
 
     /// The transactions in memory, newest first, from before `before` on.
     pub fn list(&self, before: Option<TransactionId>) -> impl Iterator<Item = View> {
-        let all = self.transactions.iter().rev();
-        let from = all.skip_while(move |(id, _)| before.is_some_and(|before| **id >= before));
-        from.map(|(_, transaction)| transaction.view(false))
+        let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+        let all = self.transactions.range((Bound::Unbounded, end)).rev();
+        all.map(|(_, transaction)| transaction.view(false))
     }
 
     /// The transaction in memory that uses a request key.

@@ -40,6 +40,13 @@ pub enum Event {
         /// The finished or recovered transaction that used the key.
         found: Option<(TransactionId, Fingerprint)>,
     },
+    /// What the journal holds of a request key cannot be read.
+    KeyUnreadable {
+        /// The run that waits for it.
+        id: TransactionId,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A participant answered prepare.
     Voted {
         /// Who.

@@ -298,6 +298,14 @@ impl Transaction {
         self.set_timer(context);
     }
 
+    /// No call waits any longer.
+    pub(crate) fn end_waits(&mut self, context: &mut Context) {
+        for waiter in &mut self.waiters {
+            waiter.until = waiter.until.min(context.now);
+        }
+        self.answer(context);
+    }
+
     /// Answers the calls whose moment has come.
     fn answer(&mut self, context: &mut Context) {
         if self.waiters.is_empty() {

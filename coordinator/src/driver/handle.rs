@@ -13,6 +13,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::{Call, Input, locks::WhichLocks};
 use crate::{directory::Directory, error::Error, journal::Journal, link::Outgoing};
 
+/// Transactions that are listed in one turn of the driver.
+pub(crate) const IN_ONE_TURN: usize = 256;
+
 /// A transaction that a client asks for.
 #[derive(Debug)]
 pub(crate) struct NewTransaction {
@@ -127,9 +130,27 @@ impl Handle {
         self.ask(|reply| Input::Inquire { id, branch, epoch, reply }).await
     }
 
-    /// The transactions in memory before `before`, newest first.
-    pub(crate) async fn list(&self, before: Option<TransactionId>) -> Result<Vec<View>, Error> {
-        self.ask(|reply| Input::List { before, reply }).await
+    /// At most `limit` transactions in memory before `before`, newest first. The driver
+    /// does nothing else meanwhile.
+    pub(crate) async fn list(
+        &self,
+        before: Option<TransactionId>,
+        limit: usize,
+    ) -> Result<Vec<View>, Error> {
+        self.ask(|reply| Input::List { before, limit, reply }).await
+    }
+
+    /// All transactions in memory, newest first, in many turns of the driver.
+    pub(crate) async fn list_all(&self) -> Result<Vec<View>, Error> {
+        let mut all: Vec<View> = Vec::new();
+        loop {
+            let page = self.list(all.last().map(|view| view.id), IN_ONE_TURN).await?;
+            let is_last = page.len() < IN_ONE_TURN;
+            all.extend(page);
+            if is_last {
+                return Ok(all);
+            }
+        }
     }
 
     /// The transaction in memory that uses a request key.
@@ -150,6 +171,11 @@ impl Handle {
     /// From here on messages to the participant go into this queue.
     pub(crate) async fn link(&self, participant: ParticipantId, queue: mpsc::Sender<Outgoing>) {
         let _ = self.inputs.send(Input::Link { participant, queue }).await;
+    }
+
+    /// Has all calls that wait answered with what is known, and later ones at once.
+    pub(crate) async fn end_waits(&self) {
+        let _ = self.inputs.send(Input::EndWaits).await;
     }
 
     /// All that happens from here on.

@@ -30,7 +30,7 @@ impl Driver {
         let token = self.pending.calls.add(reply);
         self.pending.locking.insert(token, LockOwner::Session(id));
         let age = retry_of.unwrap_or(first);
-        let call = SessionCall::Acquire { age, locks, lease, until: now + wait };
+        let call = SessionCall::Acquire { age, locks, lease, until: self.until(wait) };
         self.handle(Event::Session { id, token, call });
     }
 
@@ -66,7 +66,7 @@ impl Driver {
     }
 }
 
-fn given_up(token: u64, owner: LockOwner) -> Event {
+pub(super) fn given_up(token: u64, owner: LockOwner) -> Event {
     match owner {
         LockOwner::Transaction(id) => Event::Client { id, token, call: Client::GiveUpLocking },
         LockOwner::Session(id) => Event::Session { id, token, call: SessionCall::GiveUp },

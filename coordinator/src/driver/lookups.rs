@@ -6,7 +6,7 @@ use common::TransactionId;
 use common_service::{Environment, Exit};
 use coordinator_core::{Event, Inquirer};
 
-use super::{Driver, Input, pending};
+use super::{Driver, Input, keys, pending};
 use crate::journal::JournalError;
 
 impl Driver {
@@ -20,12 +20,8 @@ impl Driver {
         let (journal, own) = (Arc::clone(&self.journal), self.own.clone());
         let environment = self.environment.clone();
         tokio::spawn(async move {
-            match journal.find_keys(keys).await {
-                Ok(found) => {
-                    let found = ids.into_iter().zip(found);
-                    let events = found.map(|(id, found)| Event::KeyFound { id, found });
-                    let _ = own.send(Input::KeysFound(events.collect())).await;
-                }
+            match keys::find(&*journal, ids, keys).await {
+                Ok(events) => drop(own.send(Input::KeysFound(events)).await),
                 Err(error) => cannot_look_up(&environment, &error),
             }
         });

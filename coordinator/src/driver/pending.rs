@@ -32,6 +32,15 @@ impl Pending {
     }
 }
 
+impl Pending {
+    /// All calls that wait for locks, which are answered no more.
+    pub(super) fn give_up_locking(&mut self) -> Vec<(u64, LockOwner)> {
+        let all: Vec<_> = std::mem::take(&mut self.locking).into_iter().collect();
+        all.iter().for_each(|(token, _)| self.calls.forget(*token));
+        all
+    }
+}
+
 /// Calls by their numbers.
 #[derive(Debug)]
 pub(super) struct Calls<T> {
@@ -55,6 +64,10 @@ impl<T> Calls<T> {
     /// Answers a call; false when its caller is gone.
     pub(super) fn answer(&mut self, token: u64, value: T) -> bool {
         self.waiting.remove(&token).is_some_and(|answer| answer.send(value).is_ok())
+    }
+
+    fn forget(&mut self, token: u64) {
+        self.waiting.remove(&token);
     }
 
     fn forget_if_gone(&mut self, token: u64) -> bool {

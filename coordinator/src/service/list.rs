@@ -9,7 +9,7 @@ use proto::dtc::{
 };
 
 use super::Services;
-use crate::{convert, error::Error};
+use crate::{convert, driver::IN_ONE_TURN, error::Error};
 
 const PAGE: usize = 100;
 const MAX_PAGE: u32 = 1000;
@@ -47,12 +47,18 @@ impl Services {
             })?),
         };
         let directory = &self.handle.directory;
-        let in_memory = self.handle.list(before).await?;
-        let mut found: BTreeMap<TransactionId, Transaction> = in_memory
-            .iter()
-            .map(|view| (view.id, convert::transaction(view, directory)))
-            .filter(|(_, transaction)| matches(&request, transaction))
-            .collect();
+        let mut found: BTreeMap<TransactionId, Transaction> = BTreeMap::new();
+        // Memory, until a page is full: what is older than that is not on it.
+        let mut looked = before;
+        while found.len() <= size {
+            let views = self.handle.list(looked, IN_ONE_TURN).await?;
+            looked = views.last().map(|view| view.id).or(looked);
+            let shown = views.iter().map(|view| (view.id, convert::transaction(view, directory)));
+            found.extend(shown.filter(|(_, transaction)| matches(&request, transaction)));
+            if views.len() < IN_ONE_TURN {
+                break;
+            }
+        }
 
         // History, until a page is full. A transaction may end between the two
         // looks; then it is in both, and the journal's is the newer.

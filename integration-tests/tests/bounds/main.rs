@@ -1,6 +1,7 @@
 //! Bad input and limits: what is wrong is said with its field, and nothing of it
 //! stays behind.
 
+mod backlog;
 mod calls;
 mod limits;
 mod memory;

@@ -40,7 +40,7 @@ async fn a_message_of_very_many_items_is_run_a_part_at_a_time() {
 }
 
 /// A request whose body begins as one of 8 MiB and stops in the middle.
-async fn half(channel: Channel, sent: Bytes) -> Result<(), ()> {
+pub(super) async fn half(channel: Channel, sent: Bytes) -> Result<(), ()> {
     let begun = stream::iter([Ok::<_, Status>(http_body::Frame::data(sent))]);
     let body = Body::new(StreamBody::new(begun.chain(stream::pending())));
     let path = "http://localhost/dtc.v1.TransactionService/Execute";

@@ -1,7 +1,7 @@
 //! Files that hold what nobody wrote: a start either refuses, with file, table
 //! and row, or loses nothing.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
 use integration_tests::{
@@ -202,4 +202,37 @@ async fn damaged_pages_are_found_before_anything_is_said() {
     scene.cluster.start_all().await.unwrap();
     scene.comes_to(&decided, TransactionState::Committed).await.unwrap();
     eventually("the other one is rolled back", async || scene.check_sold(1).await).await.unwrap();
+}
+
+/// Met while it serves: only who names the key hears of it.
+#[tokio::test]
+async fn a_damaged_request_key_stops_only_those_that_name_it() {
+    let mut scene = Scene::start().await.unwrap();
+    let wait = Duration::from_secs(20);
+    let request = |name: &str| Scene::purchase(name).request_with_key(name, wait);
+    for name in ["good", "bad"] {
+        assert!(scene.shop.execute(request(name)).await.unwrap().committed);
+    }
+    scene.cluster.coordinator.stop().await.unwrap();
+    {
+        let connection = Connection::open(scene.cluster.coordinator.database()).unwrap();
+        let sql = "UPDATE request_keys SET id = x'0102' WHERE request_key = 'bad'";
+        assert_eq!(connection.execute(sql, []).unwrap(), 1);
+    }
+    scene.cluster.coordinator.start().await.unwrap();
+    // At once, so that they are looked for together.
+    let (bad, good, new) = tokio::join!(
+        scene.shop.execute(request("bad")),
+        scene.shop.execute(request("good")),
+        scene.shop.execute(request("new")),
+    );
+    let status = bad.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::DataLoss, "{status}");
+    for word in ["table request_keys", "row 'bad'", "restore the file from a backup"] {
+        assert!(status.message().contains(word), "no '{word}' in: {status}");
+    }
+    assert!(good.unwrap().committed && new.unwrap().committed);
+    scene.shop.execute(request("bad")).await.unwrap_err();
+    assert!(scene.cluster.coordinator.is_running().unwrap());
+    scene.check_sold(3).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! A client's request key: one key, one outcome.
 
-use coordinator_core::{BranchState, Outcome, ParticipantId, Refused, Reply, TrailKind};
+use coordinator_core::{BranchState, Event, Outcome, ParticipantId, Refused, Reply, TrailKind};
 
 use crate::{
     participant::{NO, YES},
@@ -162,4 +162,28 @@ fn an_interactive_begin_that_is_repeated_gets_the_same_transaction() {
     for run in [first, second, third] {
         assert!(matches!(world.reply(run.token), Some(Reply::Begun(id)) if *id == first.id));
     }
+}
+
+#[test]
+fn a_key_that_cannot_be_read_refuses_those_that_name_it_and_nobody_else() {
+    let mut world = World::new();
+    let first = world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 1));
+    let same = world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 1));
+    let rival = world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 2));
+    let other = world.execute_with(&BRANCHES, |begin| begin.key = keyed("b", 1));
+    let why = String::from("table request_keys, row 'a'");
+    world.event(Event::KeyUnreadable { id: first.id, why: why.clone() });
+    for run in [first, same, rival] {
+        let reply = world.reply(run.token);
+        let refused =
+            matches!(reply, Some(Reply::Refused(Refused::KeyUnreadable(it))) if *it == why);
+        assert!(refused, "{reply:?}");
+    }
+    world.lookups.pop_front();
+    world.answer_lookups();
+    world.settle();
+    assert!(world.answer(other.token).committed);
+    let again = world.execute_keyed("a", &[P0, P1]);
+    world.settle();
+    assert!(world.answer(again.token).committed, "the key is free in memory");
 }

@@ -1,0 +1,37 @@
+//! Calls that are answered before what they wait for is there.
+
+use alloc::vec::Vec;
+
+use common::TransactionId;
+
+use super::{Context, Coordinator};
+use crate::{Action, Refused, Reply, Time, keys::Parked};
+
+impl Coordinator {
+    /// Answers all calls that wait for a transaction with its state as it is.
+    pub fn end_waits(&mut self, now: Time, actions: &mut Vec<Action>) {
+        for transaction in self.transactions.values_mut() {
+            transaction.end_waits(&mut context!(self, now, actions));
+        }
+    }
+
+    /// Refuses all that name the key; others go on.
+    pub(super) fn key_unreadable(
+        &mut self,
+        id: TransactionId,
+        why: &str,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(Parked { begin, others, rivals }) = self.keys.unpark(id) else {
+            return;
+        };
+        if let Some((key, _)) = &begin.key {
+            self.keys.release(key, id);
+        }
+        let rivals = rivals.into_iter().map(|rival| rival.waiter);
+        for waiter in core::iter::once(begin.waiter).chain(others).chain(rivals) {
+            let reply = Reply::Refused(Refused::KeyUnreadable(why.into()));
+            actions.push(Action::Reply { token: waiter.token, reply });
+        }
+    }
+}
