@@ -301,7 +301,6 @@ impl State {
             participant: ParticipantId(participant as u32),
             id: journal::id(id),
             branch: participant as u32,
-            epoch: 1,
         });
     }
 
@@ -432,6 +431,7 @@ impl State {
             from: Inquirer::Link(ParticipantId(participant as u32)),
             id: journal::id(id),
             branch: participant as u32,
+            epoch: 1,
         });
     }
 
