@@ -7,17 +7,26 @@
 //!   at a clock or counts attempts.
 //! - A branch that was rolled back, known before or not, refuses every later
 //!   prepare.
-//! - An unknown branch is never acknowledged as committed.
+//! - An unknown branch is never acknowledged as committed, nor as compensated: a
+//!   decision to compensate follows one to commit, so that every branch had voted.
 //! - What is committed is undone only by a rollback that says so, `compensate`.
-//! - A decision with a lower number than the one applied changes nothing.
+//! - A decision with a lower number than the one applied, or known and still to be
+//!   applied, changes nothing.
+//! - The answer to an inquiry counts for a prepared branch only.
+//! - An operator resolves what nobody has decided, and nothing else.
+//! - What may have been forgotten is not promised again.
 
 use crate::planted;
 
 /// What the participant's journal holds of a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Branch {
-    /// Promised, undecided: in doubt after a restart.
-    Prepared,
+    /// Promised, and not decided or the decision not applied: in doubt after a restart
+    /// where none is known.
+    Prepared {
+        /// A decision that is known and could not be applied yet.
+        pending: Option<Verdict>,
+    },
     /// The effect is final.
     Committed {
         /// Of the decision that was applied.
@@ -30,7 +39,16 @@ pub enum Branch {
     },
 }
 
-/// What a coordinator asks for.
+/// A decision about a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Verdict {
+    /// To commit; else to roll back.
+    pub commit: bool,
+    /// Its number: later decisions have greater ones.
+    pub number: u32,
+}
+
+/// What a coordinator, or an operator, asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Request {
     /// Promise the branch.
@@ -38,6 +56,8 @@ pub enum Request {
         /// Whether the payload is the one that the journal holds; true where it
         /// holds none.
         same_payload: bool,
+        /// Whether the branch, were it decided, might have been removed by retention.
+        forgotten: bool,
     },
     /// Make the effect final.
     Commit {
@@ -50,6 +70,16 @@ pub enum Request {
         decision_number: u32,
         /// The decision was turned round: undo it even if it is committed.
         compensate: bool,
+        /// Whether the participant can do that.
+        can_compensate: bool,
+    },
+    /// The same decisions as the answer to an inquiry, or as the participant's own next
+    /// attempt at what it keeps as pending.
+    Outcome(Verdict),
+    /// Decide it in place of a coordinator that cannot be asked.
+    Resolve {
+        /// To commit; else to roll back.
+        commit: bool,
     },
 }
 
@@ -64,6 +94,9 @@ pub enum Step {
     RefuseRolledBack,
     /// Vote to abort: another payload came under the same branch.
     RefuseOtherPayload,
+    /// Vote to abort: its transaction has ended, and what this branch did in it may
+    /// have been removed.
+    RefuseForgotten,
     /// Make the effect final and record it.
     ApplyCommit,
     /// Undo the reservation and record it.
@@ -81,84 +114,128 @@ pub enum Step {
     AnswerRolledBack,
     /// Answer that the branch is unknown; never an acknowledgement.
     AnswerUnknown,
-    /// No answer: a newer decision was applied, this one is late.
+    /// Refuse to resolve: its coordinator's decision is known.
+    RefuseDecided,
+    /// No answer: a newer decision is known, or nobody is in doubt any more.
     Ignore,
 }
 
 impl Branch {
+    /// Promised, with no decision known.
+    pub const PREPARED: Self = Self::Prepared { pending: None };
+
     /// The number of the decision that was applied; 0 where none was.
     pub fn decision_number(&self) -> u32 {
         match *self {
-            Self::Prepared => 0,
+            Self::Prepared { .. } => 0,
             Self::Committed { decision_number } | Self::RolledBack { decision_number } => {
                 decision_number
             }
         }
     }
+
+    /// Whether it is promised and no decision is applied.
+    pub fn is_prepared(&self) -> bool {
+        matches!(self, Self::Prepared { .. })
+    }
+
+    /// Whether a decision comes too late: a newer one was applied, or will be.
+    fn outruns(&self, verdict: Verdict) -> bool {
+        match *self {
+            Self::Prepared { pending: Some(known) } => {
+                verdict.number < known.number
+                    || verdict.number == known.number && verdict.commit != known.commit
+            }
+            _ => verdict.number < self.decision_number(),
+        }
+    }
 }
 
 impl Request {
-    /// The number of the decision that it carries; none for prepare.
-    fn decision_number(&self) -> Option<u32> {
+    /// The coordinator's decision that it carries, if it carries one.
+    fn verdict(&self) -> Option<Verdict> {
         match *self {
-            Self::Prepare { .. } => None,
-            Self::Commit { decision_number } | Self::Rollback { decision_number, .. } => {
-                Some(decision_number)
+            Self::Prepare { .. } | Self::Resolve { .. } => None,
+            Self::Commit { decision_number } => {
+                Some(Verdict { commit: true, number: decision_number })
             }
+            Self::Rollback { decision_number, .. } => {
+                Some(Verdict { commit: false, number: decision_number })
+            }
+            Self::Outcome(verdict) => Some(verdict),
         }
     }
 }
 
 /// The transition function: what to do with `request`, where the journal holds `branch`.
 pub fn step(branch: Option<&Branch>, request: &Request) -> Step {
-    let applied = branch.map_or(0, Branch::decision_number);
-    let is_late = request.decision_number().is_some_and(|number| number < applied);
-    if is_late && !planted!(NumberIgnored) {
+    let late =
+        branch.zip(request.verdict()).is_some_and(|(branch, verdict)| branch.outruns(verdict));
+    if late && !planted!(NumberIgnored) {
         return Step::Ignore;
     }
-    match (branch, request) {
-        (None, Request::Rollback { .. }) if planted!(TombstoneMissing) => Step::AnswerRolledBack,
-        (None, Request::Commit { .. }) if planted!(UnknownAcknowledged) => Step::AnswerCommitted,
-        (Some(Branch::RolledBack { .. }), Request::Prepare { .. })
-            if planted!(TombstoneIgnored) =>
-        {
-            Step::Reserve
+    match *request {
+        Request::Prepare { same_payload, forgotten } => prepare(branch, same_payload, forgotten),
+        Request::Commit { .. } => match branch {
+            None if planted!(UnknownAcknowledged) => Step::AnswerCommitted,
+            None => Step::AnswerUnknown,
+            Some(Branch::Prepared { .. }) => Step::ApplyCommit,
+            Some(Branch::Committed { .. }) => Step::AnswerCommitted,
+            Some(Branch::RolledBack { .. }) => Step::AnswerRolledBack,
+        },
+        Request::Rollback { compensate, can_compensate, .. } => {
+            rollback(branch, compensate, can_compensate)
         }
-        (Some(Branch::Prepared), Request::Prepare { .. }) if planted!(ReservesTwice) => {
-            Step::Reserve
-        }
-        (Some(Branch::Prepared), Request::Prepare { .. }) if planted!(PromiseEndsAlone) => {
-            Step::ApplyRollback
-        }
-        (Some(Branch::Prepared), Request::Prepare { .. }) if planted!(OtherPayloadPromised) => {
-            Step::RepeatVote
-        }
-        (Some(Branch::Committed { .. }), Request::Rollback { .. }) if planted!(CommitUndone) => {
-            Step::ApplyRollback
-        }
+        Request::Outcome(Verdict { commit, .. }) => match branch {
+            Some(Branch::Prepared { .. }) => apply(commit),
+            _ => Step::Ignore,
+        },
+        Request::Resolve { commit } => match branch {
+            None => Step::AnswerUnknown,
+            Some(Branch::Prepared { pending }) if pending.is_none_or(|it| it.commit == commit) => {
+                apply(commit)
+            }
+            Some(_) => Step::RefuseDecided,
+        },
+    }
+}
 
-        (None, Request::Prepare { .. }) => Step::Reserve,
-        (None, Request::Commit { .. }) => Step::AnswerUnknown,
-        (None, Request::Rollback { .. }) => Step::LeaveTombstone,
+fn apply(commit: bool) -> Step {
+    if commit { Step::ApplyCommit } else { Step::ApplyRollback }
+}
 
-        (Some(Branch::RolledBack { .. }), Request::Prepare { .. }) => Step::RefuseRolledBack,
-        (Some(_), Request::Prepare { same_payload: false }) => Step::RefuseOtherPayload,
-        (Some(_), Request::Prepare { same_payload: true }) => Step::RepeatVote,
+fn prepare(branch: Option<&Branch>, same_payload: bool, forgotten: bool) -> Step {
+    match branch {
+        Some(Branch::RolledBack { .. }) if planted!(TombstoneIgnored) => Step::Reserve,
+        Some(Branch::Prepared { .. }) if planted!(ReservesTwice) => Step::Reserve,
+        Some(Branch::Prepared { .. }) if planted!(PromiseEndsAlone) => Step::ApplyRollback,
+        Some(Branch::Prepared { .. }) if planted!(OtherPayloadPromised) => Step::RepeatVote,
 
-        (Some(Branch::Prepared), Request::Commit { .. }) => Step::ApplyCommit,
-        (Some(Branch::Prepared), Request::Rollback { .. }) => Step::ApplyRollback,
+        None if forgotten => Step::RefuseForgotten,
+        None => Step::Reserve,
+        Some(Branch::RolledBack { .. }) => Step::RefuseRolledBack,
+        Some(_) if same_payload => Step::RepeatVote,
+        Some(_) => Step::RefuseOtherPayload,
+    }
+}
 
-        (Some(Branch::Committed { .. }), Request::Rollback { compensate: true, .. })
-            if !planted!(CompensationIgnored) =>
+fn rollback(branch: Option<&Branch>, compensate: bool, can_compensate: bool) -> Step {
+    match branch {
+        None if planted!(TombstoneMissing) => Step::AnswerRolledBack,
+        Some(Branch::Committed { .. }) if planted!(CommitUndone) => Step::ApplyRollback,
+
+        // It had voted: what became of it is lost. A tombstone would answer the next
+        // attempt as if it had been undone.
+        None if compensate && !planted!(UnknownCompensated) => Step::AnswerUnknown,
+        None => Step::LeaveTombstone,
+        Some(Branch::Prepared { .. }) => Step::ApplyRollback,
+        Some(Branch::Committed { .. })
+            if compensate && can_compensate && !planted!(CompensationIgnored) =>
         {
             Step::Compensate
         }
-        (Some(Branch::Committed { .. }), Request::Commit { .. } | Request::Rollback { .. }) => {
-            Step::AnswerCommitted
-        }
-        (Some(Branch::RolledBack { .. }), Request::Commit { .. } | Request::Rollback { .. }) => {
-            Step::AnswerRolledBack
-        }
+        Some(Branch::Committed { .. }) => Step::AnswerCommitted,
+        Some(Branch::RolledBack { .. }) => Step::AnswerRolledBack,
     }
 }
 
@@ -166,23 +243,25 @@ pub fn step(branch: Option<&Branch>, request: &Request) -> Step {
 mod tests {
     use super::*;
 
-    const PREPARE: Request = Request::Prepare { same_payload: true };
+    const PREPARE: Request = Request::Prepare { same_payload: true, forgotten: false };
     const COMMIT: Request = Request::Commit { decision_number: 1 };
-    const ROLLBACK: Request = Request::Rollback { decision_number: 1, compensate: false };
-    const TURN_ROUND: Request = Request::Rollback { decision_number: 2, compensate: true };
+    const ROLLBACK: Request =
+        Request::Rollback { decision_number: 1, compensate: false, can_compensate: true };
+    const COMPENSATE: Request =
+        Request::Rollback { decision_number: 2, compensate: true, can_compensate: true };
     const COMMITTED: Branch = Branch::Committed { decision_number: 1 };
     const ROLLED_BACK: Branch = Branch::RolledBack { decision_number: 1 };
 
     #[test]
     fn a_branch_goes_from_prepared_to_its_decision() {
         assert_eq!(step(None, &PREPARE), Step::Reserve);
-        assert_eq!(step(Some(&Branch::Prepared), &COMMIT), Step::ApplyCommit);
-        assert_eq!(step(Some(&Branch::Prepared), &ROLLBACK), Step::ApplyRollback);
+        assert_eq!(step(Some(&Branch::PREPARED), &COMMIT), Step::ApplyCommit);
+        assert_eq!(step(Some(&Branch::PREPARED), &ROLLBACK), Step::ApplyRollback);
     }
 
     #[test]
     fn duplicates_get_the_first_answer() {
-        assert_eq!(step(Some(&Branch::Prepared), &PREPARE), Step::RepeatVote);
+        assert_eq!(step(Some(&Branch::PREPARED), &PREPARE), Step::RepeatVote);
         assert_eq!(step(Some(&COMMITTED), &PREPARE), Step::RepeatVote);
         assert_eq!(step(Some(&COMMITTED), &COMMIT), Step::AnswerCommitted);
         assert_eq!(step(Some(&ROLLED_BACK), &ROLLBACK), Step::AnswerRolledBack);
@@ -190,8 +269,8 @@ mod tests {
 
     #[test]
     fn another_payload_under_the_same_branch_is_refused() {
-        let other = Request::Prepare { same_payload: false };
-        assert_eq!(step(Some(&Branch::Prepared), &other), Step::RefuseOtherPayload);
+        let other = Request::Prepare { same_payload: false, forgotten: false };
+        assert_eq!(step(Some(&Branch::PREPARED), &other), Step::RefuseOtherPayload);
         assert_eq!(step(Some(&COMMITTED), &other), Step::RefuseOtherPayload);
     }
 
@@ -199,7 +278,7 @@ mod tests {
     fn a_tombstone_refuses_the_late_prepare() {
         assert_eq!(step(None, &ROLLBACK), Step::LeaveTombstone);
         assert_eq!(step(Some(&ROLLED_BACK), &PREPARE), Step::RefuseRolledBack);
-        let other = Request::Prepare { same_payload: false };
+        let other = Request::Prepare { same_payload: false, forgotten: false };
         assert_eq!(step(Some(&ROLLED_BACK), &other), Step::RefuseRolledBack);
     }
 
@@ -213,16 +292,79 @@ mod tests {
         let turned_round = Branch::RolledBack { decision_number: 2 };
         assert_eq!(step(Some(&turned_round), &COMMIT), Step::Ignore);
         assert_eq!(step(Some(&turned_round), &ROLLBACK), Step::Ignore);
-        assert_eq!(step(Some(&turned_round), &TURN_ROUND), Step::AnswerRolledBack);
+        assert_eq!(step(Some(&turned_round), &COMPENSATE), Step::AnswerRolledBack);
     }
 
     #[test]
     fn what_is_committed_is_undone_only_by_a_decision_that_was_turned_round() {
-        let plain = Request::Rollback { decision_number: 2, compensate: false };
+        let plain =
+            Request::Rollback { decision_number: 2, compensate: false, can_compensate: true };
         assert_eq!(step(Some(&COMMITTED), &plain), Step::AnswerCommitted);
-        assert_eq!(step(Some(&COMMITTED), &TURN_ROUND), Step::Compensate);
-        assert_eq!(step(Some(&Branch::Prepared), &TURN_ROUND), Step::ApplyRollback);
-        assert_eq!(step(None, &TURN_ROUND), Step::LeaveTombstone);
+        assert_eq!(step(Some(&COMMITTED), &COMPENSATE), Step::Compensate);
+        assert_eq!(step(Some(&Branch::PREPARED), &COMPENSATE), Step::ApplyRollback);
+    }
+
+    #[test]
+    fn an_unknown_branch_is_never_acknowledged_as_compensated() {
+        let cannot =
+            Request::Rollback { decision_number: 2, compensate: true, can_compensate: false };
+        assert_eq!(step(None, &COMPENSATE), Step::AnswerUnknown);
+        assert_eq!(step(None, &cannot), Step::AnswerUnknown);
+        assert_eq!(step(Some(&COMMITTED), &cannot), Step::AnswerCommitted);
+    }
+
+    #[test]
+    fn a_pending_decision_is_replaced_by_later_ones_only() {
+        let commit = Branch::Prepared { pending: Some(Verdict { commit: true, number: 2 }) };
+        let rollback = Branch::Prepared { pending: Some(Verdict { commit: false, number: 2 }) };
+        let second = Request::Commit { decision_number: 2 };
+        assert_eq!(step(Some(&rollback), &COMMIT), Step::Ignore);
+        assert_eq!(step(Some(&rollback), &second), Step::Ignore);
+        assert_eq!(
+            step(Some(&rollback), &Request::Commit { decision_number: 3 }),
+            Step::ApplyCommit
+        );
+        assert_eq!(step(Some(&commit), &second), Step::ApplyCommit);
+        assert_eq!(step(Some(&commit), &COMPENSATE), Step::Ignore);
+        let outcome = |commit, number| Request::Outcome(Verdict { commit, number });
+        assert_eq!(step(Some(&commit), &outcome(false, 1)), Step::Ignore);
+        assert_eq!(step(Some(&commit), &outcome(true, 2)), Step::ApplyCommit);
+        assert_eq!(step(Some(&commit), &PREPARE), Step::RepeatVote);
+    }
+
+    #[test]
+    fn the_answer_to_an_inquiry_counts_for_a_prepared_branch_only() {
+        for commit in [true, false] {
+            let outcome = Request::Outcome(Verdict { commit, number: 1 });
+            assert_eq!(step(Some(&Branch::PREPARED), &outcome), apply(commit));
+            for decided in [None, Some(&COMMITTED), Some(&ROLLED_BACK)] {
+                assert_eq!(step(decided, &outcome), Step::Ignore);
+            }
+        }
+    }
+
+    #[test]
+    fn an_operator_resolves_only_what_nobody_has_decided() {
+        for commit in [true, false] {
+            let resolve = Request::Resolve { commit };
+            assert_eq!(step(Some(&Branch::PREPARED), &resolve), apply(commit));
+            assert_eq!(step(None, &resolve), Step::AnswerUnknown);
+            for decided in [COMMITTED, ROLLED_BACK] {
+                assert_eq!(step(Some(&decided), &resolve), Step::RefuseDecided);
+            }
+            let pending =
+                |commit| Branch::Prepared { pending: Some(Verdict { commit, number: 1 }) };
+            assert_eq!(step(Some(&pending(commit)), &resolve), apply(commit));
+            assert_eq!(step(Some(&pending(!commit)), &resolve), Step::RefuseDecided);
+        }
+    }
+
+    #[test]
+    fn what_may_have_been_forgotten_is_not_promised_again() {
+        let late = Request::Prepare { same_payload: true, forgotten: true };
+        assert_eq!(step(None, &late), Step::RefuseForgotten);
+        assert_eq!(step(Some(&Branch::PREPARED), &late), Step::RepeatVote);
+        assert_eq!(step(Some(&COMMITTED), &late), Step::RepeatVote);
     }
 
     #[test]

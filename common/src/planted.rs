@@ -43,6 +43,8 @@ bugs! {
     CommitUndone = "commit-undone",
     /// A commit that was turned round is not undone.
     CompensationIgnored = "compensation-ignored",
+    /// A compensation for an unknown branch is answered 'rolled back'.
+    UnknownCompensated = "unknown-compensated",
     /// A second prepare ends a promise.
     PromiseEndsAlone = "promise-ends-alone",
     /// A replaced coordinator is obeyed.

@@ -366,6 +366,10 @@ impl Driver {
             }
             Input::Events(events) => {
                 for event in events {
+                    // What was queued for a link is lost with it.
+                    if matches!(event, Event::Connected { .. }) {
+                        self.told_at = None;
+                    }
                     if matches!(event, Event::Acknowledged { number: 2.., .. }) {
                         common_store::crash_point!("coordinator-first-undone");
                     }
@@ -541,9 +545,11 @@ impl Driver {
         let old = Time(now.0.saturating_sub(OLD.as_micros() as u64));
         let next = self.ids.next(now);
         let mut all = true;
+        let endings = self.machine.endings(ids::floor(old), next);
         for (&participant, queue) in &self.links {
-            let (before, except) = self.machine.ended_before(participant, ids::floor(old), next);
-            all &= queue.try_send(Outgoing::Ended { before, except }).is_ok();
+            if let Some(ended) = endings.of(participant) {
+                all &= queue.try_send(Outgoing::Ended(ended)).is_ok();
+            }
         }
         self.told_at = (all && self.machine.is_empty()).then_some(next);
     }

@@ -16,7 +16,7 @@ mod unary;
 use std::{sync::Arc, time::Duration};
 
 use common::TransactionId;
-use coordinator_core::{BranchOutcome, Event, Message, Opaque, ParticipantId};
+use coordinator_core::{BranchOutcome, Ended, Event, Message, Opaque, ParticipantId};
 use proto::dtc::{LinkState, Origin, participant_service_client::ParticipantServiceClient};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::{
@@ -53,10 +53,7 @@ pub(crate) enum Outgoing {
         branch: u32,
         outcome: BranchOutcome,
     },
-    Ended {
-        before: TransactionId,
-        except: Vec<TransactionId>,
-    },
+    Ended(Ended),
 }
 
 /// Why a link ended.

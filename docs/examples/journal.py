@@ -162,16 +162,16 @@ class Journal:
                     epoch=origin.epoch, incarnation=origin.incarnation)
         return work, None
 
-    def decide(self, origin, key, state):
-        """Commits or rolls back. Returns the branch's state afterwards; None if it was never seen.
+    def decide(self, origin, key, state, compensate=False):
+        """Commits or rolls back. Returns the branch's state afterwards; None if it was never seen, or is lost.
 
         What is decided stays as it is, so decision numbers need no comparing here."""
         with self.transaction() as db:
             self.fence(db, origin)
             known = self.find(db, key)
             if known is None:
-                if state == COMMITTED:
-                    return None  # never promised here, so never acknowledged
+                if state == COMMITTED or compensate:
+                    return None  # it was promised, somewhere: what is not known here is never acknowledged
                 self.insert(db, key, ROLLED_BACK)  # a tombstone: its prepare may still be on the way
                 return ROLLED_BACK
             if known["state"] != PREPARED:

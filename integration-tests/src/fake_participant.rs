@@ -301,6 +301,7 @@ impl ParticipantService for Service {
             None => std::future::pending().await,
             Some(Reply::RolledBack) => answer(false),
             Some(Reply::Committed) => answer(true),
+            Some(Reply::Unknown) => Err(Status::not_found("the branch is unknown")),
             Some(Reply::Failed(message)) => Err(Status::internal(message)),
             Some(reply) => Err(misfit(&reply)),
         }

@@ -3,9 +3,9 @@
 
 use anyhow::{Context, ensure};
 use integration_tests::{
-    FakeParticipant, Heard, Loss, Reply,
+    Addresses, Binaries, Cluster, FakeParticipant, Heard, Loss, Reply,
     Role::{self, Coordinator, Inventory, Order, Payment},
-    Scene, Speaks, agree, eventually, typed,
+    Scene, Speaks, Start, agree, eventually, typed,
 };
 use proto::{
     dtc::{
@@ -193,4 +193,130 @@ async fn options_that_make_no_sense_are_named() {
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(status.message().contains(what), "{status}");
     }
+}
+
+#[tokio::test]
+async fn a_branch_that_is_lost_is_not_taken_for_undone() {
+    for speaks in Speaks::ALL {
+        let scene = Scene::start().await.unwrap();
+        let courier = courier(speaks).await.unwrap();
+        courier.set_script(|heard| match heard {
+            Heard::Commit(_) => Reply::Failed("the van is on fire".into()),
+            Heard::Rollback(_) => Reply::Unknown,
+            heard => agree(heard),
+        });
+        register(&scene, &courier).await.unwrap();
+        let answer = scene.shop.execute(delivered(speaks)).await.unwrap();
+        let transaction = answer.transaction.unwrap();
+        assert_eq!(transaction.outcome(), Outcome::HeuristicHazard, "{speaks:?}: {transaction:?}");
+    }
+}
+
+/// With an inventory that forgets at once what has ended.
+async fn forgetful(coordinator: Start) -> anyhow::Result<Scene> {
+    let mut cluster = Cluster::prepare(Binaries::test()?, Addresses::pick())?;
+    let start = Start::new().arg("--retention").arg("1s");
+    cluster.process(Inventory).start_with(start).await?;
+    cluster.process(Coordinator).start_with(coordinator).await?;
+    Scene::of(cluster).await
+}
+
+/// The same, and the inventory is known as the store, too.
+async fn known_twice() -> anyhow::Result<Scene> {
+    let mut cluster = Cluster::prepare(Binaries::test()?, Addresses::pick())?;
+    let start = Start::new().arg("--retention").arg("1s");
+    cluster.process(Inventory).start_with(start).await?;
+    let store = format!("store={}", elsewhere(&cluster));
+    let start = Start::new().arg("--participant").arg(store);
+    cluster.process(Coordinator).start_with(start).await?;
+    let scene = Scene::of(cluster).await?;
+    scene.linked("store").await?;
+    Ok(scene)
+}
+
+/// Where the inventory is, too.
+fn elsewhere(cluster: &Cluster) -> String {
+    format!("http://localhost:{}", cluster.inventory.address().port())
+}
+
+/// A purchase that is undone after long enough for the inventory to forget its part of
+/// it, were it told that it has ended.
+fn delivered_late(inventory: &str) -> ExecuteRequest {
+    let mut request = delivered(Speaks::Link);
+    let branches = request.branches.iter_mut();
+    branches.filter(|it| it.participant == "inventory").for_each(|branch| {
+        branch.participant = inventory.into();
+    });
+    if let Some(options) = &mut request.options {
+        options.compensate_after = 9;
+    }
+    request
+}
+
+async fn is_truly_undone(scene: Scene, inventory: &str) -> anyhow::Result<()> {
+    let courier = courier(Speaks::Link).await?;
+    register(&scene, &courier).await?;
+    let answer = scene.shop.execute(delivered_late(inventory)).await?;
+    let transaction = answer.transaction.context("no transaction")?;
+    ensure!(transaction.outcome() == Outcome::Aborted, "{transaction:?}");
+    scene.check_sold(0).await
+}
+
+#[tokio::test]
+async fn one_participant_under_two_names_undoes_what_it_did_under_the_first() {
+    is_truly_undone(known_twice().await.unwrap(), "inventory").await.unwrap();
+}
+
+#[tokio::test]
+async fn one_participant_under_two_names_undoes_what_it_did_under_the_second() {
+    is_truly_undone(known_twice().await.unwrap(), "store").await.unwrap();
+}
+
+#[tokio::test]
+async fn one_participant_by_name_and_by_address_undoes_what_it_did() {
+    let all = Start::new().arg("--allow-participant").arg("*");
+    let scene = forgetful(all).await.unwrap();
+    let address = elsewhere(&scene.cluster);
+    is_truly_undone(scene, &address).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_participant_whose_name_moves_undoes_what_it_did() {
+    let mut scene = forgetful(Start::new()).await.unwrap();
+    let courier = courier(Speaks::Link).await.unwrap();
+    register(&scene, &courier).await.unwrap();
+    let shelf = |address: String| {
+        let name = "shelf".into();
+        let participant = Participant { name, address, compensates: true, ..Default::default() };
+        let request = RegisterRequest { participant: Some(participant), lease: None };
+        let mut registry = scene.shop.registry.clone();
+        async move { registry.register(request).await.map(drop) }
+    };
+    let address = format!("http://{}", scene.cluster.inventory.address());
+    let (here, nowhere) = (shelf(address), shelf("http://127.0.0.1:1".into()));
+    here.await.unwrap();
+    scene.linked("shelf").await.unwrap();
+    let placing = place(&scene, delivered_late("shelf"));
+    eventually("the inventory has committed", async || {
+        ensure!(scene.branches(Inventory)? == (0, 1, 0), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    nowhere.await.unwrap();
+    eventually("the decision is turned round", async || {
+        let only = scene.only_transaction().await?;
+        ensure!(only.state() == TransactionState::Aborting, "not yet: {only:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let address = format!("http://{}", scene.cluster.inventory.address());
+    let participant =
+        Participant { name: "shelf".into(), address, compensates: true, ..Default::default() };
+    let request = RegisterRequest { participant: Some(participant), lease: None };
+    scene.shop.registry.clone().register(request).await.unwrap();
+    let transaction = placing.await.unwrap().unwrap().transaction.unwrap();
+    assert_eq!(transaction.outcome(), Outcome::Aborted, "{transaction:?}");
+    scene.check_sold(0).await.unwrap();
 }

@@ -1,37 +1,48 @@
 //! One request to one branch, in the batch's transaction. What is to be done is
 //! [`common::branch::step`]'s decision; here it is done.
 
+use std::sync::Arc;
+
 use common::{
     BranchId,
-    branch::{Branch, Request, Step, step},
+    branch::{Branch, Request, Step, Verdict, step},
     planted,
 };
 use common_store::{crash_point, in_savepoint};
-use prost::Message;
+use prost::Message as _;
 use proto::dtc::{AbortReason, Acknowledgement, LinkAcknowledgement, LinkVote, Vote as WireVote};
 use rusqlite::Transaction;
 
 use crate::{
     Error, Refusal, ResourceManager, Vote,
+    domain::Domain,
+    ended::Ended,
     forced::{self, Force},
     horizon::Horizon,
-    journal::{self, Contents, Decided, Found, Pending, Terms, Undecided},
+    journal::{self, Contents, Decided, Found, Terms, Undecided},
     locks::Claimed,
     parked::Parking,
     promises::{Promise, Promises},
     wire::{self, Decision, Origin, Prepare},
 };
 
+/// The code of a prepare in which the participant's own code panicked.
+pub(crate) const PANICKED: &str = "PARTICIPANT_PANICKED";
+
 /// A batch's transaction, seen by one request after the other.
 pub(crate) struct Branches<'a, R: ResourceManager> {
-    pub(crate) resource: &'a R,
+    pub(crate) resource: &'a Domain<R>,
     pub(crate) transaction: &'a Transaction<'a>,
     pub(crate) horizon: &'a Horizon,
     pub(crate) promises: &'a Promises,
     pub(crate) parking: &'a Parking<R>,
+    /// The transactions of the one who prepares of which something may be missing.
+    pub(crate) forgotten: Option<Arc<Ended>>,
     pub(crate) undo: Undo,
-    /// Wall clock, milliseconds.
+    /// Wall clock, milliseconds: for people.
     pub(crate) now: i64,
+    /// Service time, milliseconds.
+    pub(crate) service_time: i64,
     /// What happened so far.
     pub(crate) effects: Effects,
 }
@@ -63,6 +74,10 @@ pub(crate) struct Effects {
     pub(crate) rollbacks: u64,
     pub(crate) compensations: u64,
     pub(crate) domain_errors: u64,
+    /// Of these, the panics.
+    pub(crate) domain_panics: u64,
+    /// By which the journal's decided branches grew.
+    pub(crate) bytes: i64,
 }
 
 /// Why a branch was not decided by hand.
@@ -111,7 +126,8 @@ impl<R: ResourceManager> Branches<'_, R> {
             request.payload.as_ref().is_ok_and(|payload| found.has_payload(&payload.bytes))
         });
         let state = found.as_ref().map(Found::state);
-        Ok(Some(match step(state.as_ref(), &Request::Prepare { same_payload }) {
+        let forgotten = self.forgotten.as_ref().is_some_and(|gone| gone.has(&branch.transaction));
+        Ok(Some(match step(state.as_ref(), &Request::Prepare { same_payload, forgotten }) {
             Step::Reserve => return self.reserve(origin, request, room),
             Step::RepeatVote => {
                 let output = match found {
@@ -119,7 +135,8 @@ impl<R: ResourceManager> Branches<'_, R> {
                     Some(Found::Decided(decided)) => decided.output,
                     None => Vec::new(),
                 };
-                let committed = request.one_phase && state != Some(Branch::Prepared);
+                let committed =
+                    request.one_phase && !state.is_some_and(|state| state.is_prepared());
                 vote(branch, WireVote::Commit, output, committed)
             }
             Step::RefuseRolledBack => {
@@ -132,6 +149,11 @@ impl<R: ResourceManager> Branches<'_, R> {
                     ("ROLLED_BACK".into(), message.into())
                 });
                 refused::<R>(branch, code, message)
+            }
+            Step::RefuseForgotten => {
+                let message = "the transaction has ended, and what this participant did in it \
+                               may have been forgotten; a late prepare is refused";
+                refused::<R>(branch, "FORGOTTEN".into(), message.into())
             }
             Step::RefuseOtherPayload => {
                 let message = "the branch was prepared with another payload";
@@ -174,12 +196,20 @@ impl<R: ResourceManager> Branches<'_, R> {
             return Ok(Some(abort::<R>(&request.branch, refusal)));
         }
         let keys = request.payload.as_ref().map(|it| self.resource.locks(&it.message));
-        match self.parking.claim(request, keys.unwrap_or_default()) {
+        let keys = match keys.unwrap_or_else(|_| Ok(Vec::new())) {
+            Ok(keys) => keys,
+            Err(error) => {
+                let refusal = self.failed(&request.branch, &error);
+                return Ok(Some(abort::<R>(&request.branch, &refusal)));
+            }
+        };
+        let kept = journal::encode_keys(&keys);
+        match self.parking.claim(request, keys) {
             Ok(Claimed::Granted) => {}
             Ok(Claimed::Waits) => return Ok(None),
             Err(refusal) => return Ok(Some(abort::<R>(&request.branch, &refusal))),
         }
-        Ok(Some(match self.ask_domain(origin, request)? {
+        Ok(Some(match self.ask_domain(origin, request, &kept)? {
             Ok(vote) => vote,
             Err(error) => {
                 let branch = &request.branch;
@@ -197,12 +227,13 @@ impl<R: ResourceManager> Branches<'_, R> {
         &mut self,
         origin: &Origin,
         request: &Prepare<R>,
+        keys: &[u8],
     ) -> Result<Result<LinkVote, Error>, Torn> {
         let payload = match &request.payload {
             Ok(payload) => payload,
             Err(refusal) => return Ok(Err(refusal.clone().into())),
         };
-        let (branch, transaction, now) = (&request.branch, self.transaction, self.now);
+        let (branch, transaction) = (&request.branch, self.transaction);
         let mut effects = self.effects;
         let vote = self.attempt(|| {
             let output = match self.resource.prepare(transaction, branch, &payload.message)? {
@@ -212,16 +243,19 @@ impl<R: ResourceManager> Branches<'_, R> {
             };
             let encoded = output.encode_to_vec();
             if request.one_phase {
-                self.resource.commit(transaction, branch, &payload.message, &output)?;
+                self.resource.commit_at_once(transaction, branch, &payload.message, &output)?;
                 let state = Branch::Committed { decision_number: 1 };
                 let contents =
                     Contents { payload: Some(&payload.bytes), output: &encoded, keep: false };
-                journal::insert_decided(transaction, branch, state, &contents, None, now)?;
+                let at = self.service_time;
+                effects.bytes += contents.footprint(None);
+                journal::insert_decided(transaction, branch, state, &contents, None, at)?;
                 effects.commits += 1;
             } else {
                 let contents = (&payload.bytes[..], &encoded[..]);
-                let terms = Terms { age: request.age, may_compensate: request.may_compensate };
-                journal::insert_undecided(transaction, branch, origin, terms, contents, now)?;
+                let may_compensate = request.may_compensate;
+                let terms = Terms { age: request.age, may_compensate, keys };
+                journal::insert_undecided(transaction, branch, origin, terms, contents, self.now)?;
                 self.promises.keep(*branch, contents, request.may_compensate);
                 effects.undecided += 1;
             }
@@ -245,22 +279,7 @@ impl<R: ResourceManager> Branches<'_, R> {
             Ok(found) => found,
             Err(error) => return Ok(self.unsettled(decision, false, &error.into())),
         };
-        if let Some(Found::Undecided(Undecided { pending: Some(known), .. })) = &found
-            && (decision.number < known.number
-                || decision.number == known.number && decision.commit != known.commit)
-        {
-            return Ok(Settled::Late);
-        }
-        if decision.answers_doubt && !matches!(found, Some(Found::Undecided(_))) {
-            return Ok(Settled::Late);
-        }
-        let request = match decision.commit {
-            true => Request::Commit { decision_number: decision.number },
-            false => Request::Rollback {
-                decision_number: decision.number,
-                compensate: decision.compensate && R::COMPENSATES,
-            },
-        };
+        let request = decision.request(R::COMPENSATES);
         Ok(match (step(found.as_ref().map(Found::state).as_ref(), &request), found) {
             (Step::ApplyCommit | Step::ApplyRollback, Some(Found::Undecided(undecided))) => {
                 match self.apply(decision, &undecided, None)? {
@@ -298,18 +317,13 @@ impl<R: ResourceManager> Branches<'_, R> {
         let (branch, transaction, now) = (&decision.branch, self.transaction, self.now);
         let decision_number = decision.number;
         let applied = self.attempt(|| {
-            let payload = R::Payload::decode(&undecided.payload[..])
-                .map_err(|_| Error::Inconsistent("a branch's payload cannot be decoded"))?;
-            let output = R::Output::decode(&undecided.output[..])
-                .map_err(|_| Error::Inconsistent("a branch's output cannot be decoded"))?;
-            let state = if decision.commit {
-                self.resource.commit(transaction, branch, &payload, &output)?;
-                Branch::Committed { decision_number }
-            } else {
-                if !planted!(ReservationKept) {
-                    self.resource.rollback(transaction, branch, &payload, &output)?;
-                }
-                Branch::RolledBack { decision_number }
+            if decision.commit || !planted!(ReservationKept) {
+                let contents = (&undecided.payload[..], &undecided.output[..]);
+                self.resource.settle(transaction, branch, contents, decision.commit)?;
+            }
+            let state = match decision.commit {
+                true => Branch::Committed { decision_number },
+                false => Branch::RolledBack { decision_number },
             };
             if journal::delete_undecided(transaction, branch)? != 1 {
                 return Err(Error::Inconsistent(
@@ -321,20 +335,22 @@ impl<R: ResourceManager> Branches<'_, R> {
                 output: &undecided.output,
                 keep: undecided.may_compensate && decision.commit,
             };
-            journal::insert_decided(transaction, branch, state, &contents, None, now)?;
+            let at = self.service_time;
+            journal::insert_decided(transaction, branch, state, &contents, None, at)?;
             if let Some(force) = by_hand {
                 forced::insert(transaction, branch, force, now)?;
             }
-            Ok(())
+            Ok(contents.footprint(None))
         })?;
-        if applied.is_ok() {
+        if let Ok(bytes) = applied {
+            self.effects.bytes += bytes;
             self.effects.undecided -= 1;
             match decision.commit {
                 true => self.effects.commits += 1,
                 false => self.effects.rollbacks += 1,
             }
         }
-        Ok(applied)
+        Ok(applied.map(drop))
     }
 
     /// Decides a promised branch by hand. Its decision has number 0: whatever its
@@ -346,24 +362,32 @@ impl<R: ResourceManager> Branches<'_, R> {
     ) -> Result<Result<(), Unforced>, Torn> {
         // What is kept in memory is in the file too.
         self.promises.take(branch);
-        let undecided = match self.find(branch) {
-            // Its coordinator has decided; only the effect is still to come.
-            Ok(Some(Found::Undecided(Undecided { pending: Some(known), .. })))
-                if known.commit != force.commit =>
-            {
-                return Ok(Err(Unforced::Decided(match known.commit {
-                    true => "to be committed, which is being tried again,",
-                    false => "to be rolled back, which is being tried again,",
-                })));
-            }
-            Ok(Some(Found::Undecided(undecided))) => undecided,
-            Ok(Some(Found::Decided(Decided { state: Branch::Committed { .. }, .. }))) => {
-                return Ok(Err(Unforced::Decided("committed")));
-            }
-            Ok(Some(Found::Decided(_))) => return Ok(Err(Unforced::Decided("rolled back"))),
-            Ok(None) => return Ok(Err(Unforced::Unknown)),
+        let found = match self.find(branch) {
+            Ok(found) => found,
             Err(error) => return Ok(Err(Unforced::Failed(error.to_string()))),
         };
+        let state = found.as_ref().map(Found::state);
+        let undecided =
+            match (step(state.as_ref(), &Request::Resolve { commit: force.commit }), found) {
+                (Step::ApplyCommit | Step::ApplyRollback, Some(Found::Undecided(undecided))) => {
+                    undecided
+                }
+                (Step::AnswerUnknown, _) => return Ok(Err(Unforced::Unknown)),
+                (Step::RefuseDecided, _) => {
+                    return Ok(Err(Unforced::Decided(match state {
+                        Some(Branch::Committed { .. }) => "committed",
+                        Some(Branch::RolledBack { .. }) | None => "rolled back",
+                        // Its coordinator has decided; only the effect is still to come.
+                        Some(Branch::Prepared { pending }) => {
+                            match pending.is_some_and(|it| it.commit) {
+                                true => "to be committed, which is being tried again,",
+                                false => "to be rolled back, which is being tried again,",
+                            }
+                        }
+                    })));
+                }
+                (step, _) => unreachable!("{step:?} is no answer to an operator"),
+            };
         let (branch, commit) = (*branch, force.commit);
         let decision =
             Decision { branch, commit, number: 0, compensate: false, answers_doubt: false };
@@ -377,39 +401,41 @@ impl<R: ResourceManager> Branches<'_, R> {
         decision: &Decision,
         decided: &Decided,
     ) -> Result<Result<(), Error>, Torn> {
-        let (branch, transaction, now) = (&decision.branch, self.transaction, self.now);
+        let (branch, transaction) = (&decision.branch, self.transaction);
         let undone = self.attempt(|| {
             let payload = decided.payload.as_deref().ok_or(Error::Inconsistent(
                 "nothing was kept of a branch that is to be undone; it was not announced",
             ))?;
-            let payload = R::Payload::decode(payload)
-                .map_err(|_| Error::Inconsistent("a branch's payload cannot be decoded"))?;
-            let output = R::Output::decode(&decided.output[..])
-                .map_err(|_| Error::Inconsistent("a branch's output cannot be decoded"))?;
-            self.resource.compensate(transaction, branch, &payload, &output)?;
+            self.resource.compensate(transaction, branch, (payload, &decided.output))?;
             let state = Branch::RolledBack { decision_number: decision.number };
-            match journal::turn_round(transaction, branch, state, now)? {
-                1 => Ok(()),
+            match journal::turn_round(transaction, branch, state, self.service_time)? {
+                1 => Ok(payload.len() as i64),
                 _ => Err(Error::Inconsistent("a branch that is to be undone is gone")),
             }
         })?;
-        if undone.is_ok() {
+        if let Ok(kept) = undone {
             crash_point!("participant-before-compensation-durable");
+            self.effects.bytes -= kept;
             self.effects.compensations += 1;
         }
-        Ok(undone)
+        Ok(undone.map(drop))
+    }
+
+    fn count(&mut self, error: &Error) {
+        self.effects.domain_errors += 1;
+        self.effects.domain_panics += u64::from(matches!(error, Error::Panicked(_)));
     }
 
     /// The decision stands, so it is kept where the branch is known.
     fn unsettled(&mut self, decision: &Decision, is_known: bool, error: &Error) -> Settled {
-        self.effects.domain_errors += 1;
+        self.count(error);
         let Decision { branch, commit, number, .. } = *decision;
         tracing::error!(
             transaction = %branch.transaction, branch = branch.number, commit, number, %error,
             "the decision could not be applied; it will be tried again"
         );
         if is_known && !self.transaction.is_autocommit() {
-            let pending = Pending { commit, number };
+            let pending = Verdict { commit, number };
             if let Err(error) = journal::keep_pending(self.transaction, &branch, pending) {
                 tracing::error!(%error, "the decision could not be kept");
             }
@@ -418,11 +444,15 @@ impl<R: ResourceManager> Branches<'_, R> {
     }
 
     fn failed(&mut self, branch: &BranchId, error: &Error) -> Refusal {
-        self.effects.domain_errors += 1;
+        self.count(error);
         tracing::error!(
             transaction = %branch.transaction, branch = branch.number, %error, "prepare failed"
         );
-        Refusal::new("PARTICIPANT_ERROR", error.to_string())
+        let code = match error {
+            Error::Panicked(_) => PANICKED,
+            _ => "PARTICIPANT_ERROR",
+        };
+        Refusal::new(code, error.to_string())
     }
 
     /// False if it could not be written.
@@ -443,10 +473,12 @@ impl<R: ResourceManager> Branches<'_, R> {
             state,
             &Contents::default(),
             refusal,
-            self.now,
+            self.service_time,
         );
         if let Err(error) = &written {
             tracing::error!(transaction = %branch.transaction, %error, "no tombstone was left");
+        } else {
+            self.effects.bytes += Contents::default().footprint(refusal);
         }
         written.is_ok()
     }

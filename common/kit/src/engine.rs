@@ -10,7 +10,7 @@
 //!   and it later.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering::Relaxed},
@@ -24,7 +24,6 @@ use common::{
 };
 use common_service::Environment;
 use common_store::{Store, Urgency, WriteError, crash_point, in_savepoint};
-use prost::Message;
 use proto::dtc::{AbortReason, Acknowledgement, LinkAcknowledgement, LinkVote, Vote};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
@@ -33,6 +32,8 @@ use tonic::{Status, metadata::MetadataValue};
 use crate::{
     Refusal, ResourceManager,
     branches::{self, Branches, Effects, Settled, Torn, Undo, Unforced},
+    domain::Domain,
+    footprint::Footprint,
     forced::Force,
     horizon::Horizon,
     journal,
@@ -42,26 +43,27 @@ use crate::{
     metrics::Metrics,
     parked::{DEADLOCK, Parked, Parking},
     promises::Promises,
-    wire::{Batch, Decision, Ended, Origin},
+    retention::{Forgotten, millis},
+    wire::{Batch, Decision, Origin},
 };
 
 /// A participant at work.
 pub(crate) struct Engine<R: ResourceManager> {
     pub(crate) store: Store,
-    pub(crate) resource: R,
+    pub(crate) resource: Domain<R>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
     pub(crate) links: Links,
     pub(crate) environment: Environment,
     /// Undecided branches, the batch that is being done included.
     undecided: AtomicI64,
-    horizon: Horizon,
+    pub(crate) horizon: Horizon,
+    pub(crate) forgotten: Forgotten,
+    pub(crate) footprint: Footprint,
     pub(crate) promises: Promises,
     pub(crate) parking: Parking<R>,
     /// Branches that the one who was asked doesn't know.
     not_mine: Mutex<HashSet<BranchId>>,
-    /// What coordinators told about the end of their transactions, until kept.
-    ended: Mutex<BTreeMap<CoordinatorId, (Ended, i64)>>,
 }
 
 /// The answers to a batch.
@@ -123,29 +125,37 @@ impl<R: ResourceManager> Engine<R> {
         metrics: Metrics,
         environment: Environment,
     ) -> Result<Arc<Self>, common_store::ReadError> {
-        let (resource, locks) = store.read(|connection| restore(connection, resource)).await?;
+        let locks = store.read(restore).await?;
         let undecided = store.read(journal::count_undecided).await?;
         let horizon = store.read(Horizon::read).await?;
+        let forgotten = store.read(Forgotten::read).await?;
         metrics.undecided.set(undecided);
         let engine = Self {
             store,
-            resource,
+            resource: Domain::new(resource),
             limits,
             metrics,
             links: Links::default(),
             environment,
             undecided: AtomicI64::new(undecided),
             horizon,
+            forgotten,
+            footprint: Footprint::default(),
             promises: Promises::default(),
             parking: Parking::new(locks),
             not_mine: Mutex::default(),
-            ended: Mutex::default(),
         };
         engine.count_locks();
         Ok(Arc::new(engine))
     }
 
-    /// The wall clock in milliseconds, for people and for retention.
+    /// How long this participant has run, over all of its runs, in milliseconds: for
+    /// retention.
+    pub(crate) fn service_time(&self) -> i64 {
+        millis(self.store.service_time())
+    }
+
+    /// The wall clock in milliseconds, for people.
     pub(crate) fn now(&self) -> i64 {
         i64::try_from((self.environment.wall_clock)().as_millis()).unwrap_or(i64::MAX)
     }
@@ -325,6 +335,7 @@ impl<R: ResourceManager> Engine<R> {
         answers: &mut Answers,
     ) -> Result<(), Torn> {
         let mut branches = self.branches(transaction, undo);
+        branches.forgotten = self.forgotten.of(&origin.coordinator);
         let before = self.undecided.load(Relaxed) + answers.effects.undecided;
         let disk = (!self.store.has_room()).then(disk_full);
         answers.votes.reserve(batch.prepares.len());
@@ -362,8 +373,10 @@ impl<R: ResourceManager> Engine<R> {
             horizon: &self.horizon,
             promises: &self.promises,
             parking: &self.parking,
+            forgotten: None,
             undo,
             now: self.now(),
+            service_time: self.service_time(),
             effects: Effects::default(),
         }
     }
@@ -418,6 +431,8 @@ impl<R: ResourceManager> Engine<R> {
         self.metrics.rollbacks.inc_by(answers.effects.rollbacks);
         self.metrics.compensations.inc_by(answers.effects.compensations);
         self.metrics.domain_errors.inc_by(answers.effects.domain_errors);
+        self.metrics.domain_panics.inc_by(answers.effects.domain_panics);
+        self.footprint.add(answers.effects.bytes);
     }
 
     /// Notes branches that nobody decides, until somebody does.
@@ -448,17 +463,6 @@ impl<R: ResourceManager> Engine<R> {
 
     pub(crate) fn has_not_mine(&self) -> bool {
         !self.not_mine.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    /// What a coordinator told about the end of its transactions.
-    pub(crate) fn note_ended(&self, coordinator: CoordinatorId, ended: Ended) {
-        let mut noted = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        noted.insert(coordinator, (ended, self.now()));
-    }
-
-    /// What was told since the last time, and when.
-    pub(crate) fn take_ended(&self) -> BTreeMap<CoordinatorId, (Ended, i64)> {
-        std::mem::take(&mut self.ended.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -496,24 +500,20 @@ impl Effects {
         self.rollbacks += more.rollbacks;
         self.compensations += more.compensations;
         self.domain_errors += more.domain_errors;
+        self.domain_panics += more.domain_panics;
+        self.bytes += more.bytes;
     }
 }
 
 /// Looks through the journal, and takes the locks of what it has promised.
-fn restore<R: ResourceManager>(
-    connection: &Connection,
-    resource: R,
-) -> rusqlite::Result<(R, Locks<Parked<R>>)> {
+fn restore<R: ResourceManager>(connection: &Connection) -> rusqlite::Result<Locks<Parked<R>>> {
     let mut locks = Locks::default();
-    journal::check(connection, |branch, age, payload| {
-        let payload = R::Payload::decode(payload).map_err(|_| "it cannot be decoded")?;
-        let keys = resource.locks(&payload);
+    journal::check(connection, |branch, age, keys| {
         if !keys.is_empty() {
             locks.restore(branch, age, keys);
         }
-        Ok(())
     })?;
-    Ok((resource, locks))
+    Ok(locks)
 }
 
 fn disk_full() -> Refusal {

@@ -4,7 +4,7 @@ use common_store::{ReadError, Store, WriteError, in_savepoint};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use tonic::Status;
 
-use crate::{Error, Refusal};
+use crate::{Error, Refusal, domain::guarded};
 
 const PAGE: u32 = 100;
 const LARGEST_PAGE: u32 = 1000;
@@ -42,11 +42,16 @@ impl Handle {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Status> {
-        self.store.read(work).await.map_err(|error| match error {
+        let read = move |connection: &Connection| match guarded(|| Ok(work(connection))) {
+            Ok(read) => read.map(Ok),
+            Err(panic) => Ok(Err(panic)),
+        };
+        let read = self.store.read(read).await.map_err(|error| match error {
             ReadError::Work(error) => Status::internal(error.to_string()),
             error @ ReadError::Damaged { .. } => Status::data_loss(error.to_string()),
             ReadError::Closed => Status::unavailable(error.to_string()),
-        })
+        })?;
+        read.map_err(|panic| Status::internal(panic.to_string()))
     }
 
     /// Writes durably, with whatever else is in the batch.
@@ -64,7 +69,9 @@ impl Handle {
         }
         let written = self
             .store
-            .write(move |transaction| Ok(in_savepoint(transaction, |_| work(transaction))))
+            .write(move |transaction| {
+                Ok(in_savepoint(transaction, |_| guarded(|| work(transaction))))
+            })
             .await
             .map_err(|error| match error {
                 WriteError::RolledBack { .. } => Status::resource_exhausted(error.to_string()),
@@ -73,7 +80,9 @@ impl Handle {
             })?;
         written.map_err(|error| match error {
             Error::Refused(refusal) => Status::failed_precondition(refusal.message),
-            Error::Sqlite(_) | Error::Inconsistent(_) => Status::internal(error.to_string()),
+            Error::Sqlite(_) | Error::Inconsistent(_) | Error::Panicked(_) => {
+                Status::internal(error.to_string())
+            }
         })
     }
 

@@ -8,9 +8,13 @@ use common::{BranchId, TransactionId};
 use rusqlite::{Connection, OptionalExtension};
 
 /// At least the greatest key of a branch in the journal.
-pub(crate) struct Horizon(Mutex<Option<Key>>);
+pub(crate) struct Horizon {
+    at_start: Option<Key>,
+    last: Mutex<Option<Key>>,
+}
 
-type Key = (TransactionId, u32);
+/// A transaction and the number of a branch.
+pub(crate) type Key = (TransactionId, u32);
 
 impl Horizon {
     /// Of the journal as it is.
@@ -25,13 +29,19 @@ impl Horizon {
             };
             connection.query_row(&sql, [], key).optional()
         };
-        Ok(Self(Mutex::new(last("undecided")?.max(last("decided")?))))
+        let at_start = last("undecided")?.max(last("decided")?);
+        Ok(Self { at_start, last: Mutex::new(at_start) })
+    }
+
+    /// How far the journal reached when it was opened.
+    pub(crate) fn at_start(&self) -> Option<Key> {
+        self.at_start
     }
 
     /// Whether the journal may have the branch; from now on it may.
     pub(crate) fn reaches(&self, branch: &BranchId) -> bool {
         let key = Some((branch.transaction, branch.number));
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let reaches = key <= *last;
         *last = key.max(*last);
         reaches

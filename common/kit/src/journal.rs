@@ -8,12 +8,16 @@
 //! - Keys begin with the transaction id, a UUIDv7, so that new rows go to the
 //!   right edge of the tree.
 
-use common::{BranchId, CoordinatorId, Incarnation, TransactionId, branch::Branch, fence::Run};
+use common::{
+    BranchId, CoordinatorId, Incarnation, TransactionId,
+    branch::{Branch, Verdict},
+    fence::Run,
+};
 use common_store::{Suspect, check_pages, checksum};
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Refusal, wire::Origin};
+use crate::{Refusal, footprint, wire::Origin};
 
 pub(crate) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS undecided (
@@ -29,6 +33,8 @@ pub(crate) const SCHEMA: &str = "
         -- The first transaction of which this is a retry, or itself.
         age BLOB NOT NULL,
         may_compensate INTEGER NOT NULL,
+        -- The keys that it holds, each after its length; empty for none.
+        locks BLOB NOT NULL,
         -- Of the key and all that a decision and a question need.
         checksum INTEGER NOT NULL,
         -- A decision that is known and could not be applied yet, and its checksum.
@@ -50,6 +56,7 @@ pub(crate) const SCHEMA: &str = "
         output BLOB NOT NULL,
         refusal_code TEXT,
         refusal_message TEXT,
+        -- Service time, milliseconds.
         decided_at INTEGER NOT NULL,
         -- Of the key and the state; with a payload, of that and the output too.
         checksum INTEGER NOT NULL,
@@ -61,16 +68,6 @@ pub(crate) const SCHEMA: &str = "
         incarnation BLOB NOT NULL,
         -- Of all the others.
         checksum INTEGER NOT NULL
-    ) WITHOUT ROWID;
-    -- What a coordinator told at a time about the end of its transactions.
-    CREATE TABLE IF NOT EXISTS ended (
-        coordinator_id BLOB NOT NULL,
-        told_at INTEGER NOT NULL,
-        ended_before BLOB NOT NULL,
-        ended_except BLOB NOT NULL,
-        -- Of all the others.
-        checksum INTEGER NOT NULL,
-        PRIMARY KEY (coordinator_id, told_at)
     ) WITHOUT ROWID;
 ";
 
@@ -87,14 +84,7 @@ pub(crate) struct Undecided {
     pub(crate) payload: Vec<u8>,
     pub(crate) output: Vec<u8>,
     pub(crate) may_compensate: bool,
-    pub(crate) pending: Option<Pending>,
-}
-
-/// A decision that is known and not yet applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pending {
-    pub(crate) commit: bool,
-    pub(crate) number: u32,
+    pub(crate) pending: Option<Verdict>,
 }
 
 pub(crate) struct Decided {
@@ -109,7 +99,7 @@ pub(crate) struct Decided {
 impl Found {
     pub(crate) fn state(&self) -> Branch {
         match self {
-            Self::Undecided(_) => Branch::Prepared,
+            Self::Undecided(undecided) => Branch::Prepared { pending: undecided.pending },
             Self::Decided(decided) => decided.state,
         }
     }
@@ -131,16 +121,39 @@ pub(crate) struct Doubt {
     /// Wall clock, milliseconds.
     pub(crate) prepared_at: i64,
     pub(crate) recovery_address: String,
-    pub(crate) pending: Option<Pending>,
+    pub(crate) pending: Option<Verdict>,
 }
 
 /// What goes with a promise.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms {
+pub(crate) struct Terms<'a> {
     /// The first transaction of which the branch's is a retry, or its own.
     pub(crate) age: TransactionId,
     /// Its commit may be turned round.
     pub(crate) may_compensate: bool,
+    /// What it locks, by [`encode_keys`].
+    pub(crate) keys: &'a [u8],
+}
+
+/// Keys as they are kept with a promise.
+pub(crate) fn encode_keys(keys: &[String]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for key in keys {
+        bytes.extend((key.len() as u32).to_le_bytes());
+        bytes.extend(key.as_bytes());
+    }
+    bytes
+}
+
+/// From [`encode_keys`]; none where they were not made by it.
+fn decode_keys(mut bytes: &[u8]) -> Option<Vec<String>> {
+    let mut keys = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let (key, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        keys.push(String::from_utf8(key.into()).ok()?);
+        bytes = rest;
+    }
+    bytes.is_empty().then_some(keys)
 }
 
 pub(crate) fn digest(payload: &[u8]) -> Digest {
@@ -154,7 +167,7 @@ pub(crate) fn find(connection: &Connection, branch: &BranchId) -> rusqlite::Resu
         .prepare_cached(
             "SELECT transaction_id, branch, coordinator_id, payload, output, epoch, incarnation,
                     recovery_address, checksum, pending_commit, pending_number, pending_checksum,
-                    age, may_compensate
+                    age, may_compensate, locks
              FROM undecided
              WHERE transaction_id = ?1 AND branch = ?2 AND coordinator_id = ?3",
         )?
@@ -177,7 +190,9 @@ pub(crate) fn find(connection: &Connection, branch: &BranchId) -> rusqlite::Resu
 fn undecided(row: &Suspect<'_>) -> rusqlite::Result<Undecided> {
     let branch = branch(row)?;
     let (payload, output): (Vec<u8>, Vec<u8>) = (row.get(3)?, row.get(4)?);
-    let (run, recovery_address, terms) = (run(row, 5)?, row.get::<String>(7)?, terms(row)?);
+    let (run, recovery_address) = (run(row, 5)?, row.get::<String>(7)?);
+    let keys: Vec<u8> = row.get(14)?;
+    let terms = Terms { age: age(row)?, may_compensate: row.get(13)?, keys: &keys };
     let origin = (&run, &*recovery_address);
     if row.get::<u32>(8)? != of_promise(&branch, origin, terms, &payload, &output) {
         return Err(row.damaged(8, "it is not of what else the row holds"));
@@ -202,10 +217,9 @@ fn decided(row: &Suspect<'_>) -> rusqlite::Result<Decided> {
     Ok(Decided { state, digest: row.get(5)?, payload, output, refusal: code.zip(message) })
 }
 
-/// In the last of the columns that [`find`] selects.
-fn terms(row: &Suspect<'_>) -> rusqlite::Result<Terms> {
-    let age = TransactionId::from_bytes(row.get(12)?);
-    Ok(Terms { age, may_compensate: row.get(13)? })
+/// Of an undecided row with the columns that [`find`] selects.
+fn age(row: &Suspect<'_>) -> rusqlite::Result<TransactionId> {
+    row.get(12).map(TransactionId::from_bytes)
 }
 
 /// The key, in the first three columns.
@@ -220,7 +234,7 @@ fn branch(row: &Suspect<'_>) -> rusqlite::Result<BranchId> {
 fn of_promise(
     branch: &BranchId,
     (run, recovery_address): (&Run, &str),
-    terms: Terms,
+    terms: Terms<'_>,
     payload: &[u8],
     output: &[u8],
 ) -> u32 {
@@ -231,6 +245,7 @@ fn of_promise(
         recovery_address.as_bytes(),
         terms.age.as_bytes(),
         &[terms.may_compensate.into()],
+        terms.keys,
         payload,
         output,
     ])
@@ -253,10 +268,10 @@ fn key_bytes(branch: &BranchId) -> [u8; 36] {
 }
 
 /// Reads all of [`undecided`], as every promise will be needed again, and hands out
-/// each one's branch, age and payload, which may be found to be wrong.
+/// each one's branch and age, and the keys that it holds.
 pub(crate) fn check(
     connection: &Connection,
-    mut promised: impl FnMut(&BranchId, TransactionId, &[u8]) -> Result<(), &'static str>,
+    mut promised: impl FnMut(&BranchId, TransactionId, Vec<String>),
 ) -> rusqlite::Result<()> {
     for table in ["undecided", "coordinators"] {
         check_pages(connection, table)?;
@@ -264,14 +279,16 @@ pub(crate) fn check(
     let mut statement = connection.prepare(
         "SELECT transaction_id, branch, coordinator_id, payload, output, epoch, incarnation,
                 recovery_address, checksum, pending_commit, pending_number, pending_checksum,
-                age, may_compensate
+                age, may_compensate, locks
          FROM undecided",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let row = Suspect::new("undecided", row, 3);
-        let payload = undecided(&row)?.payload;
-        promised(&branch(&row)?, terms(&row)?.age, &payload).map_err(|why| row.damaged(3, why))?;
+        undecided(&row)?;
+        let keys: Vec<u8> = row.get(14)?;
+        let keys = decode_keys(&keys).ok_or_else(|| row.damaged(14, "they are no keys"))?;
+        promised(&branch(&row)?, age(&row)?, keys);
     }
     let sql = "SELECT coordinator_id, epoch, incarnation, checksum FROM coordinators";
     let mut statement = connection.prepare(sql)?;
@@ -299,7 +316,7 @@ pub(crate) fn insert_undecided(
     connection: &Connection,
     branch: &BranchId,
     origin: &Origin,
-    terms: Terms,
+    terms: Terms<'_>,
     (payload, output): (&[u8], &[u8]),
     now: i64,
 ) -> rusqlite::Result<()> {
@@ -307,8 +324,8 @@ pub(crate) fn insert_undecided(
         .prepare_cached(
             "INSERT INTO undecided
                  (transaction_id, branch, coordinator_id, payload, output, epoch, incarnation,
-                  prepared_at, recovery_address, age, may_compensate, checksum)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                  prepared_at, recovery_address, age, may_compensate, locks, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         )?
         .execute(params![
             branch.transaction.as_bytes(),
@@ -322,6 +339,7 @@ pub(crate) fn insert_undecided(
             origin.recovery_address,
             terms.age.as_bytes(),
             terms.may_compensate,
+            terms.keys,
             of_promise(branch, (&origin.run, &origin.recovery_address), terms, payload, output),
         ])
         .map(drop)
@@ -331,7 +349,7 @@ pub(crate) fn insert_undecided(
 pub(crate) fn keep_pending(
     connection: &Connection,
     branch: &BranchId,
-    pending: Pending,
+    pending: Verdict,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
@@ -344,7 +362,7 @@ pub(crate) fn keep_pending(
             branch.coordinator.as_bytes(),
             pending.commit,
             pending.number,
-            of_decision(branch, pending.into(), None),
+            of_decision(branch, applied(pending), None),
         ])
         .map(drop)
 }
@@ -374,6 +392,15 @@ pub(crate) struct Contents<'a> {
     pub(crate) output: &'a [u8],
     /// The payload is needed again if the commit is turned round.
     pub(crate) keep: bool,
+}
+
+impl Contents<'_> {
+    /// Bytes of the row that this makes.
+    pub(crate) fn footprint(&self, refusal: Option<&Refusal>) -> i64 {
+        let payload = self.payload.filter(|_| self.keep).map_or(0, <[u8]>::len);
+        let told = refusal.map_or(0, |refusal| refusal.message.len());
+        footprint::of_row((payload + self.output.len() + told) as i64)
+    }
 }
 
 /// A branch's end.
@@ -519,14 +546,14 @@ fn pending(
     row: &Suspect<'_>,
     branch: &BranchId,
     first: usize,
-) -> rusqlite::Result<Option<Pending>> {
+) -> rusqlite::Result<Option<Verdict>> {
     let known: (Option<bool>, Option<u32>, Option<u32>) =
         (row.get(first)?, row.get(first + 1)?, row.get(first + 2)?);
     match known {
         (None, None, None) => Ok(None),
         (Some(commit), Some(number), Some(checksum)) => {
-            let pending = Pending { commit, number };
-            match checksum == of_decision(branch, pending.into(), None) {
+            let pending = Verdict { commit, number };
+            match checksum == of_decision(branch, applied(pending), None) {
                 true => Ok(Some(pending)),
                 false => Err(row.damaged(first + 2, "it is of another decision")),
             }
@@ -535,11 +562,10 @@ fn pending(
     }
 }
 
-impl From<Pending> for Branch {
-    fn from(Pending { commit, number: decision_number }: Pending) -> Self {
-        match commit {
-            true => Self::Committed { decision_number },
-            false => Self::RolledBack { decision_number },
-        }
+/// What the branch is once the decision is applied.
+fn applied(Verdict { commit, number: decision_number }: Verdict) -> Branch {
+    match commit {
+        true => Branch::Committed { decision_number },
+        false => Branch::RolledBack { decision_number },
     }
 }

@@ -74,13 +74,18 @@
 //!   times it out.
 //! - Domain code is called for a branch once a phase that succeeds; duplicates
 //!   are answered from the journal.
-//! - A request that is refused or fails never fails its neighbours in a batch.
+//! - A request that is refused or fails never fails its neighbours in a batch, and one
+//!   that panics fails its branch only. What the domain keeps in memory, such as a lock
+//!   that the panic has poisoned, is the domain's to mend.
 
 mod admin;
 mod branches;
+mod domain;
 mod doubts;
+mod ended;
 mod engine;
 pub mod fields;
+mod footprint;
 mod forced;
 mod handle;
 mod horizon;

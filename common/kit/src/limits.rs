@@ -15,8 +15,10 @@ pub(crate) struct Limits {
     pub(crate) overdue_after: Duration,
     /// How long a decided branch is kept after its coordinator told the end.
     pub(crate) retention: Duration,
-    /// Bytes of the journal above which ended branches go sooner.
+    /// Bytes of decided branches above which ended ones go sooner.
     pub(crate) retention_bytes: u64,
+    /// For how long they are kept even where there are more bytes than that.
+    pub(crate) retention_floor: Duration,
     /// Where outcomes can be asked for where no address came with the branch.
     pub(crate) coordinator: Option<tonic::transport::Endpoint>,
 }

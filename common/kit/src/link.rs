@@ -21,7 +21,7 @@ use crate::{
     ResourceManager,
     engine::{Answers, Engine, Later, Refused},
     journal::{self, Doubt},
-    links::Responses,
+    links::{Place, Responses},
     story,
     wire::{Batch, Origin},
 };
@@ -66,7 +66,7 @@ async fn serve<R: ResourceManager>(
     let admitted = engine.perform(Arc::clone(&origin), Batch::default()).await;
     admitted.map_err(|refused| Status::from(&refused))?;
     tracing::info!(%coordinator, epoch = origin.run.epoch, "linked");
-    let (_place, replaced) = engine.links.open(coordinator, origin.run, responses.clone());
+    let (place, replaced) = engine.links.open(coordinator, origin.run, responses.clone());
 
     let journal_id = engine.store.identity().id.to_vec().into();
     let hello = LinkHello { journal_id, compensates: R::COMPENSATES };
@@ -76,7 +76,7 @@ async fn serve<R: ResourceManager>(
         tokio::select! {
             biased;
             _ = replaced => Err(Status::aborted("a newer run of this coordinator has a link")),
-            result = read(engine, &origin, first, requests, answered) => result,
+            result = read(engine, &origin, &place, (first, requests), answered) => result,
         }
     };
     try_join3(reading, write(answers, responses), ask_all(engine, &origin, responses)).await?;
@@ -87,8 +87,8 @@ async fn serve<R: ResourceManager>(
 async fn read<R: ResourceManager>(
     engine: &Arc<Engine<R>>,
     origin: &Arc<Origin>,
-    first: LinkRequest,
-    mut requests: Streaming<LinkRequest>,
+    place: &Place,
+    (first, mut requests): (LinkRequest, Streaming<LinkRequest>),
     answered: mpsc::UnboundedSender<Answered>,
 ) -> Result<(), Status> {
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
@@ -103,7 +103,7 @@ async fn read<R: ResourceManager>(
             engine.note_not_mine(&aside.not_mine);
         }
         if let Some(ended) = aside.ended {
-            engine.note_ended(origin.coordinator, ended);
+            place.note_ended(&ended, engine.service_time());
         }
         if !batch.is_empty() {
             let permit = Arc::clone(&in_flight).acquire_owned().await;

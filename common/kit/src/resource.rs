@@ -12,6 +12,13 @@ use rusqlite::Transaction;
 /// storage's thread: no waiting, no I/O but the transaction, and in it no change of
 /// the schema. What they wrote is undone when they return an error; a method may be
 /// called again for the same branch after what it wrote was undone.
+///
+/// A panic counts as an error: prepare votes to abort with the code
+/// `PARTICIPANT_PANICKED`, commit and rollback are not acknowledged and tried again. The
+/// process goes on, and so does every other branch. Tables are undone, memory is not: a
+/// `Mutex` that was held is poisoned, and what it guards may be half changed. Keep state
+/// in the tables, or take such locks with `PoisonError::into_inner` where a half change
+/// does no harm.
 pub trait ResourceManager: Send + Sync + 'static {
     /// The participant's role, such as `inventory`: names its file, and the
     /// reasons of its refusals.
@@ -50,13 +57,13 @@ pub trait ResourceManager: Send + Sync + 'static {
 
     /// The keys that a branch with this payload has for itself from its prepare to its
     /// decision: no other transaction's prepare is called meanwhile that wants one of
-    /// them. For what can't be reserved in part; none by default. Of the payload alone,
-    /// and the same at every call: after a restart they are taken again.
+    /// them. For what can't be reserved in part; none by default. Of the payload alone.
     ///
     /// A branch that finds a key taken waits if its transaction is older, and is
     /// refused with the code `DEADLOCK` if it is younger; the client tries again with
     /// `retry_of`. Called before [`Self::prepare`], so with payloads that may make no
-    /// sense.
+    /// sense. They are kept with the promise, so that they are held after a restart
+    /// whatever this returns then.
     fn locks(&self, payload: &Self::Payload) -> Vec<String> {
         let _ = payload;
         Vec::new()
@@ -147,4 +154,7 @@ pub enum Error {
     /// The tables hold what they should not.
     #[error("the tables are inconsistent: {0}")]
     Inconsistent(&'static str),
+    /// The domain's code panicked, with this message. Made by the kit.
+    #[error("the participant's own code panicked: {0}")]
+    Panicked(String),
 }

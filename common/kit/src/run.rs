@@ -89,8 +89,8 @@ struct Args {
     )]
     retention: Duration,
 
-    /// Size of the database, in bytes, above which finished branches are
-    /// forgotten sooner
+    /// Bytes of finished branches in the journal, the participant's own tables not
+    /// counted, above which they are forgotten sooner, but not within ten minutes
     #[arg(long, env = "DTC_RETENTION_BYTES", value_name = "BYTES", default_value_t = 1 << 30)]
     retention_bytes: u64,
 }
@@ -183,6 +183,7 @@ async fn serve<R: ResourceManager>(
         overdue_after: args.overdue_after,
         retention: args.retention,
         retention_bytes: args.retention_bytes,
+        retention_floor: retention::FLOOR,
         coordinator: args.coordinator,
     };
     let shutdown = environment.shutdown.clone();
@@ -224,7 +225,7 @@ pub(crate) fn open<R: ResourceManager>(
 
 /// All tables of a participant's file. It lives as long as the process.
 pub(crate) fn schema<R: ResourceManager>() -> &'static str {
-    format!("{}{}{}", journal::SCHEMA, forced::SCHEMA, R::SCHEMA).leak()
+    [journal::SCHEMA, forced::SCHEMA, retention::SCHEMA, R::SCHEMA].concat().leak()
 }
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {

@@ -31,6 +31,13 @@ impl<R: ResourceManager> Service<R> {
         JournalId::from_bytes(self.engine.store.identity().id).to_string()
     }
 
+    fn unknown(&self, transaction: &str, branch: u32) -> Status {
+        let journal = self.journal_id();
+        Status::not_found(format!(
+            "branch {transaction}/{branch} is not known to journal {journal}"
+        ))
+    }
+
     async fn settle(
         &self,
         origin: Option<&dtc::Origin>,
@@ -129,10 +136,7 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
             Acknowledgement::RolledBack => Err(Status::aborted(format!(
                 "ROLLED_BACK: branch {transaction_id}/{branch} was rolled back here before"
             ))),
-            Acknowledgement::Unknown => Err(Status::not_found(format!(
-                "branch {transaction_id}/{branch} is not known to journal {}",
-                self.journal_id()
-            ))),
+            Acknowledgement::Unknown => Err(self.unknown(&transaction_id, branch)),
             Acknowledgement::Failed | Acknowledgement::Unspecified => Err(unexpected(&told)),
         }
     }
@@ -148,7 +152,8 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
         let committed = match told.acknowledgement() {
             Acknowledgement::RolledBack => false,
             Acknowledgement::Committed => true,
-            Acknowledgement::Unknown | Acknowledgement::Failed | Acknowledgement::Unspecified => {
+            Acknowledgement::Unknown => return Err(self.unknown(&transaction_id, branch)),
+            Acknowledgement::Failed | Acknowledgement::Unspecified => {
                 return Err(unexpected(&told));
             }
         };

@@ -6,6 +6,7 @@ mod faults;
 mod handle;
 mod link;
 mod locks;
+mod panics;
 mod retention;
 
 use std::{
@@ -46,11 +47,13 @@ const ENDS_TRANSACTION: &str = "END";
 struct Till {
     fail_prepare: Arc<AtomicBool>,
     fail_settle: Arc<AtomicBool>,
+    panic: Arc<AtomicBool>,
 }
 
 impl Till {
     fn update(&self, transaction: &Transaction<'_>, sql: &str, amount: i64) -> Result<(), Error> {
         transaction.execute(sql, [amount])?;
+        assert!(!self.panic.load(SeqCst), "as the test wants");
         match self.fail_settle.load(SeqCst) {
             true => Err(Error::Inconsistent("as the test wants")),
             false => Ok(()),
@@ -81,6 +84,7 @@ impl ResourceManager for Till {
         }
         let amount = payload.amount_minor;
         transaction.execute("UPDATE till SET held = held + ?1", [amount])?;
+        assert!(!self.panic.load(SeqCst), "as the test wants");
         if self.fail_prepare.load(SeqCst) {
             return Err(Error::Inconsistent("as the test wants"));
         }
@@ -133,6 +137,7 @@ fn limits() -> Limits {
         overdue_after: Duration::from_secs(60),
         retention: Duration::from_secs(3600),
         retention_bytes: 1 << 30,
+        retention_floor: Duration::ZERO,
         coordinator: None,
     }
 }

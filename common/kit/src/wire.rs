@@ -4,12 +4,22 @@
 use std::str::FromStr;
 
 use bytes::Bytes;
-use common::{BranchId, CoordinatorId, TransactionId, fence::Run, planted};
+use common::{
+    BranchId, CoordinatorId, TransactionId,
+    branch::{Request, Verdict},
+    fence::Run,
+    planted,
+};
 use prost::Message as _;
 use proto::dtc::{self, LinkRequest, Payload, payload};
 use tonic::Status;
 
-use crate::{Refusal, ResourceManager};
+use crate::{
+    Error, Refusal, ResourceManager,
+    branches::PANICKED,
+    domain::guarded,
+    ended::{self, Ended},
+};
 
 /// Who speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +57,20 @@ pub(crate) struct Decision {
     pub(crate) answers_doubt: bool,
 }
 
+impl Decision {
+    /// What it asks of a branch at a participant that can undo a commit, or can't.
+    pub(crate) fn request(&self, can_compensate: bool) -> Request {
+        let Self { commit, number, compensate, answers_doubt, .. } = *self;
+        match (answers_doubt, commit) {
+            (true, _) => Request::Outcome(Verdict { commit, number }),
+            (false, true) => Request::Commit { decision_number: number },
+            (false, false) => {
+                Request::Rollback { decision_number: number, compensate, can_compensate }
+            }
+        }
+    }
+}
+
 /// What is done in one transaction: decisions, then prepares.
 pub(crate) struct Batch<R: ResourceManager> {
     pub(crate) decisions: Vec<Decision>,
@@ -58,13 +82,6 @@ pub(crate) struct Batch<R: ResourceManager> {
 pub(crate) struct Aside {
     pub(crate) not_mine: Vec<BranchId>,
     pub(crate) ended: Option<Ended>,
-}
-
-/// All transactions before `before` have ended, except some.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ended {
-    pub(crate) before: TransactionId,
-    pub(crate) except: Vec<TransactionId>,
 }
 
 impl<R: ResourceManager> Default for Batch<R> {
@@ -141,14 +158,17 @@ impl<R: ResourceManager> Batch<R> {
             });
         }
         if !request.ended_before.is_empty() {
-            let id = |field, bytes: &Bytes| {
-                TransactionId::from_slice(bytes).ok_or_else(|| no_id(field, bytes))
-            };
-            let except = request.ended_except.iter().map(|bytes| id("ended_except", bytes));
-            aside.ended = Some(Ended {
-                before: id("ended_before", &request.ended_before)?,
-                except: except.collect::<Result<_, _>>()?,
+            let before = TransactionId::from_slice(&request.ended_before)
+                .ok_or_else(|| no_id("ended_before", &request.ended_before))?;
+            let except = request.ended_except.iter().map(|bytes| {
+                ended::range(bytes).ok_or_else(|| {
+                    let length = bytes.len();
+                    Status::invalid_argument(format!(
+                        "ended_except: {length} bytes; an id has 16, a range of them 32"
+                    ))
+                })
             });
+            aside.ended = Some(Ended::new(before, except.collect::<Result<_, _>>()?));
         }
         Ok((batch, aside))
     }
@@ -201,10 +221,16 @@ pub(crate) fn decode<R: ResourceManager>(
         let message = format!("the payload has {size} bytes, the limit is {max}");
         return Err(Refusal::new("PAYLOAD_TOO_LARGE", message));
     }
-    let message: R::Payload = proto::decode_payload_of(R::descriptors(), payload)
-        .map_err(|error| Refusal::new("BAD_PAYLOAD", error.to_string()))?;
-    let bytes = message.encode_to_vec();
-    Ok(Decoded { message, bytes })
+    let decoded = guarded(|| {
+        let message: R::Payload = proto::decode_payload_of(R::descriptors(), payload)
+            .map_err(|error| Refusal::new("BAD_PAYLOAD", error.to_string()))?;
+        let bytes = message.encode_to_vec();
+        Ok(Decoded { message, bytes })
+    });
+    decoded.map_err(|error| match error {
+        Error::Refused(refusal) => refusal,
+        error => Refusal::new(PANICKED, error.to_string()),
+    })
 }
 
 /// An output as it travels; none where it is empty.

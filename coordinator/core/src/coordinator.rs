@@ -7,7 +7,10 @@
 //! - 'Aborted' is answered to a participant about an unknown transaction only
 //!   after the journal was asked, and not where it may have forgotten it.
 
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 use core::ops::Bound;
 
 use common::{TransactionId, planted};
@@ -30,6 +33,8 @@ use crate::{
 pub struct Coordinator {
     config: Config,
     transactions: BTreeMap<TransactionId, Transaction>,
+    /// Those of them to which branches are added one by one.
+    interactive: BTreeSet<TransactionId>,
     keys: Keys,
     participants: Participants,
     timers: Timers<TransactionId>,
@@ -59,6 +64,7 @@ macro_rules! context {
 }
 
 // After the macro, which they use.
+mod forgetting;
 mod locks;
 mod projection;
 mod waits;
@@ -101,6 +107,7 @@ impl Coordinator {
             sessions: Sessions::default(),
             config,
             transactions: BTreeMap::new(),
+            interactive: BTreeSet::new(),
             keys: Keys::default(),
             participants: Participants::default(),
             timers: Timers::default(),
@@ -166,11 +173,11 @@ impl Coordinator {
                 self.pump_freed(now, actions);
             }
             Event::Connected { participant, asks, compensates, journal } => {
+                self.note_journal(participant, journal);
                 let known = self.participants.get(participant);
                 known.connected = true;
                 known.asks = asks;
                 known.compensates = Some(compensates);
-                known.journal = journal;
                 let unfinished = &known.unfinished;
                 known.resume = unfinished.first().copied().zip(unfinished.last().copied());
                 self.pump(now, participant, self.config.recovery_window, actions);
@@ -241,18 +248,6 @@ impl Coordinator {
     /// How many transactions with a branch at the participant are in memory.
     pub fn unfinished_at(&self, participant: ParticipantId) -> usize {
         self.participants.unfinished(participant)
-    }
-
-    /// Up to where a participant may forget: all transactions before the first
-    /// id have ended, except those in the list. Transactions from `old` on are
-    /// never named as exceptions; `next` is greater than all ids given out.
-    pub fn ended_before(
-        &self,
-        participant: ParticipantId,
-        old: TransactionId,
-        next: TransactionId,
-    ) -> (TransactionId, Vec<TransactionId>) {
-        self.participants.ended_before(participant, old, next)
     }
 
     fn begin(&mut self, now: Time, begin: Begin, actions: &mut Vec<Action>) {
@@ -327,6 +322,9 @@ impl Coordinator {
         let transaction = Transaction::begin(begin, &mut context!(self, now, actions));
         self.begun += 1;
         self.bytes += transaction.bytes();
+        if transaction.is_opening() {
+            self.interactive.insert(transaction.id());
+        }
         self.transactions.insert(transaction.id(), transaction);
     }
 
@@ -528,6 +526,8 @@ impl Coordinator {
         if let Some((key, _)) = transaction.key() {
             self.keys.release(key, id);
         }
+        self.interactive.remove(&id);
+        self.participants.elsewhere.forget(id);
         for participant in transaction.participants() {
             let known = self.participants.get(participant);
             if known.unfinished.remove(&id) && transaction.is_new() {

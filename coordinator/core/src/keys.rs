@@ -73,6 +73,12 @@ impl Keys {
         self.parked.iter().map(|(id, parked)| (*id, parked.others.len() + parked.rivals.len()))
     }
 
+    /// The runs that wait, and those that want their keys.
+    pub(crate) fn all_begins(&self) -> impl Iterator<Item = TransactionId> {
+        let parked = self.parked.values();
+        parked.flat_map(|it| core::iter::once(it.begin.id).chain(it.rivals.iter().map(|it| it.id)))
+    }
+
     /// The runs that hold a key.
     pub(crate) fn users(&self) -> impl Iterator<Item = TransactionId> {
         self.in_use.values().map(|(id, _)| *id)

@@ -18,6 +18,7 @@ mod action;
 mod backoff;
 mod config;
 mod coordinator;
+mod endings;
 mod event;
 mod intervention;
 mod keys;
@@ -36,6 +37,7 @@ mod waiter;
 pub use action::{Action, BranchOutcome, Message, Refused, Reply};
 pub use config::{CommitPolicy, Config, Options};
 pub use coordinator::Coordinator;
+pub use endings::{Ended, Endings};
 pub use event::{
     Acknowledgement, Begin, Client, Event, Found, FoundBranch, Inquirer, NewBranch, SessionCall,
     Vote,

@@ -26,7 +26,7 @@ mod timing;
 use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 use core::time::Duration;
 
-use common::{TransactionId, planted};
+use common::{JournalId, TransactionId, planted};
 
 use crate::{
     Action, AnswerAt, Begin, Config, Fingerprint, Intervention, LockKey, LockMode, NewBranch,
@@ -437,6 +437,15 @@ impl Transaction {
     /// Where its branches are.
     pub(crate) fn participants(&self) -> impl Iterator<Item = crate::ParticipantId> {
         self.branches.iter().map(|branch| branch.participant)
+    }
+
+    /// Where its branches are, and which journals voted for them; one of zeros is that of
+    /// a participant which doesn't say.
+    pub(crate) fn journals(
+        &self,
+    ) -> impl Iterator<Item = (crate::ParticipantId, Option<JournalId>)> {
+        let told = |journal: &JournalId| *journal.as_bytes() != [0; 16];
+        self.branches.iter().map(move |it| (it.participant, it.journal.filter(told)))
     }
 
     /// Payload bytes that it was begun or enlisted with.

@@ -1,7 +1,10 @@
 //! Outgoing messages as batches of the link, bounded in count and bytes.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
-use coordinator_core::{BranchOutcome, Message, Opaque};
+use common::TransactionId;
+use coordinator_core::{BranchOutcome, Ended, Message, Opaque};
 use prost::Message as _;
 use proto::dtc::{self, LinkCommit, LinkOutcome, LinkPrepare, LinkRequest, LinkRollback, Payload};
 
@@ -47,7 +50,7 @@ fn size(outgoing: &Outgoing) -> usize {
             output.as_ref()
         }
         Outgoing::Outcome { .. } => None,
-        Outgoing::Ended { except, .. } => return FIXED * (1 + except.len()),
+        Outgoing::Ended(Ended { except, .. }) => return FIXED * (1 + except.len()),
     };
     FIXED + opaque.map_or(0, |opaque| opaque.len())
 }
@@ -92,11 +95,19 @@ fn add(batch: &mut LinkRequest, outgoing: Outgoing) {
             let answer = LinkOutcome { transaction_id, branch, outcome, decision_number, output };
             batch.outcomes.push(answer);
         }
-        Outgoing::Ended { before, except } => {
+        Outgoing::Ended(Ended { before, except }) => {
             batch.ended_before = Bytes::copy_from_slice(before.as_bytes());
-            batch.ended_except =
-                except.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect();
+            batch.ended_except = except.iter().map(exception).collect();
         }
+    }
+}
+
+/// A transaction, or the first and the last of a range.
+fn exception(range: &RangeInclusive<TransactionId>) -> Bytes {
+    let (first, last) = (range.start().as_bytes(), range.end().as_bytes());
+    match first == last {
+        true => Bytes::copy_from_slice(first),
+        false => [*first, *last].concat().into(),
     }
 }
 

@@ -203,6 +203,9 @@ impl Caller {
                 let done = match (answer.status, body::code(&answer.body).as_deref()) {
                     (StatusCode::OK, _) => Acknowledgement::RolledBack,
                     (StatusCode::CONFLICT, Some("COMMITTED")) => Acknowledgement::Committed,
+                    (StatusCode::NOT_FOUND, Some("UNKNOWN_BRANCH")) if compensate => {
+                        Acknowledgement::Unknown
+                    }
                     _ => return Err(self.unknown("rollback", "200 means done", &answer)),
                 };
                 Ok(acknowledged(journal(&answer)?, number, done))

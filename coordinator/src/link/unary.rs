@@ -123,7 +123,13 @@ impl Caller {
                     output,
                     compensate,
                 };
-                let answer = self.client.rollback(request(body, timeout)).await?.into_inner();
+                let answer = match self.client.rollback(request(body, timeout)).await {
+                    Ok(answer) => answer.into_inner(),
+                    Err(status) if compensate && status.code() == Code::NotFound => {
+                        return Ok(acknowledged(None, number, Acknowledgement::Unknown));
+                    }
+                    Err(status) => return Err(status),
+                };
                 let journal = journal_id(&answer.journal_id)?;
                 let done = match answer.committed {
                     true => Acknowledgement::Committed,

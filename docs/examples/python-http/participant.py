@@ -88,8 +88,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send(200, {})
 
-    def rollback(self, origin, key, _):
-        if self.server.journal.decide(origin, key, ROLLED_BACK) == COMMITTED:
+    def rollback(self, origin, key, body):
+        state = self.server.journal.decide(origin, key, ROLLED_BACK, body.get("compensate") is True)
+        if state is None:
+            self.answer(404, "UNKNOWN_BRANCH", "no such branch was ever prepared here")
+        elif state == COMMITTED:
             self.answer(409, "COMMITTED", "the branch was committed here before")
         else:
             self.send(200, {})

@@ -58,6 +58,11 @@ pub enum Request {
     },
     /// The decision was turned round, number 2: undo it even if it is committed.
     Compensate,
+    /// An operator, in place of a coordinator that cannot be asked.
+    Resolve {
+        /// To commit; else to roll back.
+        commit: bool,
+    },
     /// To a question: it was committed.
     ToldCommitted {
         /// The decision's number.
@@ -142,12 +147,21 @@ impl Network {
 impl Request {
     /// Whether it tells of the decision to commit.
     pub fn tells_commit(self) -> bool {
-        matches!(self, Self::Commit { .. } | Self::ToldCommitted { .. })
+        matches!(
+            self,
+            Self::Commit { .. } | Self::ToldCommitted { .. } | Self::Resolve { commit: true }
+        )
     }
 
     /// Whether it tells of the decision to abort.
     pub fn tells_abort(self) -> bool {
-        matches!(self, Self::Rollback { .. } | Self::Compensate | Self::ToldAborted { .. })
+        matches!(
+            self,
+            Self::Rollback { .. }
+                | Self::Compensate
+                | Self::ToldAborted { .. }
+                | Self::Resolve { commit: false }
+        )
     }
 }
 
@@ -167,6 +181,8 @@ impl fmt::Display for Request {
             Self::Commit { number } => write!(f, "commit #{number}"),
             Self::Rollback { number } => write!(f, "rollback #{number}"),
             Self::Compensate => write!(f, "rollback #2, committed or not"),
+            Self::Resolve { commit: true } => write!(f, "an operator's commit"),
+            Self::Resolve { commit: false } => write!(f, "an operator's rollback"),
             Self::ToldCommitted { number } => write!(f, "the answer 'committed' #{number}"),
             Self::ToldAborted { number } => write!(f, "the answer 'aborted' #{number}"),
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{
     Incarnation,
-    branch::{self, Branch, Step},
+    branch::{self, Branch, Step, Verdict},
     fence::{Admission, Run, admit},
 };
 
@@ -27,6 +27,8 @@ pub enum Vote {
     Traceless,
     /// Nothing to change.
     ReadOnly,
+    /// To a decision: it cannot be done now.
+    Fails,
 }
 
 /// A branch in the participant's file.
@@ -113,20 +115,57 @@ impl Participant {
         self.history.get(&id).copied().unwrap_or_default()
     }
 
-    /// Whether the durable branch is in doubt.
+    /// Whether the durable branch is promised, and no decision is applied.
     pub fn is_in_doubt(&self, id: Id) -> bool {
-        self.durable.rows.get(&id).is_some_and(|row| row.branch == Branch::Prepared)
+        self.durable.rows.get(&id).is_some_and(|row| row.branch.is_prepared())
+    }
+
+    /// Whether no decision of it is known either, so that it asks.
+    pub(crate) fn asks_about(&self, id: Id) -> bool {
+        self.durable.rows.get(&id).is_some_and(|row| row.branch == Branch::PREPARED)
+    }
+
+    /// The decisions that it keeps, to try them again.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = (Id, Verdict)> {
+        self.file().rows.iter().filter_map(|(id, row)| match row.branch {
+            Branch::Prepared { pending } => Some((*id, pending?)),
+            _ => None,
+        })
     }
 
     /// Whether a prepare would be put to the domain.
     pub(crate) fn would_reserve(&self, id: Id, epoch: u8, payload: u8) -> bool {
         let file = self.file();
         let row = file.rows.get(&id);
-        let same_payload = row.is_none_or(|row| row.payload == payload);
-        let request = branch::Request::Prepare { same_payload };
+        let request = asked(row, Request::Prepare { one_phase: false, payload });
         let seen = file.seen.map(run);
         branch::step(row.map(|row| &row.branch), &request) == Step::Reserve
             && admit(seen.as_ref(), &run(epoch)) != Admission::Stale
+    }
+
+    /// Whether a decision would be put to the domain, which may fail.
+    pub(crate) fn would_apply(&self, id: Id, epoch: u8, request: Request) -> bool {
+        let file = self.file();
+        let row = file.rows.get(&id);
+        let step = branch::step(row.map(|row| &row.branch), &asked(row, request));
+        matches!(step, Step::ApplyCommit | Step::ApplyRollback)
+            && admit(file.seen.map(run).as_ref(), &run(epoch)) != Admission::Stale
+    }
+
+    /// Tries again what the domain could not do. Nobody is answered.
+    pub(crate) fn retry_pending(&mut self, id: Id, vote: Vote) {
+        let pending = self.pending().find(|(of, _)| *of == id);
+        let Some((_, Verdict { commit, number })) = pending else { return };
+        let number = number as u8;
+        let request = match commit {
+            true => Request::ToldCommitted { number },
+            false => Request::ToldAborted { number },
+        };
+        let mut file = self.file().clone();
+        self.act(&mut file, id, request, vote);
+        if file != *self.file() {
+            self.written = Some(file);
+        }
     }
 
     /// Takes a request; true if it was answered, or is to be when durable.
@@ -153,33 +192,43 @@ impl Participant {
 
     fn act(&mut self, file: &mut File, id: Id, request: Request, vote: Vote) -> Option<Answer> {
         let row = file.rows.get(&id).copied();
-        let (number, asked) = match request {
-            Request::Prepare { payload, .. } => {
-                let same_payload = row.is_none_or(|row| row.payload == payload);
-                (0, branch::Request::Prepare { same_payload })
-            }
-            Request::Commit { number } | Request::ToldCommitted { number } => {
-                (number, branch::Request::Commit { decision_number: number.into() })
-            }
-            Request::Rollback { number } | Request::ToldAborted { number } => {
-                let decision_number = number.into();
-                (number, branch::Request::Rollback { decision_number, compensate: false })
-            }
-            Request::Compensate => {
-                (2, branch::Request::Rollback { decision_number: 2, compensate: true })
-            }
+        let number = match request {
+            Request::Prepare { .. } | Request::Resolve { .. } => 0,
+            Request::Commit { number }
+            | Request::ToldCommitted { number }
+            | Request::Rollback { number }
+            | Request::ToldAborted { number } => number,
+            Request::Compensate => 2,
         };
-        // An answer to a question counts for a branch that is undecided only.
         let told = matches!(request, Request::ToldCommitted { .. } | Request::ToldAborted { .. });
-        if told && row.is_none_or(|row| row.branch != Branch::Prepared) {
-            return None;
-        }
         let applied = row.map_or(0, |row| row.branch.decision_number());
-        let step = branch::step(row.as_ref().map(|row| &row.branch), &asked);
+        let step = branch::step(row.as_ref().map(|row| &row.branch), &asked(row.as_ref(), request));
+        if told && row.is_none_or(|row| !row.branch.is_prepared()) && step != Step::Ignore {
+            self.broken = Some("the answer to a question changed what is decided");
+        }
+        if let Some(Row { branch: Branch::Prepared { pending: Some(known) }, .. }) = row
+            && number > 0
+            && u32::from(number) < known.number
+            && step != Step::Ignore
+        {
+            self.broken = Some("a decision that is older than the one to be applied was taken");
+        }
+        if request == Request::Compensate && row.is_none() && step != Step::AnswerUnknown {
+            self.broken = Some("a branch that is not known was answered as compensated");
+        }
         if number > 0 && u32::from(number) < applied && step != Step::Ignore {
             self.broken = Some("a decision that is older than the one applied was answered");
         }
         let decision_number = number.into();
+        if vote == Vote::Fails && matches!(step, Step::ApplyCommit | Step::ApplyRollback) {
+            // An operator is told that it failed, and tries again.
+            if let Some(row) = file.rows.get_mut(&id).filter(|_| number > 0) {
+                let commit = step == Step::ApplyCommit;
+                let pending = Some(Verdict { commit, number: decision_number });
+                row.branch = Branch::Prepared { pending };
+            }
+            return None;
+        }
         match step {
             Step::Reserve => return Some(self.reserve(file, id, request, vote)),
             Step::RepeatVote => {
@@ -196,7 +245,9 @@ impl Participant {
                     && row.is_some_and(|row| matches!(row.branch, Branch::Committed { .. }));
                 return Some(Answer::Yes { payload, committed });
             }
-            Step::RefuseRolledBack | Step::RefuseOtherPayload => return Some(Answer::No),
+            Step::RefuseRolledBack | Step::RefuseOtherPayload | Step::RefuseForgotten => {
+                return Some(Answer::No);
+            }
             Step::ApplyCommit => {
                 self.acted_alone |= !request.tells_commit();
                 if let Some(row) = file.rows.get_mut(&id) {
@@ -230,10 +281,10 @@ impl Participant {
             Step::AnswerCommitted => Some(Answer::Committed { number }),
             Step::AnswerRolledBack => Some(Answer::RolledBack { number }),
             Step::AnswerUnknown => Some(Answer::Unknown { number }),
-            Step::Ignore => None,
+            Step::RefuseDecided | Step::Ignore => None,
         }
-        // A question's answer is not acknowledged: the branch is no longer in doubt.
-        .filter(|_| !told || step != Step::Ignore)
+        // The coordinator is not told what an operator has done.
+        .filter(|_| !matches!(request, Request::Resolve { .. }))
     }
 
     fn reserve(&mut self, file: &mut File, id: Id, request: Request, vote: Vote) -> Answer {
@@ -248,7 +299,7 @@ impl Participant {
                 let at_once = one_phase && vote == Vote::Yes;
                 let (branch, reserved, applied) = match at_once {
                     true => (Branch::Committed { decision_number: 1 }, held, 1),
-                    false => (Branch::Prepared, held + 1, 0),
+                    false => (Branch::PREPARED, held + 1, 0),
                 };
                 file.rows
                     .insert(id, Row { branch, payload, reserved, applied, at_once, undone: false });
@@ -258,7 +309,7 @@ impl Participant {
                 file.rows.insert(id, Row::tombstone(0));
                 Answer::No
             }
-            Vote::Traceless => Answer::No,
+            Vote::Traceless | Vote::Fails => Answer::No,
             Vote::ReadOnly => Answer::ReadOnly,
         }
     }
@@ -290,7 +341,7 @@ impl Participant {
         let journal = 1 << self.journal;
         let history = self.history.entry(id).or_default();
         match row.branch {
-            Branch::Prepared => history.promised |= journal,
+            Branch::Prepared { .. } => history.promised |= journal,
             Branch::Committed { .. } => history.committed |= journal,
             Branch::RolledBack { .. } => history.rolled_back |= journal,
         }
@@ -313,6 +364,32 @@ impl Participant {
         self.crash();
         self.durable = File::default();
         self.journal += 1;
+    }
+}
+
+/// What production code is asked.
+fn asked(row: Option<&Row>, request: Request) -> branch::Request {
+    match request {
+        Request::Prepare { payload, .. } => {
+            let same_payload = row.is_none_or(|row| row.payload == payload);
+            branch::Request::Prepare { same_payload, forgotten: false }
+        }
+        Request::Commit { number } => branch::Request::Commit { decision_number: number.into() },
+        Request::Rollback { number } => branch::Request::Rollback {
+            decision_number: number.into(),
+            compensate: false,
+            can_compensate: true,
+        },
+        Request::Compensate => {
+            branch::Request::Rollback { decision_number: 2, compensate: true, can_compensate: true }
+        }
+        Request::ToldCommitted { number } => {
+            branch::Request::Outcome(Verdict { commit: true, number: number.into() })
+        }
+        Request::ToldAborted { number } => {
+            branch::Request::Outcome(Verdict { commit: false, number: number.into() })
+        }
+        Request::Resolve { commit } => branch::Request::Resolve { commit },
     }
 }
 

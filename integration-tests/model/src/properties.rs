@@ -226,7 +226,7 @@ fn decided_stays(_: &System, state: &State) -> bool {
 fn once(_: &System, state: &State) -> bool {
     state.participants.iter().all(|participant| {
         participant.file().rows.values().all(|row| match row.branch {
-            Branch::Prepared => row.reserved == 1 && row.applied == 0,
+            Branch::Prepared { .. } => row.reserved == 1 && row.applied == 0,
             Branch::Committed { .. } => row.reserved == 0 && row.applied == 1,
             Branch::RolledBack { .. } => row.reserved == 0 && row.applied == 0,
         })

@@ -73,6 +73,8 @@ pub struct Setup {
     pub brief: bool,
     /// Several requests may share one write of a participant.
     pub batches: bool,
+    /// The domain may fail to do what was decided; the participant tries again.
+    pub domain_fails: bool,
     /// How often somebody ends a branch by force.
     pub forces: u8,
     /// Failed attempts of commit that turn the decision round; 0 for none.
@@ -103,6 +105,7 @@ impl Setup {
             orderly: false,
             brief: false,
             batches: false,
+            domain_fails: usage == Use::AnyCoordinator,
             forces: 0,
             compensate_after: 0,
         }

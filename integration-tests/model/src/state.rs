@@ -136,6 +136,8 @@ impl State {
             Request::Rollback { number: 1 },
             Request::Rollback { number: 2 },
             Request::Compensate,
+            Request::Resolve { commit: true },
+            Request::Resolve { commit: false },
             Request::ToldCommitted { number: 1 },
             Request::ToldAborted { number: 1 },
         ];
@@ -422,6 +424,15 @@ impl State {
         }
         if let Some(seen) = participant.durable.seen.filter(|_| setup.drop_stale) {
             self.network.drop_stale(index, seen);
+        }
+    }
+
+    /// A participant tries again what its domain could not do.
+    pub(crate) fn retry_pending(&mut self, setup: &Setup, index: usize, id: Id, vote: Vote) {
+        let participant = Arc::make_mut(&mut self.participants[index]);
+        participant.retry_pending(id, vote);
+        if participant.written.is_none() {
+            self.sync_participant(setup, index);
         }
     }
 

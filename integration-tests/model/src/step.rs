@@ -67,6 +67,15 @@ pub enum Step {
         /// What the domain says, where it is asked.
         vote: Vote,
     },
+    /// A participant tries again what its domain could not do.
+    RetryPending {
+        /// Who.
+        participant: u8,
+        /// Of which transaction.
+        id: Id,
+        /// Whether the domain can now.
+        vote: Vote,
+    },
     /// What a participant wrote becomes durable.
     SyncParticipant(u8),
     /// A participant is killed and starts again.
@@ -113,12 +122,17 @@ impl fmt::Display for Step {
                             Vote::No => write!(f, " and refuses"),
                             Vote::Traceless => write!(f, " and has no room"),
                             Vote::ReadOnly => write!(f, " and has nothing to change"),
+                            Vote::Fails => write!(f, " and cannot do it now"),
                         }
                     }
                     Content::Answer { answer, .. } => {
                         write!(f, "the coordinator gets {answer} for {id} from P{participant}")
                     }
                 }
+            }
+            Self::RetryPending { participant, id, vote } => {
+                let fails = if *vote == Vote::Fails { ", in vain" } else { "" };
+                write!(f, "P{participant} tries again what was decided of {id}{fails}")
             }
             Self::SyncParticipant(participant) => {
                 write!(f, "what P{participant} wrote becomes durable")

@@ -116,7 +116,13 @@ impl System {
         if !setup.batches && participant.written.is_some() {
             return;
         }
-        let Request::Prepare { one_phase, payload } = request else { return push(Vote::Yes) };
+        let Request::Prepare { one_phase, payload } = request else {
+            push(Vote::Yes);
+            if setup.domain_fails && participant.would_apply(message.id, epoch, request) {
+                push(Vote::Fails);
+            }
+            return;
+        };
         if !participant.would_reserve(message.id, epoch, payload) {
             return push(Vote::Yes);
         }
@@ -185,8 +191,14 @@ impl Model for System {
             // The answer to an older question would find the branch decided.
             if participant.asks && self.0.usage != Use::AnyCoordinator {
                 let rows = participant.durable.rows.keys();
-                let doubts = rows.filter(|id| participant.is_in_doubt(**id));
+                let doubts = rows.filter(|id| participant.asks_about(**id));
                 steps.extend(doubts.map(|id| Step::Ask { participant: index, id: *id }));
+            }
+            if self.0.batches || participant.written.is_none() {
+                for (id, _) in participant.pending() {
+                    let retry = |vote| Step::RetryPending { participant: index, id, vote };
+                    steps.extend([Vote::Yes, Vote::Fails].map(retry));
+                }
             }
             if state.lost_disks > 0 {
                 steps.push(Step::LoseDisk(index));
@@ -219,6 +231,9 @@ impl Model for System {
                 Content::Request { .. } => state.deliver(&self.0, &message, vote),
                 Content::Answer { .. } => state.hear(&message),
             },
+            Step::RetryPending { participant, id, vote } => {
+                state.retry_pending(&self.0, participant.into(), id, vote)
+            }
             Step::SyncParticipant(participant) => {
                 state.sync_participant(&self.0, participant.into())
             }

@@ -80,6 +80,17 @@ fn a_commit_that_keeps_failing_is_turned_round() {
 }
 
 #[test]
+fn a_domain_that_fails_is_tried_again() {
+    let failing = |crashes| {
+        let setup = Setup { domain_fails: true, refusals: false, ..voting(Use::OneShot, crashes) };
+        Setup { compensate_after: 1, ..setup }
+    };
+    check("turned round, the domain fails", failing(0));
+    let plain = Setup { domain_fails: true, ..voting(Use::OneShot, 1) };
+    check("the domain fails, a crash", plain);
+}
+
+#[test]
 fn a_promise_that_is_broken_by_force_is_told() {
     let forced = |crashes| Setup { forces: 1, refusals: false, ..voting(Use::OneShot, crashes) };
     check("forced", forced(0));

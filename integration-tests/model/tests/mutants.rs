@@ -45,6 +45,7 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
         Bug::ReservesTwice => (participant, ONCE),
         Bug::NumberIgnored => (participant, CONSISTENT),
         Bug::CommitUndone => (participant, ONCE),
+        Bug::UnknownCompensated => (participant, CONSISTENT),
         Bug::PromiseEndsAlone => (participant, ALONE),
         Bug::EpochIgnored => (participant, OLD_RUN),
 

@@ -106,7 +106,7 @@ impl TwoPhase {
             // What is not durable has not happened: its answer has not left.
             match participant.durable.rows.get(&1).map(|row| row.branch) {
                 None => Manager::Working,
-                Some(Branch::Prepared) => Manager::Prepared,
+                Some(Branch::Prepared { .. }) => Manager::Prepared,
                 Some(Branch::Committed { .. }) => Manager::Committed,
                 Some(Branch::RolledBack { .. }) => Manager::Aborted,
             }

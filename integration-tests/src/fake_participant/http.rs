@@ -110,7 +110,9 @@ async fn answer(state: &Shared, heard: Heard) -> Response {
         (Heard::Commit(_), Reply::Committed) | (Heard::Rollback(_), Reply::RolledBack) => {
             StatusCode::OK.into_response()
         }
-        (Heard::Commit(_), Reply::Unknown) => coded(StatusCode::NOT_FOUND, "UNKNOWN_BRANCH"),
+        (Heard::Commit(_) | Heard::Rollback(_), Reply::Unknown) => {
+            coded(StatusCode::NOT_FOUND, "UNKNOWN_BRANCH")
+        }
         (Heard::Commit(_), Reply::RolledBack) => coded(StatusCode::CONFLICT, "ROLLED_BACK"),
         (Heard::Rollback(_), Reply::Committed) => coded(StatusCode::CONFLICT, "COMMITTED"),
         (_, Reply::Failed(message)) => (StatusCode::INTERNAL_SERVER_ERROR, message).into_response(),

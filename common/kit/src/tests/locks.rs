@@ -25,6 +25,7 @@ const FAILS: i64 = 2;
 #[derive(Clone, Default)]
 struct Desks {
     fail_settle: Arc<AtomicBool>,
+    panic: Arc<AtomicBool>,
     prepared: Arc<AtomicI64>,
 }
 
@@ -59,6 +60,7 @@ impl ResourceManager for Desks {
     type Output = ();
 
     fn locks(&self, payload: &TakePayment) -> Vec<String> {
+        assert!(!self.panic.load(SeqCst), "as the test wants");
         payload.account.split(' ').map(Into::into).collect()
     }
 
@@ -574,5 +576,25 @@ async fn branches_of_one_transaction_share_a_lock() {
         votes = peer.receive().await.unwrap().votes;
     }
     assert_eq!((votes[0].vote(), &votes[0].transaction_id), (Vote::Commit, &id(4)));
+    office.close().await;
+}
+
+#[tokio::test]
+async fn a_domain_that_panics_over_its_locks_fails_the_branch_and_starts_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let office = open(&folder).await;
+    assert_eq!(office.wants(1, "a").await.vote(), Vote::Commit);
+    office.till.panic.store(true, SeqCst);
+    assert_eq!(code(&office.wants(2, "b").await), "PARTICIPANT_PANICKED");
+    office.close().await;
+
+    // What was promised holds its keys, whatever the domain says of them now.
+    let desks = Desks::default();
+    desks.panic.store(true, SeqCst);
+    let office = Office::of(folder.path(), limits(), options_of::<Desks>(), desks).await;
+    office.till.panic.store(false, SeqCst);
+    assert_eq!(code(&office.wants(3, "a").await), "DEADLOCK");
+    office.commit(1).await.unwrap();
+    assert_eq!(office.wants(4, "a").await.vote(), Vote::Commit);
     office.close().await;
 }

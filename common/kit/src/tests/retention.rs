@@ -1,5 +1,12 @@
-use super::*;
-use crate::wire::Ended;
+use common::fence::Run;
+use proto::dtc::{LinkRequest, Vote};
+use tokio::sync::mpsc;
+
+use super::{
+    link::{Peer, id},
+    *,
+};
+use crate::{ended::Ended, links::Place};
 
 async fn wait_for_decided(bench: &Bench, expected: i64) {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -7,6 +14,28 @@ async fn wait_for_decided(bench: &Bench, expected: i64) {
         assert!(Instant::now() < deadline, "{}", bench.count("decided").await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until retention has looked at what was said, at least once.
+async fn let_it_sweep(bench: &Bench) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while bench.count("ended").await == 0 {
+        assert!(Instant::now() < deadline, "what was said is not kept");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+}
+
+/// A link on which nothing was said yet.
+fn linked(bench: &Bench) -> Place {
+    let run = Run { epoch: 5, incarnation: common::Incarnation::from_bytes([5; 16]) };
+    bench.engine.links.open(coordinator(), run, mpsc::channel(1).0).0
+}
+
+fn say(bench: &Bench, place: &Place, before: u8, except: &[u8]) {
+    let except = except.iter().map(|it| transaction(*it)..=transaction(*it)).collect();
+    let ended = Ended::new(transaction(before), except);
+    place.note_ended(&ended, bench.engine.service_time());
 }
 
 /// Branches 1 and 2 committed, 3 rolled back, 4 a tombstone; 9 is undecided.
@@ -20,18 +49,28 @@ async fn some_history(bench: &Bench) {
     bench.rollback(4).await.unwrap();
 }
 
+async fn open(folder: &TempDir, retention: u64, bytes: u64, floor: u64) -> Bench {
+    let limits = Limits {
+        lock_wait: Duration::ZERO,
+        retention: Duration::from_secs(retention),
+        retention_bytes: bytes,
+        retention_floor: Duration::from_secs(floor),
+        ..limits()
+    };
+    Bench::open_with(folder.path(), limits, options()).await.with_tasks()
+}
+
 #[tokio::test]
 async fn what_has_ended_long_enough_ago_goes_and_the_rest_stays() {
     let folder = tempfile::tempdir().unwrap();
-    let limits = Limits { retention: Duration::from_secs(4), ..limits() };
-    let bench = Bench::open_with(folder.path(), limits, options()).await.with_tasks();
+    let bench = open(&folder, 4, 1 << 30, 0).await;
     some_history(&bench).await;
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(bench.count("decided").await, 4, "nobody told the end");
 
     let told = Instant::now();
-    let ended = Ended { before: transaction(4), except: vec![transaction(2)] };
-    bench.engine.note_ended(coordinator(), ended);
+    let place = linked(&bench);
+    say(&bench, &place, 4, &[2]);
     wait_for_decided(&bench, 2).await;
     assert!(told.elapsed() >= Duration::from_secs(4));
     bench.commit(2).await.unwrap();
@@ -41,19 +80,116 @@ async fn what_has_ended_long_enough_ago_goes_and_the_rest_stays() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_too_large_forgets_what_ended_at_once() {
+async fn of_several_links_what_all_of_them_say_counts() {
     let folder = tempfile::tempdir().unwrap();
-    let retention = Duration::from_secs(30);
-    let limits = Limits { retention, retention_bytes: 0, ..limits() };
-    let bench = Bench::open_with(folder.path(), limits, options()).await.with_tasks();
+    let bench = open(&folder, 1, 1 << 30, 0).await;
     some_history(&bench).await;
-    let ended = Ended { before: transaction(4), except: vec![] };
-    bench.engine.note_ended(coordinator(), ended);
+    let (one, other) = (linked(&bench), linked(&bench));
+    say(&bench, &one, 5, &[2]);
+    say(&bench, &other, 4, &[1]);
+    wait_for_decided(&bench, 3).await;
+    let_it_sweep(&bench).await;
+    bench.commit(1).await.unwrap();
+    bench.commit(2).await.unwrap();
+    assert_eq!(bench.count("decided").await, 3, "1, 2 and 4");
+    drop(other);
     wait_for_decided(&bench, 1).await;
+    // One on which nothing was said holds back everything.
+    let third = linked(&bench);
+    say(&bench, &one, 5, &[]);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(bench.count("decided").await, 1);
+    drop(third);
+    wait_for_decided(&bench, 0).await;
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn what_comes_late_about_what_was_forgotten_is_not_done_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = open(&folder, 1, 1 << 30, 0).await;
+    let at_once = |number| PrepareRequest { one_phase: true, ..prepare(number, 10) };
+    assert!(bench.send(at_once(1)).await.unwrap().committed);
+    bench.prepare(2, 10).await;
+    bench.commit(2).await.unwrap();
+    let place = linked(&bench);
+    say(&bench, &place, 9, &[5]);
+    wait_for_decided(&bench, 0).await;
+    let bench = {
+        bench.close().await;
+        open(&folder, 1, 1 << 30, 0).await
+    };
+    assert_eq!(code(&bench.send(at_once(1)).await.unwrap()), "FORGOTTEN");
+    assert_eq!(code(&bench.prepare(2, 10).await), "FORGOTTEN");
+    assert_eq!(bench.till().await, (80, 0));
+    // What has not ended, or began later, is not meant.
+    assert_eq!(bench.prepare(5, 10).await.vote(), Vote::Commit);
+    assert_eq!(bench.prepare(9, 10).await.vote(), Vote::Commit);
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn too_large_a_journal_forgets_what_ended_sooner_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = open(&folder, 16, 200, 1).await;
+    some_history(&bench).await;
+    let place = linked(&bench);
+    say(&bench, &place, 4, &[]);
+    wait_for_decided(&bench, 1).await;
+    let metrics = &bench.engine.metrics;
     let deadline = Instant::now() + Duration::from_secs(20);
-    while bench.engine.metrics.forgotten.get() != 3 {
+    while (metrics.forgotten.get(), metrics.forgotten_early.get()) != (3, 3) {
         assert!(Instant::now() < deadline, "the removal is counted");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    let left = bench.engine.footprint.bytes();
+    assert!((100..200).contains(&left), "{left}");
+    bench.close().await;
+    // Measured again, it comes to the same.
+    let bench = open(&folder, 16, 200, 1).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while bench.engine.footprint.bytes() != left {
+        assert!(Instant::now() < deadline, "{}, not {left}", bench.engine.footprint.bytes());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn however_large_it_is_nothing_goes_before_its_floor_and_the_domain_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = open(&folder, 16, 10_000, 0).await;
+    some_history(&bench).await;
+    let large = "CREATE TABLE large AS SELECT zeroblob(1000000)";
+    bench.engine.store.write(|it| it.execute_batch(large)).await.unwrap();
+    let place = linked(&bench);
+    say(&bench, &place, 4, &[]);
+    let_it_sweep(&bench).await;
+    assert_eq!(bench.count("decided").await, 4, "the domain's tables are large");
+    bench.close().await;
+
+    let folder = tempfile::tempdir().unwrap();
+    let bench = open(&folder, 7200, 0, 3600).await;
+    some_history(&bench).await;
+    let place = linked(&bench);
+    say(&bench, &place, 4, &[]);
+    let_it_sweep(&bench).await;
+    assert_eq!(bench.count("decided").await, 4, "the floor");
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn an_exception_on_a_link_is_a_transaction_or_a_range() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = open(&folder, 1, 1 << 30, 0).await;
+    some_history(&bench).await;
+    let (peer, _) = Peer::greet(&bench.serve().await, origin()).await;
+    let range = [id(2), id(3)].concat().into();
+    let ended_except = vec![id(1), range];
+    let ended = LinkRequest { ended_before: id(9), ended_except, ..LinkRequest::default() };
+    peer.requests.send(ended).await.unwrap();
+    wait_for_decided(&bench, 3).await;
+    let_it_sweep(&bench).await;
+    assert_eq!(bench.count("decided").await, 3);
     bench.close().await;
 }

@@ -70,6 +70,15 @@ impl Transaction {
             (BranchState::RollingBack, Acknowledgement::RolledBack) if turned_round => {
                 (BranchState::Hazard, TrailKind::Hazard)
             }
+            // It had voted, so that what became of it there is lost.
+            (BranchState::RollingBack, Acknowledgement::Unknown)
+                if turned_round && !planted!(UnknownAccepted) =>
+            {
+                (BranchState::Hazard, TrailKind::Hazard)
+            }
+            (BranchState::RollingBack, Acknowledgement::Unknown) if turned_round => {
+                (BranchState::RolledBack, TrailKind::RollbackAcknowledged)
+            }
             // The journal that voted is not there; it will ask when it is back.
             (BranchState::RollingBack, Acknowledgement::RolledBack) if branch.asks && !locked => {
                 (BranchState::LeftToAsk, TrailKind::LeftToAsk)
@@ -228,8 +237,10 @@ impl Transaction {
         if !planted!(LocksForgotten) {
             context.locks.restore(context.now, self.owner(), self.age, locks);
         }
-        for branch in &self.branches {
-            context.participants.get(branch.participant).unfinished.insert(self.id);
+        for (participant, voted) in self.journals() {
+            context.participants.get(participant).unfinished.insert(self.id);
+            // The name may be another's by now, or nobody's.
+            context.participants.elsewhere.add(voted, self.id);
         }
     }
 }

@@ -9,6 +9,7 @@ mod world;
 mod bounds;
 mod compensation;
 mod forced;
+mod forgetting;
 mod inquiries;
 mod interactive;
 mod keys;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use common::{
     JournalId, TransactionId,
-    branch::{Branch, Request, Step, step},
+    branch::{Branch, Request, Step, Verdict, step},
 };
 use coordinator_core::{
     Acknowledgement, BranchOutcome, Event, Message, Opaque, ParticipantId, Reason, Vote,
@@ -53,7 +53,7 @@ impl Participant {
     }
 
     pub(crate) fn in_doubt(&self) -> Vec<Key> {
-        let prepared = self.branches.iter().filter(|(_, branch)| **branch == Branch::Prepared);
+        let prepared = self.branches.iter().filter(|(_, branch)| branch.is_prepared());
         prepared.map(|(key, _)| *key).collect()
     }
 
@@ -66,18 +66,17 @@ impl Participant {
         let request = match message {
             Message::Prepare { payload, .. } => {
                 let same_payload = self.votes.get(&key).is_none_or(|(held, _)| held == payload);
-                Request::Prepare { same_payload }
+                Request::Prepare { same_payload, forgotten: false }
             }
             Message::Commit { number, .. } => Request::Commit { decision_number: *number },
             Message::Rollback { number, compensate, .. } => {
-                Request::Rollback { decision_number: *number, compensate: *compensate }
+                let (decision_number, compensate) = (*number, *compensate);
+                Request::Rollback { decision_number, compensate, can_compensate: true }
             }
         };
-        let decision_number = match request {
-            Request::Prepare { .. } => 0,
-            Request::Commit { decision_number } | Request::Rollback { decision_number, .. } => {
-                decision_number
-            }
+        let decision_number = match message {
+            Message::Prepare { .. } => 0,
+            Message::Commit { number, .. } | Message::Rollback { number, .. } => *number,
         };
         let step = step(self.branches.get(&key), &request);
         let acknowledgement = match (step, message) {
@@ -122,15 +121,16 @@ impl Participant {
 
     /// Learns the outcome of a branch that it asked about.
     pub(crate) fn learn(&mut self, key: Key, outcome: &BranchOutcome) {
-        if self.branches.get(&key) != Some(&Branch::Prepared) {
-            return;
-        }
-        let branch = match *outcome {
-            BranchOutcome::Committed { number, .. } => {
-                Branch::Committed { decision_number: number }
-            }
-            BranchOutcome::Aborted { number } => Branch::RolledBack { decision_number: number },
+        let verdict = match *outcome {
+            BranchOutcome::Committed { number, .. } => Verdict { commit: true, number },
+            BranchOutcome::Aborted { number } => Verdict { commit: false, number },
             BranchOutcome::Pending | BranchOutcome::NotMine => return,
+        };
+        let decision_number = verdict.number;
+        let branch = match step(self.branches.get(&key), &Request::Outcome(verdict)) {
+            Step::ApplyCommit => Branch::Committed { decision_number },
+            Step::ApplyRollback => Branch::RolledBack { decision_number },
+            _ => return,
         };
         self.branches.insert(key, branch);
     }
@@ -144,7 +144,7 @@ impl Participant {
             _ if committed => {
                 (Some(Branch::Committed { decision_number: 1 }), Vote::Commit { output, committed })
             }
-            _ => (Some(Branch::Prepared), Vote::Commit { output, committed }),
+            _ => (Some(Branch::PREPARED), Vote::Commit { output, committed }),
         };
         if let Some(branch) = branch {
             self.branches.insert(key, branch);

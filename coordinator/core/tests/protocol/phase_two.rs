@@ -1,6 +1,6 @@
 //! From the decision until nothing is owed.
 
-use common::{JournalId, TransactionId};
+use common::JournalId;
 use coordinator_core::{
     Acknowledgement, AnswerAt, BranchState, Config, Event, Message, Outcome, TrailKind,
     TransactionState,
@@ -291,22 +291,6 @@ fn a_transaction_stays_in_memory_until_its_end_is_durable() {
     assert_eq!(world.forced, Some(false));
     world.sync();
     assert_eq!((world.coordinator.len(), world.coordinator.unfinished_at(P0)), (0, 0));
-}
-
-#[test]
-fn participants_are_told_that_all_before_the_oldest_unfinished_has_ended() {
-    let mut world = World::new();
-    let first = committing(&mut world);
-    let second = world.execute(&[P1]);
-    world.settle();
-    let (none, next) = (first.id, TransactionId::from_bytes([255; 16]));
-    let ended = |world: &World, at| world.coordinator.ended_before(at, none, next);
-    assert_eq!(ended(&world, P0), (first.id, vec![]));
-    assert_eq!(ended(&world, P2), (next, vec![]));
-    let old = second.id;
-    assert_eq!(world.coordinator.ended_before(P0, old, next), (next, vec![first.id]));
-    world.heal();
-    assert_eq!(ended(&world, P0), (next, vec![]));
 }
 
 #[test]

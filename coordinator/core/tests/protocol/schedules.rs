@@ -187,7 +187,7 @@ impl Schedule {
         for participant in world.participants.values() {
             for ((id, number), branch) in &participant.branches {
                 let committed = matches!(branch, Branch::Committed { .. });
-                assert_ne!(*branch, Branch::Prepared, "in doubt for ever");
+                assert!(!branch.is_prepared(), "in doubt for ever");
                 // One that changed nothing has no fate.
                 if !participant.voted_read_only((*id, *number)) {
                     fates.entry(*id).or_default().insert(committed);
