@@ -39,8 +39,5 @@ def before_call(context, case, kwargs):
     elif isinstance(body, dict) and body.get("branches"):
         case.body = {**body, "branches": [named(branch) for branch in body["branches"]]}
     if "Idempotency-Key" in case.headers:
-        if isinstance(body, dict) and body.get("interactive"):
-            del case.headers["Idempotency-Key"]
-        else:
-            # A key is for one body.
-            case.headers["Idempotency-Key"] = str(zlib.crc32(json.dumps(case.body).encode()))
+        # A key is for one body.
+        case.headers["Idempotency-Key"] = str(zlib.crc32(json.dumps(case.body).encode()))

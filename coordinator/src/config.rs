@@ -8,6 +8,14 @@ use coordinator_core::{Config, Deadlocks, Options};
 
 use crate::{address::Address, allow::Pattern, journal::Retention};
 
+/// The most that `--max-payload` can be set to.
+const LARGEST_PAYLOAD: u32 = 3 << 20;
+
+/// Bytes of a request that are read, over gRPC and HTTP. It is room for whatever may
+/// have been taken under another configuration: a repeat is known only when it has been
+/// read, and each payload is checked against its own limit then.
+pub(crate) const MAX_REQUEST: usize = 4 * LARGEST_PAYLOAD as usize + (1 << 20);
+
 /// A distributed transaction coordinator: two-phase commit with presumed abort.
 ///
 /// Clients call dtc.v1.TransactionService; participants serve
@@ -94,7 +102,7 @@ pub(crate) struct Args {
     pub(crate) max_branches: u32,
 
     /// The largest payload of a branch, in bytes
-    #[arg(long, env = "DTC_MAX_PAYLOAD", value_name = "BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=3 << 20))]
+    #[arg(long, env = "DTC_MAX_PAYLOAD", value_name = "BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_PAYLOAD)))]
     pub(crate) max_payload: u32,
 
     /// The most that prepare of one branch may return, in bytes

@@ -100,6 +100,13 @@ impl Directory {
         found.address.is_some().then(|| found.clone())
     }
 
+    /// Whether a name is known, and of nobody that can be reached any more.
+    pub(crate) fn is_gone(&self, name: &str) -> bool {
+        let known = self.read();
+        let found = known.by_name.get(name).and_then(|id| known.by_id.get(id));
+        found.is_some_and(|it| it.address.is_none())
+    }
+
     /// A participant by where it is, whatever its name.
     pub(crate) fn at(&self, address: &Address) -> Option<Participant> {
         let known = self.read();

@@ -6,6 +6,7 @@
 //! - Records go to the journal in the order in which the machine asked for
 //!   them, and before anything that the same event led to is sent.
 
+mod call;
 mod handle;
 mod keys;
 mod locks;
@@ -24,9 +25,9 @@ use std::{
 use common::{SessionId, TransactionId};
 use common_service::Environment;
 use coordinator_core::{
-    Action, Begin, BranchOutcome, Client, Coordinator, Event, Inquirer, Intervention,
-    InterventionAction, LockKey, LockMode, LockOwner, LockView, Message, ParticipantId, Record,
-    Reply, RequestKey, Sequence, SessionCall, Time, TrailKind, View, Waiter,
+    Action, Begin, BranchOutcome, Client, Coordinator, Event, Inquirer, Intervention, LockOwner,
+    LockView, Message, ParticipantId, Record, Reply, RequestKey, Sequence, SessionCall, Time,
+    TrailKind, View, Waiter,
 };
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -39,7 +40,10 @@ use crate::{
     metrics::Metrics,
     story,
 };
-pub(crate) use handle::{Handle, Happened, IN_ONE_TURN, NewSession, NewTransaction};
+pub(crate) use call::{ByHand, Call};
+pub(crate) use handle::{
+    Handle, Happened, IN_ONE_TURN, NewLocks, NewSession, NewTransaction, NewWork,
+};
 use locks::WhichLocks;
 use pending::Pending;
 use stalled::Stalled;
@@ -118,28 +122,6 @@ enum Input {
         participant: ParticipantId,
         queue: mpsc::Sender<Outgoing>,
     },
-}
-
-/// A client's call, before its wait has become a deadline.
-#[derive(Debug)]
-pub(crate) enum Call {
-    Enlist(coordinator_core::NewBranch),
-    Lock(Vec<(LockKey, LockMode)>),
-    Prepare,
-    Commit(coordinator_core::AnswerAt),
-    Rollback(coordinator_core::AnswerAt),
-    Get,
-    Resolve(ByHand),
-    Retry(ByHand),
-}
-
-/// What somebody does by hand.
-#[derive(Debug, Clone)]
-pub(crate) struct ByHand {
-    pub(crate) action: InterventionAction,
-    pub(crate) branch: Option<u32>,
-    pub(crate) reason: String,
-    pub(crate) caller: String,
 }
 
 pub(crate) struct Driver {
@@ -303,13 +285,16 @@ impl Driver {
             Input::Begin { new, wait, reply } => {
                 let now = self.clock.now();
                 let id = self.ids.next(now);
+                let admitted = new.work.is_some();
+                let work = new.work.unwrap_or_default();
                 let begin = Begin {
                     id,
-                    age: new.retry_of.unwrap_or(id),
+                    age: work.retry_of.unwrap_or(id),
                     key: new.key,
-                    options: new.options,
-                    branches: new.branches,
-                    locks: new.locks,
+                    admitted,
+                    options: work.options,
+                    branches: work.branches,
+                    locks: work.locks,
                     interactive: new.interactive,
                     announced: new.announced,
                     trace: new.trace,
@@ -324,8 +309,8 @@ impl Driver {
             Input::Client { id, call, wait, reply } => {
                 let until = self.until(wait);
                 let call = match call {
-                    Call::Enlist(branch) => Client::Enlist(branch),
-                    Call::Lock(locks) => Client::Lock { locks, until },
+                    Call::Enlist { branch, key } => Client::Enlist { branch, key },
+                    Call::Lock { locks, key } => Client::Lock { locks, key, until },
                     Call::Prepare => Client::Prepare { until },
                     Call::Commit(at) => Client::Commit { at, until },
                     Call::Rollback(at) => Client::Rollback { at, until },

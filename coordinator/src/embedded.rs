@@ -318,7 +318,8 @@ impl TransactionCoordinator {
             named => locals.attach(named, Arc::clone(&resource)).await,
         };
         let payload = Opaque::from(input.clone());
-        let call = Call::Enlist(NewBranch { participant, payload, one_phase: false });
+        let branch = Some(NewBranch { participant, payload, one_phase: false });
+        let call = Call::Enlist { branch, key: None };
         match self.call(id, call).await? {
             Reply::Enlisted(number) => {
                 let turned_round = false;
@@ -352,7 +353,8 @@ impl TransactionCoordinator {
         })?;
         let payload = Some(Payload { kind: Some(Kind::Json(payload)) });
         let branch = Some(dtc::Branch { participant: address.into(), payload });
-        let request = EnlistRequest { transaction_id: id.to_string(), branch };
+        let request =
+            EnlistRequest { transaction_id: id.to_string(), branch, ..EnlistRequest::default() };
         let enlisted = self.unless_stopped(self.inner.services.enlist(request)).await?;
         enlisted.map(|enlisted| enlisted.branch).map_err(|error| told(Some(id), error))
     }

@@ -40,7 +40,7 @@ pub(crate) enum Error {
     Full(String),
     /// Another request has the key.
     #[error(
-        "request_key '{0}' belongs to a request with other branches or options; send that one again, or use a new key"
+        "request_key '{0}' belongs to a request with another body (branches, options or locks); send that one again, or use a new key"
     )]
     KeyTaken(String),
     /// No such transaction.
@@ -97,6 +97,13 @@ impl Error {
             Refused::TooManyBytes { limit } => Self::Exhausted(format!(
                 "payloads in flight, and what prepares returned, would exceed {limit} bytes, the \
                  limit (--max-in-flight-bytes); try again later"
+            )),
+            Refused::TooManyRepeats { limit } => Self::Exhausted(format!(
+                "{limit} request keys are being looked for, the limit; try again later"
+            )),
+            Refused::TooManyCalls { limit } => Self::Full(format!(
+                "a transaction may have {limit} calls with a request_key at most \
+                 (--max-branches and --max-lock-keys together)"
             )),
             Refused::TooManyBranches { limit } => Self::Full(format!(
                 "a transaction may have {limit} branches at most (--max-branches)"

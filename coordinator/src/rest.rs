@@ -18,16 +18,15 @@ use axum::{Router, extract::DefaultBodyLimit, http::Uri};
 use common::TransactionId;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::service::{Services, transaction_id};
+use crate::{
+    config::MAX_REQUEST,
+    service::{Services, transaction_id},
+};
 use problem::Problem;
-
-/// Room in a request for what is not payload.
-const REQUEST_OVERHEAD: usize = 1 << 20;
 
 /// Everything under `/transactions` and `/participants`, its description at
 /// `/openapi.json`, and a page to read that at `/docs`.
 pub(crate) fn router(services: Services) -> Router {
-    let limit = services.rules.max_payload.saturating_mul(4) + REQUEST_OVERHEAD;
     let (router, document) = OpenApiRouter::with_openapi(document::head())
         .routes(routes!(transactions::create, transactions::list))
         .routes(routes!(transactions::get))
@@ -41,7 +40,7 @@ pub(crate) fn router(services: Services) -> Router {
         .split_for_parts();
     router
         .with_state(services)
-        .layer(DefaultBodyLimit::max(limit))
+        .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .merge(document::router(document))
         .method_not_allowed_fallback(|uri: Uri| async move { Problem::method_not_allowed(&uri) })
 }

@@ -19,7 +19,7 @@ use proto::dtc::{
 use tonic::service::Routes;
 
 use crate::{
-    config::Args,
+    config::{Args, MAX_REQUEST},
     directory::Directory,
     driver::{Driver, Handle, RecoverError},
     error::Error as CallError,
@@ -32,8 +32,6 @@ use crate::{
 
 const LISTEN: &str = "127.0.0.1:7100";
 const FILE: &str = "coordinator.db";
-/// Room in a request for what is not payload.
-const REQUEST_OVERHEAD: usize = 1 << 20;
 
 /// Why a coordinator can't run.
 #[derive(Debug, thiserror::Error)]
@@ -179,11 +177,8 @@ async fn end_waits(handle: Handle, drain_timeout: Duration) {
 }
 
 fn routes(services: &Services) -> Routes {
-    // A request holds several payloads: each is checked against its limit.
-    let limit = services.rules.max_payload.saturating_mul(4) + REQUEST_OVERHEAD;
     Routes::new(
-        TransactionServiceServer::new(services.clone())
-            .max_decoding_message_size(limit.max(8 << 20)),
+        TransactionServiceServer::new(services.clone()).max_decoding_message_size(MAX_REQUEST),
     )
     .add_service(RecoveryServiceServer::new(services.clone()))
     .add_service(RegistryServiceServer::new(services.clone()))

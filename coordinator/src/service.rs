@@ -8,6 +8,7 @@ mod list;
 mod lock;
 mod recovery;
 mod registry;
+mod repeat;
 mod request;
 mod stream;
 mod transaction;
@@ -52,7 +53,9 @@ impl Services {
             (Reply::See(id), _) | (Reply::Begun(id), _) => id,
             (Reply::NotHere | Reply::Enlisted(_), Some(id)) => id,
             (Reply::NotHere | Reply::Enlisted(_), None)
-            | (Reply::Locked { .. } | Reply::Released(_), _) => return Err(Error::Stopping),
+            | (Reply::NoRepeat | Reply::Locked { .. } | Reply::Released(_), _) => {
+                return Err(Error::Stopping);
+            }
         };
         let stored = self.handle.journal.find(id).await?;
         let stored = stored.ok_or(Error::UnknownTransaction(id))?;

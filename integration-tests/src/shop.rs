@@ -216,7 +216,13 @@ impl Shop {
         let begun = client.begin(BeginRequest::default()).await?.into_inner();
         for branch in purchase.branches() {
             let transaction_id = begun.transaction_id.clone();
-            client.enlist(EnlistRequest { transaction_id, branch: Some(branch) }).await?;
+            client
+                .enlist(EnlistRequest {
+                    transaction_id,
+                    branch: Some(branch),
+                    ..EnlistRequest::default()
+                })
+                .await?;
         }
         Ok(begun.transaction_id)
     }

@@ -198,7 +198,11 @@ async fn a_promise_keeps_its_fork_when_its_participant_is_killed() {
     let begun = client.begin(BeginRequest::default()).await.unwrap().into_inner();
     let transaction_id = begun.transaction_id;
     let branch = Some(fork(0));
-    let enlist = EnlistRequest { transaction_id: transaction_id.clone(), branch };
+    let enlist = EnlistRequest {
+        transaction_id: transaction_id.clone(),
+        branch,
+        ..EnlistRequest::default()
+    };
     client.enlist(enlist).await.unwrap();
     let prepare = PrepareTransactionRequest { transaction_id: transaction_id.clone(), wait: None };
     assert!(client.prepare(prepare).await.unwrap().into_inner().prepared);

@@ -103,8 +103,11 @@ async fn a_promise_outlives_kill_9() {
     let mut client = example.coordinator.transactions.clone();
     let begun = client.begin(BeginRequest::default()).await.unwrap().into_inner();
     let transaction_id = begun.transaction_id;
-    let enlist =
-        EnlistRequest { transaction_id: transaction_id.clone(), branch: Some(branch(parcel())) };
+    let enlist = EnlistRequest {
+        transaction_id: transaction_id.clone(),
+        branch: Some(branch(parcel())),
+        ..EnlistRequest::default()
+    };
     client.enlist(enlist).await.unwrap();
     let prepare = PrepareTransactionRequest { transaction_id: transaction_id.clone(), wait: None };
     assert!(client.prepare(prepare).await.unwrap().into_inner().prepared);

@@ -154,6 +154,9 @@ pub enum Reply {
     Transaction(Box<View>),
     /// The request key belongs to this transaction, which the journal knows.
     See(TransactionId),
+    /// The call repeats none that was answered, and as a new one it was not admitted.
+    /// Nothing was changed.
+    NoRepeat,
     /// No such transaction in memory: the journal is to be asked.
     NotHere,
     /// It can't be done.
@@ -181,6 +184,16 @@ pub enum Refused {
     },
     /// Too many bytes of payloads and outputs in memory.
     TooManyBytes {
+        /// The bound.
+        limit: usize,
+    },
+    /// Too many request keys are being looked for.
+    TooManyRepeats {
+        /// The bound.
+        limit: usize,
+    },
+    /// Too many calls with keys for one transaction.
+    TooManyCalls {
         /// The bound.
         limit: usize,
     },

@@ -4,6 +4,7 @@
 //! - A transaction is in memory from its first event until its end is durable.
 //! - A request key in use belongs to one run; a second request with it joins
 //!   that run or is refused.
+//! - Nothing is refused for what it would need before it is known that its key is new.
 //! - 'Aborted' is answered to a participant about an unknown transaction only
 //!   after the journal was asked, and not where it may have forgotten it.
 
@@ -16,11 +17,11 @@ use core::ops::Bound;
 use common::{TransactionId, planted};
 
 use crate::{
-    Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, Found, FoundBranch, Inquirer,
-    NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, Sequence, SessionRecord, Time,
-    View, Waiter,
+    Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, Fingerprint, Found, FoundBranch,
+    Inquirer, NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, Sequence,
+    SessionRecord, Time, View, Waiter,
     intervention::MAX_RETRIES,
-    keys::{Keys, Parked},
+    keys::{Keys, MAX_REPEATS, Parked},
     locks::Locks,
     participants::Participants,
     sessions::Sessions,
@@ -250,38 +251,38 @@ impl Coordinator {
         self.participants.unfinished(participant)
     }
 
+    /// A repeat is answered before new work is judged: whatever stands against a
+    /// request that carries a key is told only where the key is new.
     fn begin(&mut self, now: Time, begin: Begin, actions: &mut Vec<Action>) {
         let token = begin.waiter.token;
-        let mut refuse = |refused| {
-            actions.push(Action::Reply { token, reply: Reply::Refused(refused) });
-        };
-        if let Some((key, fingerprint)) = &begin.key
-            && let Some((user, taken)) = self.keys.user(key)
-        {
-            if taken == *fingerprint {
-                self.announce(user, begin.announced);
-                return self.join(now, user, begin.interactive, begin.waiter, actions);
-            }
-            // A run that the journal may yet refuse has no right to the key.
-            if !self.keys.is_parked(user) {
-                return refuse(Refused::KeyTaken(key.clone()));
-            }
-            return match self.over_a_bound(&begin) {
-                Some(refused) => refuse(refused),
-                None => self.keys.park_rival(user, begin),
+        let Some((key, fingerprint)) = begin.key.clone() else {
+            return match self.refusal(&begin) {
+                Some(reply) => actions.push(Action::Reply { token, reply }),
+                None => self.start(now, begin, actions),
             };
+        };
+        if let Some((user, taken)) = self.keys.user(&key)
+            && !self.keys.is_parked(user)
+        {
+            return self.repeat(now, user, taken == fingerprint, begin, actions);
         }
-        if let Some(refused) = self.over_a_bound(&begin) {
-            return refuse(refused);
+        // Whose the key is, the journal has to say.
+        let refusal = self.refusal(&begin);
+        if refusal.is_some() && !self.keys.has_room_for_a_repeat() {
+            let reply = Reply::Refused(Refused::TooManyRepeats { limit: MAX_REPEATS });
+            return actions.push(Action::Reply { token, reply });
         }
-        match begin.key.clone() {
-            Some((key, fingerprint)) => {
-                let id = begin.id;
-                self.keys.take(key.clone(), id, fingerprint);
-                self.keys.park(begin);
-                actions.push(Action::LookupKey { id, key });
-            }
-            None => self.start(now, begin, actions),
+        let id = begin.id;
+        if self.keys.park(&key, fingerprint, Parked::new(begin, refusal)) {
+            actions.push(Action::LookupKey { id, key });
+        }
+    }
+
+    /// What stands against a request as new work.
+    fn refusal(&mut self, begin: &Begin) -> Option<Reply> {
+        match begin.admitted {
+            true => self.over_a_bound(begin).map(Reply::Refused),
+            false => Some(Reply::NoRepeat),
         }
     }
 
@@ -308,7 +309,8 @@ impl Coordinator {
         }
         let limit = self.config.max_in_flight_bytes;
         let bytes: usize = branches.iter().map(|branch| branch.payload.len()).sum();
-        (self.bytes + self.outputs + bytes > limit).then_some(Refused::TooManyBytes { limit })
+        let held = self.bytes + self.outputs + self.keys.parked_bytes();
+        (held + bytes > limit).then_some(Refused::TooManyBytes { limit })
     }
 
     /// Payloads that fill the bound leave some room for what their branches return.
@@ -328,88 +330,74 @@ impl Coordinator {
         self.transactions.insert(transaction.id(), transaction);
     }
 
-    /// A run that one request was content to have unknown after a crash is joined by
-    /// one that is not.
-    fn announce(&mut self, user: TransactionId, announced: bool) {
-        if let Some(parked) = self.keys.parked(user) {
-            parked.begin.announced |= announced;
-        } else if let Some(transaction) = self.transactions.get_mut(&user) {
-            transaction.announce(announced);
-        }
-    }
-
-    /// A second request with a key waits for the run of the first.
-    fn join(
+    /// A request whose key a run in memory has: with the same body it waits for that
+    /// run. One that was content to have it unknown after a crash is joined by one
+    /// that is not.
+    fn repeat(
         &mut self,
         now: Time,
         user: TransactionId,
-        interactive: bool,
-        waiter: Waiter,
+        same_body: bool,
+        begin: Begin,
         actions: &mut Vec<Action>,
     ) {
-        if let Some(parked) = self.keys.parked(user) {
-            parked.others.push(waiter);
-        } else if let Some(transaction) = self.transactions.get_mut(&user) {
-            if interactive && !transaction.is_opening() {
-                let reply = Reply::Begun(user);
-                return actions.push(Action::Reply { token: waiter.token, reply });
-            }
-            transaction.wait(waiter, &mut context!(self, now, actions));
+        let token = begin.waiter.token;
+        let transaction = self.transactions.get_mut(&user).filter(|_| same_body);
+        let Some(transaction) = transaction else {
+            let taken = begin.key.map(|(key, _)| Reply::Refused(Refused::KeyTaken(key)));
+            return actions.extend(taken.map(|reply| Action::Reply { token, reply }));
+        };
+        transaction.announce(begin.announced);
+        let mut context = context!(self, now, actions);
+        if begin.interactive && !transaction.is_opening() {
+            transaction.touch(&mut context);
+            return actions.push(Action::Reply { token, reply: Reply::Begun(user) });
         }
+        transaction.wait(begin.waiter, &mut context);
     }
 
     fn key_found(
         &mut self,
         now: Time,
         id: TransactionId,
-        found: Option<(TransactionId, [u8; 32])>,
+        found: Option<(TransactionId, Fingerprint)>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(Parked { begin, others, rivals }) = self.keys.unpark(id) else {
-            return;
-        };
-        self.settle_key(now, begin, others, found, actions);
-        for rival in rivals {
-            self.begin(now, rival, actions);
+        let found = found.filter(|_| !planted!(KeyNotLookedUp));
+        for parked in self.keys.unpark(id) {
+            self.settle_key(now, parked, found, actions);
         }
     }
 
-    /// Starts a parked run, or tells all who wait for it why not.
+    /// Starts a request that waited for the journal, or tells who waits for it why not.
     fn settle_key(
         &mut self,
         now: Time,
-        begin: Begin,
-        others: Vec<Waiter>,
-        found: Option<(TransactionId, [u8; 32])>,
+        parked: Parked,
+        found: Option<(TransactionId, Fingerprint)>,
         actions: &mut Vec<Action>,
     ) {
-        let id = begin.id;
-        let found = found.filter(|_| !planted!(KeyNotLookedUp));
-        // Runs with other keys may have filled what had room when it was parked.
-        let refused = match found {
-            None => self.over_a_bound(&begin),
-            Some(_) => None,
-        };
-        if found.is_none() && refused.is_none() {
-            let interactive = begin.interactive;
-            self.start(now, begin, actions);
-            for waiter in others {
-                self.join(now, id, interactive, waiter, actions);
-            }
-            return;
-        }
-        let Some((key, fingerprint)) = begin.key else {
+        let Parked { begin, refusal } = parked;
+        let Some((key, fingerprint)) = begin.key.clone() else {
             return;
         };
-        self.keys.release(&key, id);
-        for waiter in core::iter::once(begin.waiter).chain(others) {
-            let reply = match (found, &refused) {
-                (_, Some(refused)) => Reply::Refused(refused.clone()),
-                (Some((user, taken)), _) if taken == fingerprint => Reply::See(user),
-                _ => Reply::Refused(Refused::KeyTaken(key.clone())),
-            };
-            actions.push(Action::Reply { token: waiter.token, reply });
+        // One that waited for the same answer has begun with it.
+        if let Some((user, taken)) = self.keys.user(&key) {
+            return self.repeat(now, user, taken == fingerprint, begin, actions);
         }
+        let reply = match found {
+            Some((user, taken)) if taken == fingerprint => Reply::See(user),
+            Some(_) => Reply::Refused(Refused::KeyTaken(key)),
+            // Runs with other keys may have filled what had room when it was parked.
+            None => match refusal.or_else(|| self.refusal(&begin)) {
+                Some(refusal) => refusal,
+                None => {
+                    self.keys.take(key, begin.id, fingerprint);
+                    return self.start(now, begin, actions);
+                }
+            },
+        };
+        actions.push(Action::Reply { token: begin.waiter.token, reply });
     }
 
     fn client(
@@ -420,15 +408,27 @@ impl Coordinator {
         call: Client,
         actions: &mut Vec<Action>,
     ) {
-        if let Client::Enlist(branch) = &call
-            && let Some(refused) = self.no_room_for(core::slice::from_ref(branch))
-        {
-            return actions.push(Action::Reply { token, reply: Reply::Refused(refused) });
-        }
+        let no_room = match &call {
+            Client::Enlist { branch: Some(branch), .. } => {
+                self.no_room_for(core::slice::from_ref(branch))
+            }
+            _ => None,
+        };
         let Some(transaction) = self.transactions.get_mut(&id) else {
             return actions.push(Action::Reply { token, reply: Reply::NotHere });
         };
         let mut context = context!(self, now, actions);
+        if transaction.answer_repeat(&call, token, &mut context) {
+            return;
+        }
+        if let Some(refused) = no_room {
+            return actions.push(Action::Reply { token, reply: Reply::Refused(refused) });
+        }
+        let limit = self.config.max_branches + self.config.max_locks_per_owner;
+        if transaction.no_room_for_answer(&call, limit) {
+            let reply = Reply::Refused(Refused::TooManyCalls { limit });
+            return actions.push(Action::Reply { token, reply });
+        }
         let wrong_state = |call, actions: &mut Vec<Action>, transaction: &Transaction| {
             let state = transaction.shown_state();
             let reply = Reply::Refused(Refused::WrongState { state, call });
@@ -439,16 +439,19 @@ impl Coordinator {
                 let reply = Reply::Transaction(transaction.view(true).into());
                 actions.push(Action::Reply { token, reply });
             }
-            Client::Enlist(_) if transaction.branch_count() >= self.config.max_branches => {
+            Client::Enlist { branch: None, .. } | Client::Lock { locks: None, .. } => {
+                actions.push(Action::Reply { token, reply: Reply::NoRepeat });
+            }
+            Client::Enlist { .. } if transaction.branch_count() >= self.config.max_branches => {
                 let limit = self.config.max_branches;
                 let reply = Reply::Refused(Refused::TooManyBranches { limit });
                 actions.push(Action::Reply { token, reply });
             }
-            Client::Enlist(branch) if transaction.is_active() => {
+            Client::Enlist { branch: Some(branch), key } if transaction.is_active() => {
                 self.bytes += branch.payload.len();
-                transaction.enlist(branch, token, &mut context);
+                transaction.enlist(branch, key, token, &mut context);
             }
-            Client::Enlist(_) => wrong_state("enlist", actions, transaction),
+            Client::Enlist { .. } => wrong_state("enlist", actions, transaction),
             Client::GiveUpLocking => transaction.give_up_call(token, &mut context),
             Client::Lock { .. } | Client::Prepare { .. } | Client::Commit { .. }
                 if transaction.is_locking() =>
@@ -456,8 +459,8 @@ impl Coordinator {
                 let reply = Reply::Refused(Refused::WaitsForLocks);
                 actions.push(Action::Reply { token, reply });
             }
-            Client::Lock { locks, until } if transaction.is_active() => {
-                transaction.lock(&locks, token, until, &mut context);
+            Client::Lock { locks: Some(locks), key, until } if transaction.is_active() => {
+                transaction.lock(&locks, key, token, until, &mut context);
             }
             Client::Lock { .. } => wrong_state("acquire", actions, transaction),
             Client::Prepare { .. } if transaction.is_opening() => {

@@ -5,8 +5,8 @@ use core::time::Duration;
 use common::{JournalId, SessionId, TransactionId};
 
 use crate::{
-    AnswerAt, Fingerprint, Intervention, LockKey, LockMode, Opaque, Options, ParticipantId, Reason,
-    RequestKey, Sequence, Time, Waiter,
+    AnswerAt, CallKey, Fingerprint, Intervention, LockKey, LockMode, Opaque, Options,
+    ParticipantId, Reason, Sequence, Time, Waiter,
 };
 use alloc::{string::String, sync::Arc, vec::Vec};
 
@@ -141,7 +141,10 @@ pub struct Begin {
     /// id, or that of the first of which it is a retry.
     pub age: TransactionId,
     /// The client's key, with the body's fingerprint.
-    pub key: Option<(RequestKey, Fingerprint)>,
+    pub key: Option<CallKey>,
+    /// Whether it may be begun. Otherwise its key is looked for only, and it is
+    /// answered with [`Reply::NoRepeat`](crate::Reply::NoRepeat) where that is new.
+    pub admitted: bool,
     /// How it is run.
     pub options: Options,
     /// Its branches; none for an interactive one.
@@ -175,11 +178,19 @@ pub struct NewBranch {
 #[derive(Debug, Clone)]
 pub enum Client {
     /// Add a branch.
-    Enlist(NewBranch),
+    Enlist {
+        /// Which; none where it was not admitted, and its key is looked for only.
+        branch: Option<NewBranch>,
+        /// Makes it safe to repeat.
+        key: Option<CallKey>,
+    },
     /// Take locks, while branches may be enlisted.
     Lock {
-        /// All of these or none.
-        locks: Vec<(LockKey, LockMode)>,
+        /// All of these or none; nothing where they were not admitted, and the key is
+        /// looked for only.
+        locks: Option<Vec<(LockKey, LockMode)>>,
+        /// Makes it safe to repeat.
+        key: Option<CallKey>,
         /// How long to wait.
         until: Time,
     },
@@ -228,8 +239,12 @@ pub enum SessionCall {
     Acquire {
         /// Where it stands in age: its own id, or that of the first try.
         age: TransactionId,
-        /// What to lock.
-        locks: Vec<(LockKey, LockMode)>,
+        /// What to lock; nothing where that was not admitted, and the key is looked
+        /// for only.
+        locks: Option<Vec<(LockKey, LockMode)>>,
+        /// Makes it safe to repeat: with the same key and body it is the same session,
+        /// by whatever id it comes.
+        key: Option<CallKey>,
         /// How long they are held unless they are renewed.
         lease: Duration,
         /// How long to wait for them.

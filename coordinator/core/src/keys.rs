@@ -1,31 +1,63 @@
-//! Request keys in use, and runs that wait for the journal to say whether their
+//! Request keys in use, and requests that wait for the journal to say whether their
 //! key was used before.
+//!
+//! Invariants:
+//! - One look at the journal a key at a time; requests with the same key wait for it
+//!   together, in the order in which they came.
+//! - What waits is counted: requests that would be begun as such, the others, which
+//!   hold no payload, by a bound of their own.
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use common::TransactionId;
 
-use crate::{Begin, Fingerprint, RequestKey, Waiter};
+use crate::{Begin, Fingerprint, Reply, RequestKey};
+
+/// Requests that are looked for only.
+pub(crate) const MAX_REPEATS: usize = 65_536;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Keys {
     in_use: BTreeMap<RequestKey, (TransactionId, Fingerprint)>,
-    parked: BTreeMap<TransactionId, Parked>,
-    /// Runs in `parked`, rivals included.
-    waiting: usize,
+    /// By the run that asked the journal.
+    parked: BTreeMap<TransactionId, Waiting>,
+    /// How many of them would be begun, and the bytes of their payloads.
+    new: usize,
+    new_bytes: usize,
+    /// How many are looked for only.
+    repeats: usize,
 }
 
-/// A run that has not started, and who else waits for it.
+#[derive(Debug, Clone)]
+struct Waiting {
+    first: Parked,
+    others: Vec<Parked>,
+}
+
+/// A request that waits for the journal.
 #[derive(Debug, Clone)]
 pub(crate) struct Parked {
     pub(crate) begin: Begin,
-    pub(crate) others: Vec<Waiter>,
-    /// Requests with the same key and another body: the key may turn out to be
-    /// theirs.
-    pub(crate) rivals: Vec<Begin>,
+    /// What is answered where the key is new; none where it is begun then.
+    pub(crate) refusal: Option<Reply>,
+}
+
+impl Parked {
+    /// One that is refused where it is no repeat keeps nothing that it would need.
+    pub(crate) fn new(mut begin: Begin, refusal: Option<Reply>) -> Self {
+        if refusal.is_some() {
+            (begin.branches, begin.locks) = (Vec::new(), Vec::new());
+        }
+        Self { begin, refusal }
+    }
+
+    fn bytes(&self) -> usize {
+        self.begin.branches.iter().map(|branch| branch.payload.len()).sum()
+    }
 }
 
 impl Keys {
+    /// Who uses a key, perhaps a request that is parked.
     pub(crate) fn user(&self, key: &RequestKey) -> Option<(TransactionId, Fingerprint)> {
         self.in_use.get(key).copied()
     }
@@ -40,37 +72,71 @@ impl Keys {
         }
     }
 
-    pub(crate) fn park(&mut self, begin: Begin) {
-        let parked = Parked { begin, others: Vec::new(), rivals: Vec::new() };
-        self.parked.insert(parked.begin.id, parked);
-        self.waiting += 1;
-    }
-
-    /// Keeps a request until it is known whose the key of a parked run is.
-    pub(crate) fn park_rival(&mut self, user: TransactionId, begin: Begin) {
-        if let Some(parked) = self.parked.get_mut(&user) {
-            parked.rivals.push(begin);
-            self.waiting += 1;
-        }
-    }
-
     pub(crate) fn is_parked(&self, id: TransactionId) -> bool {
         self.parked.contains_key(&id)
     }
 
-    pub(crate) fn parked(&mut self, id: TransactionId) -> Option<&mut Parked> {
-        self.parked.get_mut(&id)
+    /// Whether one more may be looked for only.
+    pub(crate) fn has_room_for_a_repeat(&self) -> bool {
+        self.repeats < MAX_REPEATS
     }
 
-    pub(crate) fn unpark(&mut self, id: TransactionId) -> Option<Parked> {
-        let parked = self.parked.remove(&id)?;
-        self.waiting -= 1 + parked.rivals.len();
-        Some(parked)
+    /// Keeps a request until the journal has been asked for its key. True where that
+    /// is to be asked for it, false where it is being asked for another.
+    pub(crate) fn park(
+        &mut self,
+        key: &RequestKey,
+        fingerprint: Fingerprint,
+        parked: Parked,
+    ) -> bool {
+        match parked.refusal {
+            None => (self.new, self.new_bytes) = (self.new + 1, self.new_bytes + parked.bytes()),
+            Some(_) => self.repeats += 1,
+        }
+        let user = self.user(key).map(|(id, _)| id);
+        if let Some(waiting) = user.and_then(|id| self.parked.get_mut(&id)) {
+            // Whoever begins with this body does so for this one as well.
+            if parked.begin.announced {
+                let mut all = core::iter::once(&mut waiting.first).chain(&mut waiting.others);
+                let same =
+                    |it: &&mut Parked| it.refusal.is_none() && it.begin.key == parked.begin.key;
+                if let Some(same) = all.find(same) {
+                    same.begin.announced = true;
+                }
+            }
+            waiting.others.push(parked);
+            return false;
+        }
+        let id = parked.begin.id;
+        self.take(key.clone(), id, fingerprint);
+        self.parked.insert(id, Waiting { first: parked, others: Vec::new() });
+        true
     }
 
-    /// The runs that wait, with how many clients joined each or want its key.
+    /// Those that waited for an answer of the journal, in their order. Their key is
+    /// nobody's.
+    pub(crate) fn unpark(&mut self, id: TransactionId) -> impl Iterator<Item = Parked> + use<> {
+        let waiting = self.parked.remove(&id);
+        if let Some(Waiting { first, others }) = &waiting {
+            for parked in core::iter::once(first).chain(others) {
+                match parked.refusal {
+                    None => {
+                        self.new -= 1;
+                        self.new_bytes -= parked.bytes();
+                    }
+                    Some(_) => self.repeats -= 1,
+                }
+            }
+            if let Some((key, _)) = &first.begin.key {
+                self.in_use.remove(key);
+            }
+        }
+        waiting.into_iter().flat_map(|it| core::iter::once(it.first).chain(it.others))
+    }
+
+    /// The requests that asked the journal, with how many others wait with each.
     pub(crate) fn all_parked(&self) -> impl Iterator<Item = (TransactionId, usize)> {
-        self.parked.iter().map(|(id, parked)| (*id, parked.others.len() + parked.rivals.len()))
+        self.parked.iter().map(|(id, waiting)| (*id, waiting.others.len()))
     }
 
     /// The runs that wait, and those that want their keys.
@@ -84,7 +150,13 @@ impl Keys {
         self.in_use.values().map(|(id, _)| *id)
     }
 
+    /// Requests that would be begun.
     pub(crate) fn parked_count(&self) -> usize {
-        self.waiting
+        self.new
+    }
+
+    /// The bytes of their payloads.
+    pub(crate) fn parked_bytes(&self) -> usize {
+        self.new_bytes
     }
 }

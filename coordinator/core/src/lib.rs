@@ -52,8 +52,8 @@ pub use projection::{
     TransactionProjection,
 };
 pub use record::{
-    BeginBranch, BeginRecord, DecisionBranch, DecisionRecord, EndRecord, Record, Sequence,
-    SessionRecord,
+    BeginBranch, BeginRecord, DecisionBranch, DecisionRecord, EndRecord, EnlistCall, Record,
+    Sequence, SessionRecord,
 };
 pub use time::Time;
 pub use trail::{TrailEvent, TrailKind};
@@ -70,6 +70,9 @@ pub type RequestKey = Arc<str>;
 
 /// A hash of a request's body, decoded; equal bodies have equal fingerprints.
 pub type Fingerprint = [u8; 32];
+
+/// The key of a call, with the fingerprint of its body.
+pub type CallKey = (RequestKey, Fingerprint);
 
 /// A participant, by the number that the shell gave its name. Records that are
 /// written carry the name.

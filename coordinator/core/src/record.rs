@@ -6,8 +6,8 @@ use core::time::Duration;
 use common::{JournalId, SessionId, TransactionId};
 
 use crate::{
-    BranchState, CommitPolicy, Fingerprint, HeldLock, Intervention, Opaque, ParticipantId, Reason,
-    RequestKey, Time, TrailEvent,
+    BranchState, CallKey, CommitPolicy, Fingerprint, HeldLock, Intervention, Opaque, ParticipantId,
+    Reason, RequestKey, Time, TrailEvent,
 };
 
 /// The place of a record in the order of all that were asked for in this run.
@@ -56,8 +56,19 @@ pub struct BeginRecord {
     pub locks: Vec<HeldLock>,
     /// The branches that prepare will be sent to.
     pub branches: Vec<BeginBranch>,
+    /// How they were enlisted, where that may be repeated.
+    pub calls: Vec<EnlistCall>,
     /// What happened so far.
     pub trail: Vec<TrailEvent>,
+}
+
+/// A call that enlisted a branch and carried a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnlistCall {
+    /// Its key, with the body's fingerprint.
+    pub key: CallKey,
+    /// The branch's number.
+    pub branch: u32,
 }
 
 /// A branch of a [`BeginRecord`].
@@ -94,6 +105,8 @@ pub struct DecisionRecord {
     pub locks: Vec<HeldLock>,
     /// The branches as they are told from here on.
     pub branches: Vec<DecisionBranch>,
+    /// How they were enlisted, where that may be repeated.
+    pub calls: Vec<EnlistCall>,
     /// Why it was aborted.
     pub reason: Option<Arc<Reason>>,
     /// What was done by hand so far.
@@ -148,6 +161,8 @@ pub enum SessionRecord {
         id: SessionId,
         /// See [`SessionCall::Acquire`](crate::SessionCall::Acquire).
         age: TransactionId,
+        /// The key of the call that began it.
+        key: Option<CallKey>,
         /// How long, unless it is renewed.
         lease: Duration,
         /// What.

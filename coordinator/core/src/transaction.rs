@@ -20,6 +20,7 @@ mod force;
 mod locking;
 mod prepare;
 mod projection;
+mod repeat;
 mod show;
 mod timing;
 
@@ -29,9 +30,9 @@ use core::time::Duration;
 use common::{JournalId, TransactionId, planted};
 
 use crate::{
-    Action, AnswerAt, Begin, Config, Fingerprint, Intervention, LockKey, LockMode, NewBranch,
-    Opaque, Options, Reason, Record, Reply, RequestKey, Sequence, SessionRecord, Time, TrailEvent,
-    TrailKind, Waiter,
+    Action, AnswerAt, Begin, CallKey, Config, Fingerprint, Intervention, LockKey, LockMode,
+    NewBranch, Opaque, Options, Reason, Record, Reply, RequestKey, Sequence, SessionRecord, Time,
+    TrailEvent, TrailKind, Waiter,
     locks::Locks,
     participants::Participants,
     projection::{Milestone, Phase as State},
@@ -39,6 +40,8 @@ use crate::{
 };
 use branch::Branch;
 use locking::Locking;
+use repeat::Answered;
+pub(crate) use repeat::refuse;
 
 /// Calls that may wait for one transaction.
 const MAX_WAITERS: usize = 256;
@@ -94,6 +97,8 @@ pub(crate) struct Transaction {
     locks: Vec<(LockKey, LockMode)>,
     /// Interactive: a call that waits for locks.
     locking: Option<Locking>,
+    /// Calls with keys, and how they were answered.
+    answered: Vec<Answered>,
     waiters: Vec<Waiter>,
     trail: Vec<TrailEvent>,
     /// What happened since a decision that may not be told yet.
@@ -143,6 +148,7 @@ impl Transaction {
             branches: Vec::new(),
             locks: Vec::new(),
             locking: None,
+            answered: Vec::new(),
             waiters: Vec::new(),
             trail: Vec::new(),
             untold: Vec::new(),
@@ -209,10 +215,17 @@ impl Transaction {
     }
 
     /// Adds a branch to an active transaction.
-    pub(crate) fn enlist(&mut self, branch: NewBranch, token: u64, context: &mut Context) {
+    pub(crate) fn enlist(
+        &mut self,
+        branch: NewBranch,
+        key: Option<CallKey>,
+        token: u64,
+        context: &mut Context,
+    ) {
         debug_assert_eq!(self.state, State::Active);
         self.add(branch, context);
         let number = self.branches.len() as u32 - 1;
+        self.remember_enlisted(key, number);
         self.note(context, TrailKind::Enlisted, Some(number as usize));
         self.touch(context);
         context.actions.push(Action::Reply { token, reply: Reply::Enlisted(number) });
@@ -277,7 +290,7 @@ impl Transaction {
     }
 
     /// The client is alive: its idle limit begins anew.
-    fn touch(&mut self, context: &mut Context) {
+    pub(crate) fn touch(&mut self, context: &mut Context) {
         if matches!(self.state, State::Active | State::Prepared) && self.locking.is_none() {
             self.deadline = Some(context.now + self.options.idle_timeout);
             self.set_timer(context);

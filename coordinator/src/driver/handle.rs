@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use common::{SessionId, TransactionId};
 use common_service::Environment;
 use coordinator_core::{
-    AnswerAt, BranchOutcome, Event, Fingerprint, LockKey, LockMode, LockOwner, LockView, NewBranch,
+    AnswerAt, BranchOutcome, CallKey, Event, LockKey, LockMode, LockOwner, LockView, NewBranch,
     Opaque, Options, ParticipantId, Reply, RequestKey, SessionCall, Time, TrailEvent, View,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -19,20 +19,36 @@ pub(crate) const IN_ONE_TURN: usize = 256;
 /// A transaction that a client asks for.
 #[derive(Debug)]
 pub(crate) struct NewTransaction {
-    pub(crate) key: Option<(RequestKey, Fingerprint)>,
-    pub(crate) options: Options,
-    pub(crate) branches: Vec<NewBranch>,
-    pub(crate) locks: Vec<(LockKey, LockMode)>,
+    pub(crate) key: Option<CallKey>,
+    /// What is to be done; none where it was not admitted, and its key is looked for
+    /// only.
+    pub(crate) work: Option<NewWork>,
     pub(crate) interactive: bool,
-    pub(crate) retry_of: Option<TransactionId>,
     pub(crate) announced: bool,
     pub(crate) trace: Option<Opaque>,
     pub(crate) answer_at: AnswerAt,
 }
 
+/// What a transaction is to do, checked.
+#[derive(Debug, Default)]
+pub(crate) struct NewWork {
+    pub(crate) retry_of: Option<TransactionId>,
+    pub(crate) options: Options,
+    pub(crate) branches: Vec<NewBranch>,
+    pub(crate) locks: Vec<(LockKey, LockMode)>,
+}
+
 /// Locks that a client wants for itself.
 #[derive(Debug)]
 pub(crate) struct NewSession {
+    pub(crate) key: Option<CallKey>,
+    /// None where it was not admitted, and its key is looked for only.
+    pub(crate) work: Option<NewLocks>,
+}
+
+/// What a session is to hold, checked.
+#[derive(Debug, Default)]
+pub(crate) struct NewLocks {
     pub(crate) retry_of: Option<TransactionId>,
     pub(crate) locks: Vec<(LockKey, LockMode)>,
     pub(crate) lease: Duration,
@@ -86,11 +102,12 @@ impl Handle {
     pub(crate) async fn lock(
         &self,
         id: TransactionId,
-        locks: Vec<(LockKey, LockMode)>,
+        locks: Option<Vec<(LockKey, LockMode)>>,
+        key: Option<CallKey>,
         wait: Duration,
     ) -> Result<Reply, Error> {
         let mut waits = Waits { inputs: &self.inputs, answered: false };
-        let reply = self.call(id, Call::Lock(locks), wait).await;
+        let reply = self.call(id, Call::Lock { locks, key }, wait).await;
         waits.answered = true;
         reply
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::SessionId;
 use coordinator_core::{Client, Event, LockOwner, LockView, Reply, SessionCall, Time};
 
-use super::{Driver, NewSession, pending};
+use super::{Driver, NewLocks, NewSession, pending};
 
 /// Which locks to list.
 #[derive(Debug)]
@@ -23,14 +23,24 @@ impl Driver {
         wait: Duration,
         reply: pending::Answer<Reply>,
     ) {
-        let NewSession { retry_of, locks, lease } = new;
+        let NewSession { key, work } = new;
         let now = self.clock.now();
         let first = self.ids.next(now);
-        let id = SessionId::from_bytes(*first.as_bytes());
+        // By its own id, so that it is known whose wait ends with the call.
+        let user = key.as_ref().and_then(|(key, _)| self.machine.session_of(key));
+        let id = user.unwrap_or_else(|| SessionId::from_bytes(*first.as_bytes()));
+        let admitted = work.is_some();
+        let NewLocks { retry_of, locks, lease } = work.unwrap_or_default();
         let token = self.pending.calls.add(reply);
         self.pending.locking.insert(token, LockOwner::Session(id));
         let age = retry_of.unwrap_or(first);
-        let call = SessionCall::Acquire { age, locks, lease, until: self.until(wait) };
+        let call = SessionCall::Acquire {
+            age,
+            locks: admitted.then_some(locks),
+            key,
+            lease,
+            until: self.until(wait),
+        };
         self.handle(Event::Session { id, token, call });
     }
 

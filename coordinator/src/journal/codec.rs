@@ -1,5 +1,6 @@
 //! Records as the journal keeps them: protobuf, with participants' names.
 
+mod call;
 mod lock;
 
 use std::sync::Arc;
@@ -7,14 +8,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::{JournalId, TransactionId};
 use coordinator_core::{
-    BeginBranch, BeginRecord, BranchState, CommitPolicy, DecisionBranch, DecisionRecord, EndRecord,
-    Fingerprint, Intervention, Opaque, ParticipantId, Record, RequestKey, Time, TrailEvent,
+    BeginBranch, BeginRecord, BranchState, CallKey, CommitPolicy, DecisionBranch, DecisionRecord,
+    EndRecord, Intervention, Opaque, ParticipantId, Record, Time, TrailEvent,
 };
 use prost::Message;
 use proto::journal;
 
 use super::{Entry, Keep, Stored};
 use crate::{convert, directory::Directory};
+pub(crate) use call::enlisted;
 pub(crate) use lock::{DamagedSession, decode_session, encode_session};
 use lock::{decode_locks, encode_locks};
 
@@ -48,11 +50,11 @@ pub(crate) fn encode(record: &Record, directory: &Directory) -> Entry {
     }
 }
 
-fn key(key: Option<&(RequestKey, Fingerprint)>) -> Option<super::Key> {
+fn key(key: Option<&CallKey>) -> Option<super::Key> {
     key.map(|(key, fingerprint)| (key.to_string(), *fingerprint))
 }
 
-fn wire_key(key: Option<&(RequestKey, Fingerprint)>) -> (String, Bytes) {
+fn wire_key(key: Option<&CallKey>) -> (String, Bytes) {
     key.map_or_else(Default::default, |(key, fingerprint)| {
         (key.to_string(), Bytes::copy_from_slice(fingerprint))
     })
@@ -75,6 +77,7 @@ fn encode_begin(record: &BeginRecord, directory: &Directory) -> journal::Begin {
         branches: record.branches.iter().map(branch).collect(),
         trail: encode_trail(&record.trail),
         locks: encode_locks(&record.locks),
+        calls: record.calls.iter().map(call::encode).collect(),
     }
 }
 
@@ -109,6 +112,7 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
         trail: encode_trail(&record.trail),
         locks: encode_locks(&record.locks),
         lost: false,
+        calls: record.calls.iter().map(call::encode).collect(),
     }
 }
 
@@ -195,15 +199,18 @@ fn decode_key(
     id: TransactionId,
     key: &str,
     fingerprint: &[u8],
-) -> Result<Option<(RequestKey, Fingerprint)>, Damaged> {
+) -> Result<Option<CallKey>, Damaged> {
+    read_key(key, fingerprint).map_err(|what| Damaged { id, what })
+}
+
+fn read_key(key: &str, fingerprint: &[u8]) -> Result<Option<CallKey>, String> {
     if key.is_empty() {
         return Ok(None);
     }
-    let fingerprint = fingerprint.try_into().map_err(|_| Damaged {
-        id,
-        what: format!("a fingerprint of {} bytes, not 32", fingerprint.len()),
-    })?;
-    Ok(Some((key.into(), fingerprint)))
+    match fingerprint.try_into() {
+        Ok(fingerprint) => Ok(Some((key.into(), fingerprint))),
+        Err(_) => Err(format!("a fingerprint of {} bytes, not 32", fingerprint.len())),
+    }
 }
 
 /// An unfinished transaction's newest record, for the machine to take up.
@@ -241,6 +248,7 @@ fn decode_begin(
         begun_at: Time(begin.begun_at_us),
         locks: decode_locks(&begin.locks).map_err(|what| Damaged { id, what })?,
         branches: branches.collect::<Result<_, _>>()?,
+        calls: call::decode_all(id, &begin.calls)?,
         trail: decode_trail(id, &begin.trail)?,
     })
 }
@@ -305,6 +313,7 @@ fn decode_decision(
         decided_at: Time(decision.decided_at_us),
         locks: decode_locks(&decision.locks).map_err(|what| Damaged { id, what })?,
         branches: decision.branches.iter().map(branch).collect::<Result<_, _>>()?,
+        calls: call::decode_all(id, &decision.calls)?,
         reason: reason.map(|it| Arc::new(convert::core_reason(it, directory))),
         interventions: interventions.collect::<Result<_, _>>()?,
         trail: decode_trail(id, &decision.trail)?,
@@ -369,6 +378,7 @@ mod tests {
                 asks: true,
                 forced: Some(false),
             }],
+            calls: vec![coordinator_core::EnlistCall { key: ("b".into(), [8; 32]), branch: 0 }],
             interventions: vec![Intervention {
                 at: Time(3),
                 action: coordinator_core::InterventionAction::Rollback,

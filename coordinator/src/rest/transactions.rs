@@ -38,7 +38,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
     params(
         Waiting,
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128,
-         description = "Makes the request safe to repeat: the same key with the same body is the same transaction."),
+         description = "Makes the request safe to repeat: the same key with the same body is the same transaction, interactive or not, whatever has changed since."),
         ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the outcome (RFC 7240)."),
     ),
     request_body = schema::NewTransaction,
@@ -105,16 +105,12 @@ async fn begin(
             "are enlisted one by one at /transactions/{id}/branches where it is interactive";
         return Err(Problem::invalid("branches", problem));
     }
-    if !key.is_empty() {
-        let problem = "is not possible for an interactive transaction: repeated, it is another one";
-        return Err(Problem::invalid(IDEMPOTENCY_KEY, problem));
-    }
     if !described.locks.is_empty() {
         let problem = "are taken by Acquire of dtc.v1.LockService where it is interactive";
         return Err(Problem::invalid("locks", problem));
     }
     let options = Some(described.options.into_wire()?);
-    let request = BeginRequest { options, retry_of: described.retry_of };
+    let request = BeginRequest { options, retry_of: described.retry_of, request_key: key };
     let begun = services.begin(request, trace).await?;
     Ok(services.look(id_of(&begun.transaction_id)?).await?)
 }
@@ -183,7 +179,11 @@ pub(super) async fn get(
 /// In an interactive transaction that is active.
 #[utoipa::path(
     post, path = "/transactions/{id}/branches", operation_id = "enlistBranch", tag = "interactive",
-    params(("id" = String, Path, format = "uuid", description = "The transaction.")),
+    params(
+        ("id" = String, Path, format = "uuid", description = "The transaction."),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128,
+         description = "Makes the call safe to repeat: within the transaction, the same key with the same body is the same branch. Without one, a call that is repeated enlists a second branch."),
+    ),
     request_body = NewBranch,
     responses(
         (status = 201, description = "Enlisted.", body = Enlisted),
@@ -193,11 +193,13 @@ pub(super) async fn get(
 pub(super) async fn enlist(
     State(services): State<Services>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, Json<Enlisted>), Problem> {
     id_of(&id)?;
     let branch = body::read::<NewBranch>(body)?.into_wire("")?;
-    let request = EnlistRequest { transaction_id: id, branch: Some(branch) };
+    let request_key = idempotency_key(&headers)?;
+    let request = EnlistRequest { transaction_id: id, branch: Some(branch), request_key };
     let enlisted = services.enlist(request).await;
     let branch = enlisted.map_err(|error| Problem::from(error).without("branch."))?.branch;
     Ok((StatusCode::CREATED, Json(Enlisted { branch })))

@@ -40,8 +40,9 @@ impl Services {
         tracing::warn!(transaction = %id, branch = request.branch, ?action, reason, caller,
             "to be resolved by force");
         let by_hand = ByHand { action, branch: request.branch, reason, caller };
-        let reply = self.handle.call(id, Call::Resolve(by_hand), wait).await?;
-        let transaction = self.by_hand(id, reply, "resolve").await?;
+        let reply = self.handle.call(id, Call::Resolve(by_hand.clone()), wait).await?;
+        let done = self.by_hand(id, reply, "resolve").await;
+        let transaction = self.unless_on_record(id, &by_hand, done).await?;
         Ok(ResolveResponse { transaction: Some(transaction) })
     }
 
@@ -50,8 +51,9 @@ impl Services {
         let (reason, caller) = signed(request.reason, &request.caller, peer)?;
         tracing::info!(transaction = %id, reason, caller, "retried by hand");
         let by_hand = ByHand { action: InterventionAction::Retry, branch: None, reason, caller };
-        let reply = self.handle.call(id, Call::Retry(by_hand), WAIT).await?;
-        let transaction = self.by_hand(id, reply, "retry").await?;
+        let reply = self.handle.call(id, Call::Retry(by_hand.clone()), WAIT).await?;
+        let done = self.by_hand(id, reply, "retry").await;
+        let transaction = self.unless_on_record(id, &by_hand, done).await?;
         Ok(RetryResponse { transaction: Some(transaction) })
     }
 
@@ -75,6 +77,29 @@ impl Services {
         }
     }
 
+    /// What is refused now, and was done by the same caller for the same reason, is the
+    /// repeat of a call whose answer was lost: it is answered with the transaction.
+    async fn unless_on_record(
+        &self,
+        id: common::TransactionId,
+        call: &ByHand,
+        answer: Result<dtc::Transaction, Error>,
+    ) -> Result<dtc::Transaction, Error> {
+        let Err(error @ Error::WrongState { .. }) = answer else {
+            return answer;
+        };
+        let transaction = self.look(id).await?;
+        let action = convert::intervention_action(call.action);
+        let is_it = |it: &dtc::Intervention| {
+            (it.action(), it.branch, &it.reason) == (action, call.branch, &call.reason)
+                && who(&it.caller) == who(&call.caller)
+        };
+        match transaction.interventions.iter().any(is_it) {
+            true => Ok(transaction),
+            false => Err(error),
+        }
+    }
+
     async fn forget(&self, request: ForgetRequest, peer: &str) -> Result<ForgetResponse, Error> {
         let id = request::transaction_id(&request.transaction_id)?;
         let (reason, caller) = signed(request.reason, &request.caller, peer)?;
@@ -94,7 +119,11 @@ impl Services {
                 None => "it has not ended; resolve it, or wait",
             };
             let state = request::words(transaction.state());
-            return Err(Error::WrongState { call: "forget".into(), state, instead });
+            let refused = Err(Error::WrongState { call: "forget".into(), state, instead });
+            let action = InterventionAction::Forget;
+            let by_hand = ByHand { action, branch: None, reason, caller };
+            let transaction = self.unless_on_record(id, &by_hand, refused).await?;
+            return Ok(ForgetResponse { transaction: Some(transaction) });
         }
         tracing::warn!(transaction = %id, reason, caller, "given back to retention");
         Ok(ForgetResponse { transaction: Some(transaction) })
@@ -116,6 +145,11 @@ fn signed(reason: String, caller: &str, peer: &str) -> Result<(String, String), 
     bounded("reason", &reason, MAX_REASON, "why")?;
     bounded("caller", caller, MAX_CALLER, "who you are")?;
     Ok((reason, format!("{caller} ({peer})")))
+}
+
+/// A caller without where the call came from, which a repeat may not share.
+fn who(caller: &str) -> &str {
+    caller.rsplit_once(" (").map_or(caller, |(who, _)| who)
 }
 
 fn peer<T>(request: &Request<T>) -> String {

@@ -5,8 +5,11 @@ use std::time::Duration;
 use coordinator_core::{AnswerAt, Opaque};
 use proto::dtc::{ExecuteRequest, ExecuteResponse, Transaction};
 
-use super::{Services, request};
-use crate::{driver::NewTransaction, error::Error};
+use super::{Services, repeat::unless_repeated, request};
+use crate::{
+    driver::{NewTransaction, NewWork},
+    error::Error,
+};
 
 /// That a client may get the id before the outcome.
 struct Announced {
@@ -42,31 +45,34 @@ impl Services {
         wait: Duration,
         announced: Option<Announced>,
     ) -> Result<Transaction, Error> {
-        let key = match &*request.request_key {
-            "" => None,
-            key => Some(request::request_key(key)?),
-        };
-        let options = self.rules.options(request.options.as_ref())?;
-        let branches = self.rules.branches(&request.branches, &self.links)?;
-        let locks = self.rules.locks("locks", &request.locks)?;
-        let key = key.map(|key| (key, request::fingerprint(request, &branches)));
-        let retry_of = request::retry_of(&request.retry_of)?;
-        self.check_room()?;
-        let new = NewTransaction {
-            key,
-            retry_of,
-            options,
-            branches,
-            locks,
-            interactive: false,
-            announced: announced.is_some(),
-            trace: announced.and_then(|announced| announced.trace),
-            answer_at,
-        };
-        let reply = self.handle.begin(new, wait).await?;
+        let key = request::request_key(&request.request_key)?;
+        let key = key.map(|key| (key, request::fingerprint(request)));
+        let judged = self.judge(request);
+        let reply = unless_repeated(key.is_some(), judged, |work| {
+            let new = NewTransaction {
+                key,
+                work,
+                interactive: false,
+                announced: announced.is_some(),
+                trace: announced.and_then(|announced| announced.trace),
+                answer_at,
+            };
+            self.handle.begin(new, wait)
+        });
+        let reply = reply.await?;
         let mut transaction = self.transaction(None, reply).await?;
         transaction.trail.clear();
         Ok(transaction)
+    }
+
+    /// What is to be done, or what stands against it as new work.
+    fn judge(&self, request: &ExecuteRequest) -> Result<NewWork, Error> {
+        let options = self.rules.options(request.options.as_ref())?;
+        let branches = self.rules.branches(&request.branches, &self.links)?;
+        let locks = self.rules.locks("locks", &request.locks)?;
+        let retry_of = request::retry_of(&request.retry_of)?;
+        self.check_room()?;
+        Ok(NewWork { retry_of, options, branches, locks })
     }
 
     /// New work is refused while the disk still has room for what was promised.

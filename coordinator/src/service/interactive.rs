@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use coordinator_core::{AnswerAt, Opaque, Reply, RequestKey};
+use common::TransactionId;
+use coordinator_core::{AnswerAt, CallKey, Opaque, Reply, RequestKey};
 use proto::dtc::{
     self, BeginRequest, BeginResponse, CommitTransactionRequest, CommitTransactionResponse,
     EnlistRequest, EnlistResponse, GetTransactionRequest, GetTransactionResponse,
@@ -10,10 +11,11 @@ use proto::dtc::{
     RollbackTransactionResponse, TransactionState, get_transaction_request::By,
 };
 
-use super::{Services, request};
+use super::{Services, repeat::unless_repeated, request};
 use crate::{
-    driver::{Call, NewTransaction},
+    driver::{Call, NewTransaction, NewWork},
     error::Error,
+    journal::codec,
 };
 
 /// Bound of calls that are answered at once, or when a record is durable.
@@ -25,22 +27,24 @@ impl Services {
         request: BeginRequest,
         trace: Option<Opaque>,
     ) -> Result<BeginResponse, Error> {
-        let options = self.rules.options(request.options.as_ref())?;
-        let retry_of = request::retry_of(&request.retry_of)?;
-        self.check_room()?;
-        let new = NewTransaction {
-            retry_of,
-            key: None,
-            options,
-            branches: Vec::new(),
-            locks: Vec::new(),
-            interactive: true,
-            announced: true,
-            trace,
-            answer_at: AnswerAt::Decision,
-        };
-        match self.handle.begin(new, SOON).await? {
-            Reply::Begun(id) => Ok(BeginResponse { transaction_id: id.to_string() }),
+        let key = request::request_key(&request.request_key)?;
+        let key = key.map(|key| (key, request::fingerprint_of_begin(&request)));
+        let judged = self.judge_begin(&request);
+        let reply = unless_repeated(key.is_some(), judged, |work| {
+            let new = NewTransaction {
+                key,
+                work,
+                interactive: true,
+                announced: true,
+                trace,
+                answer_at: AnswerAt::Decision,
+            };
+            self.handle.begin(new, SOON)
+        });
+        match reply.await? {
+            Reply::Begun(id) | Reply::See(id) => {
+                Ok(BeginResponse { transaction_id: id.to_string() })
+            }
             Reply::Refused(refused) => Err(Error::refused(&refused, &self.handle.directory)),
             _ => Err(Error::Exhausted(format!(
                 "the begin record was not durable within {SOON:?}; try again later"
@@ -48,13 +52,30 @@ impl Services {
         }
     }
 
+    fn judge_begin(&self, request: &BeginRequest) -> Result<NewWork, Error> {
+        let options = self.rules.options(request.options.as_ref())?;
+        let retry_of = request::retry_of(&request.retry_of)?;
+        self.check_room()?;
+        Ok(NewWork { retry_of, options, ..NewWork::default() })
+    }
+
     pub(crate) async fn enlist(&self, request: EnlistRequest) -> Result<EnlistResponse, Error> {
         let id = request::transaction_id(&request.transaction_id)?;
+        let key = request::request_key(&request.request_key)?;
+        let key = key.map(|key| (key, request::fingerprint_of_enlist(&request)));
         let branch = request.branch.unwrap_or_default();
-        let branch = self.rules.branch("branch", &branch, &self.links)?;
-        match self.handle.call(id, Call::Enlist(branch), SOON).await? {
+        let judged = self.rules.branch("branch", &branch, &self.links);
+        let reply = unless_repeated(key.is_some(), judged, |branch| {
+            self.handle.call(id, Call::Enlist { branch, key: key.clone() }, SOON)
+        });
+        match reply.await? {
             Reply::Enlisted(branch) => Ok(EnlistResponse { branch }),
             reply => {
+                if let (Reply::NotHere, Some(key)) = (&reply, key)
+                    && let Some(branch) = self.enlisted(id, key).await?
+                {
+                    return Ok(EnlistResponse { branch });
+                }
                 let transaction = self.transaction(Some(id), reply).await?;
                 let state = transaction.state();
                 Err(Error::WrongState {
@@ -63,6 +84,17 @@ impl Services {
                     instead: "begin a new one",
                 })
             }
+        }
+    }
+
+    /// The branch that a call with this key enlisted in a transaction that the journal
+    /// alone knows.
+    async fn enlisted(&self, id: TransactionId, key: CallKey) -> Result<Option<u32>, Error> {
+        let stored = self.handle.journal.find(id).await?;
+        match stored.and_then(|stored| codec::enlisted(&stored, &key)) {
+            Some((branch, true)) => Ok(Some(branch)),
+            Some((_, false)) => Err(Error::KeyTaken(key.0.to_string())),
+            None => Ok(None),
         }
     }
 
@@ -119,7 +151,7 @@ impl Services {
     ) -> Result<GetTransactionResponse, Error> {
         let id = match request.by {
             Some(By::TransactionId(id)) => request::transaction_id(&id)?,
-            Some(By::RequestKey(key)) => self.by_key(request::request_key(&key)?).await?,
+            Some(By::RequestKey(key)) => self.by_key(request::some_request_key(&key)?).await?,
             None => {
                 let problem = "is empty; give it, or request_key";
                 return Err(Error::invalid("transaction_id", problem));

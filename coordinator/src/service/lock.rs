@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use common::SessionId;
-use coordinator_core::{LockOwner, LockView, Reply, SessionCall};
+use coordinator_core::{LockKey, LockMode, LockOwner, LockView, Reply, SessionCall};
 use proto::dtc::{
     self, AcquireLocksRequest, AcquireLocksResponse, ListLocksRequest, ListLocksResponse,
     LockHolder, LockStatus, LockWaiter, ReleaseLocksRequest, ReleaseLocksResponse,
@@ -12,8 +12,13 @@ use proto::dtc::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Services, request};
-use crate::{clock::timestamp, convert, driver::NewSession, error::Error};
+use super::{Services, repeat::unless_repeated, request};
+use crate::{
+    clock::timestamp,
+    convert,
+    driver::{NewLocks, NewSession},
+    error::Error,
+};
 
 const LEASE: Duration = Duration::from_secs(30);
 const SHORTEST_LEASE: Duration = Duration::from_secs(1);
@@ -22,30 +27,19 @@ const MAX_PAGE: u32 = 1000;
 
 impl Services {
     async fn acquire(&self, request: AcquireLocksRequest) -> Result<AcquireLocksResponse, Error> {
-        let locks = self.rules.locks("locks", &request.locks)?;
-        if locks.is_empty() {
-            return Err(Error::invalid("locks", "is empty; name at least one key"));
-        }
         let wait = request::duration("wait", request.wait.as_ref())?;
         let wait = wait.unwrap_or(self.rules.options.lock_wait);
-        let lease = request::duration("lease", request.lease.as_ref())?;
-        if lease.is_some_and(|lease| lease < SHORTEST_LEASE) {
-            return Err(Error::invalid("lease", "is too short; at least 1s"));
-        }
-        let retry_of = request::retry_of(&request.retry_of)?;
+        let key = request::request_key(&request.request_key)?;
+        let key = key.map(|key| (key, request::fingerprint_of_acquire(&request)));
         let reply = if request.transaction_id.is_empty() {
-            self.check_room()?;
-            let lease = lease.unwrap_or(LEASE);
-            self.handle.acquire(NewSession { retry_of, locks, lease }, wait).await?
+            let judged = self.judge_session(&request);
+            let ask = |work| self.handle.acquire(NewSession { key: key.clone(), work }, wait);
+            unless_repeated(key.is_some(), judged, ask).await?
         } else {
             let id = request::transaction_id(&request.transaction_id)?;
-            for (field, given) in [("lease", lease.is_some()), ("retry_of", retry_of.is_some())] {
-                if given {
-                    let problem = "is for a session; a transaction holds its locks until its end";
-                    return Err(Error::invalid(field, problem));
-                }
-            }
-            match self.handle.lock(id, locks, wait).await? {
+            let judged = self.judge_locks(&request);
+            let ask = |locks| self.handle.lock(id, locks, key.clone(), wait);
+            match unless_repeated(key.is_some(), judged, ask).await? {
                 Reply::NotHere => {
                     let transaction = self.transaction(Some(id), Reply::NotHere).await?;
                     return Err(Error::WrongState {
@@ -66,6 +60,40 @@ impl Services {
             },
             lease,
         })
+    }
+
+    /// What a session is to hold, or what stands against it as a new one.
+    fn judge_session(&self, request: &AcquireLocksRequest) -> Result<NewLocks, Error> {
+        let locks = self.some_locks(request)?;
+        let lease = request::duration("lease", request.lease.as_ref())?.unwrap_or(LEASE);
+        if lease < SHORTEST_LEASE {
+            return Err(Error::invalid("lease", "is too short; at least 1s"));
+        }
+        let retry_of = request::retry_of(&request.retry_of)?;
+        self.check_room()?;
+        Ok(NewLocks { retry_of, locks, lease })
+    }
+
+    /// What a transaction is to hold beside what it holds.
+    fn judge_locks(
+        &self,
+        request: &AcquireLocksRequest,
+    ) -> Result<Vec<(LockKey, LockMode)>, Error> {
+        let given =
+            [("lease", request.lease.is_some()), ("retry_of", !request.retry_of.is_empty())];
+        if let Some((field, _)) = given.into_iter().find(|(_, given)| *given) {
+            let problem = "is for a session; a transaction holds its locks until its end";
+            return Err(Error::invalid(field, problem));
+        }
+        self.some_locks(request)
+    }
+
+    fn some_locks(&self, request: &AcquireLocksRequest) -> Result<Vec<(LockKey, LockMode)>, Error> {
+        let locks = self.rules.locks("locks", &request.locks)?;
+        match locks.is_empty() {
+            true => Err(Error::invalid("locks", "is empty; name at least one key")),
+            false => Ok(locks),
+        }
     }
 
     async fn renew_locks(&self, request: RenewLocksRequest) -> Result<RenewLocksResponse, Error> {

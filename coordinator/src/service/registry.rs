@@ -32,7 +32,6 @@ impl Services {
         check_name(&name).map_err(|problem| Error::invalid(field("name"), problem))?;
         let address: Address =
             address.parse().map_err(|problem: String| Error::invalid(field("address"), problem))?;
-        self.links.check_allowed(&field("address"), &address)?;
         if asks && address.is_http() {
             let problem = "is not possible for a participant that speaks HTTP";
             return Err(Error::invalid(field("asks"), problem));
@@ -42,13 +41,18 @@ impl Services {
             return Err(Error::invalid("lease", "is too short; at least 1s"));
         }
         let directory = &self.handle.directory;
-        if directory.find(&name).is_none() && directory.all().len() >= MAX_REGISTERED {
-            return Err(Error::Exhausted(format!(
-                "{MAX_REGISTERED} participants are known, the limit"
-            )));
-        }
         let declared = Declared { asks, compensates };
         let registration = Registration { name, address, declared, lease, draining: false };
+        match directory.find(&registration.name) {
+            // A repeat is answered as the first was, whatever is allowed now.
+            Some(known) if is_registered_so(&known, &registration) => {}
+            None if directory.all().len() >= MAX_REGISTERED => {
+                return Err(Error::Exhausted(format!(
+                    "{MAX_REGISTERED} participants are known, the limit"
+                )));
+            }
+            _ => self.links.check_allowed(&field("address"), &registration.address)?,
+        }
         let _one = self.registering.lock().await;
         self.handle.journal.register(registration.clone()).await?;
         let Registration { name, address, .. } = &registration;
@@ -71,6 +75,10 @@ impl Services {
         let _one = self.registering.lock().await;
         let known = self.handle.directory.find(&name);
         let Some((known, standing)) = known.and_then(|it| Some((it.clone(), it.standing?))) else {
+            // It was deregistered before, and the answer may have been lost.
+            if self.handle.directory.is_gone(&name) {
+                return Ok(DeregisterResponse { removed: true, unfinished: 0 });
+            }
             return Err(unknown(&name));
         };
         let count = self.handle.unfinished(known.id).await?;
@@ -147,6 +155,13 @@ impl Services {
         let known = self.handle.directory.find(name).ok_or_else(|| unknown(name))?;
         Ok(status(&known, self.handle.unfinished(known.id).await?))
     }
+}
+
+/// Whether a registration would change nothing but when its lease ends.
+fn is_registered_so(known: &directory::Participant, registration: &Registration) -> bool {
+    let Registration { address, declared, lease, .. } = registration;
+    let standing = known.standing.filter(|it| it.lease == *lease && !it.draining);
+    known.address.as_deref() == Some(address) && known.declared == *declared && standing.is_some()
 }
 
 fn unknown(name: &str) -> Error {

@@ -8,7 +8,10 @@ use coordinator_core::{
     Options, RequestKey,
 };
 use prost::Message;
-use proto::dtc::{self, ExecuteRequest, Payload, TransactionOptions, payload::Kind};
+use proto::dtc::{
+    self, AcquireLocksRequest, BeginRequest, EnlistRequest, ExecuteRequest, Payload,
+    TransactionOptions, payload::Kind,
+};
 use sha2::{Digest, Sha256};
 
 use crate::{error::Error, links::Links};
@@ -56,7 +59,15 @@ pub(super) fn retry_of(text: &str) -> Result<Option<TransactionId>, Error> {
     }
 }
 
-pub(super) fn request_key(key: &str) -> Result<RequestKey, Error> {
+/// A call's key; none for an empty text.
+pub(super) fn request_key(key: &str) -> Result<Option<RequestKey>, Error> {
+    match key {
+        "" => Ok(None),
+        key => some_request_key(key).map(Some),
+    }
+}
+
+pub(super) fn some_request_key(key: &str) -> Result<RequestKey, Error> {
     let length = key.chars().count();
     if (1..=MAX_KEY).contains(&length) {
         return Ok(key.into());
@@ -246,24 +257,85 @@ impl Rules {
 }
 
 /// A hash of what makes two requests the same: their branches, locks and options, as
-/// decoded. (Protobuf may encode one message in several ways; what is hashed is
-/// our own encoding of it, with maps in order.) `checked` are the branches.
-pub(super) fn fingerprint(request: &ExecuteRequest, checked: &[NewBranch]) -> Fingerprint {
-    let mut hash = Sha256::new();
-    let mut add = |part: &[u8]| {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    };
-    for (branch, checked) in request.branches.iter().zip(checked) {
-        add(branch.participant.as_bytes());
-        add(&checked.payload);
+/// decoded and as they were sent, whatever they lead to. No name is resolved and no
+/// default filled in: those may be others when the request is repeated. (Protobuf may
+/// encode one message in several ways; what is hashed is our own encoding of it, with
+/// maps in order.)
+pub(super) fn fingerprint(request: &ExecuteRequest) -> Fingerprint {
+    let mut hash = Hash::default();
+    for branch in &request.branches {
+        hash.add(branch.participant.as_bytes());
+        hash.add_message(branch.payload.as_ref());
     }
-    add(&request.options.as_ref().map(Message::encode_to_vec).unwrap_or_default());
-    add(request.retry_of.as_bytes());
+    hash.add_message(request.options.as_ref());
+    hash.add(request.retry_of.as_bytes());
     for lock in &request.locks {
-        add(&lock.encode_to_vec());
+        hash.add_message(Some(lock));
     }
-    hash.finalize().into()
+    hash.finish()
+}
+
+/// The same of a transaction that is begun only. It has no branch, which one that is
+/// executed has.
+pub(super) fn fingerprint_of_begin(request: &BeginRequest) -> Fingerprint {
+    let mut hash = Hash::default();
+    hash.add(b"begin");
+    hash.add_message(request.options.as_ref());
+    hash.add(request.retry_of.as_bytes());
+    hash.finish()
+}
+
+/// The same of a branch that is enlisted.
+pub(super) fn fingerprint_of_enlist(request: &EnlistRequest) -> Fingerprint {
+    let mut hash = Hash::default();
+    hash.add(b"enlist");
+    if let Some(branch) = &request.branch {
+        hash.add(branch.participant.as_bytes());
+        hash.add_message(branch.payload.as_ref());
+    }
+    hash.finish()
+}
+
+/// The same of locks.
+pub(super) fn fingerprint_of_acquire(request: &AcquireLocksRequest) -> Fingerprint {
+    let mut hash = Hash::default();
+    hash.add(b"acquire");
+    hash.add(request.transaction_id.as_bytes());
+    hash.add_message(request.lease.as_ref());
+    hash.add(request.retry_of.as_bytes());
+    for lock in &request.locks {
+        hash.add_message(Some(lock));
+    }
+    hash.finish()
+}
+
+/// Of parts, none of which runs into the next.
+#[derive(Default)]
+struct Hash {
+    hash: Sha256,
+    encoded: Vec<u8>,
+}
+
+impl Hash {
+    fn add(&mut self, part: &[u8]) {
+        self.hash.update((part.len() as u64).to_le_bytes());
+        self.hash.update(part);
+    }
+
+    /// None is as good as an empty one.
+    fn add_message<M: Message>(&mut self, message: Option<&M>) {
+        let mut encoded = std::mem::take(&mut self.encoded);
+        encoded.clear();
+        if let Some(message) = message {
+            message.encode(&mut encoded).unwrap_or_else(|_| unreachable!("a vector grows"));
+        }
+        self.add(&encoded);
+        self.encoded = encoded;
+    }
+
+    fn finish(self) -> Fingerprint {
+        self.hash.finalize().into()
+    }
 }
 
 /// A state for people.
@@ -309,15 +381,6 @@ mod tests {
         dtc::Branch { participant: participant.into(), payload }
     }
 
-    fn fingerprint_of(request: &ExecuteRequest) -> Fingerprint {
-        let checked = request.branches.iter().map(|branch| NewBranch {
-            participant: coordinator_core::ParticipantId(0),
-            payload: branch.payload.as_ref().unwrap().encode_to_vec().into(),
-            one_phase: true,
-        });
-        fingerprint(request, &checked.collect::<Vec<_>>())
-    }
-
     #[test]
     fn the_fingerprint_is_of_the_body_and_not_of_how_the_answer_is_wanted() {
         let request = |branches: &[dtc::Branch]| ExecuteRequest {
@@ -329,7 +392,7 @@ mod tests {
         let mut second = first.clone();
         second.wait = Some(prost_types::Duration { seconds: 1, nanos: 0 });
         second.answer_at = dtc::AnswerAt::Decision.into();
-        assert_eq!(fingerprint_of(&first), fingerprint_of(&second));
+        assert_eq!(fingerprint(&first), fingerprint(&second));
         second.options = Some(TransactionOptions { prepare_attempts: 3, ..Default::default() });
         let others = [
             second,
@@ -343,7 +406,7 @@ mod tests {
             },
         ];
         for other in others {
-            assert_ne!(fingerprint_of(&first), fingerprint_of(&other), "{other:?}");
+            assert_ne!(fingerprint(&first), fingerprint(&other), "{other:?}");
         }
     }
 
@@ -366,7 +429,8 @@ mod tests {
 
     #[test]
     fn keys_are_bounded() {
-        assert!(request_key("").is_err());
+        assert_eq!(request_key("").unwrap(), None);
+        assert!(some_request_key("").is_err());
         assert!(request_key(&"k".repeat(128)).is_ok());
         assert!(request_key(&"k".repeat(129)).is_err());
     }

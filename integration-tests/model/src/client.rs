@@ -51,7 +51,7 @@ impl Client {
                 }
                 self.told_again = true;
             }
-            Reply::NotHere | Reply::Enlisted(_) | Reply::Refused(_) => {}
+            Reply::NotHere | Reply::NoRepeat | Reply::Enlisted(_) | Reply::Refused(_) => {}
             // It takes no locks.
             Reply::Locked { .. } | Reply::Released(_) => {}
         }

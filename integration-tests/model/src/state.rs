@@ -340,6 +340,7 @@ impl State {
             id: journal::id(number),
             age: journal::id(number),
             key,
+            admitted: true,
             options: options(setup),
             branches,
             locks: match setup.usage {
@@ -356,7 +357,7 @@ impl State {
     pub(crate) fn enlist(&mut self) {
         let branch = new_branch(self.client.enlisted.into());
         self.client.enlisted += 1;
-        self.call(Call::Enlist(branch));
+        self.call(Call::Enlist { branch: Some(branch), key: None });
     }
 
     pub(crate) fn ask_prepare(&mut self) {

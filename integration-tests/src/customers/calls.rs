@@ -33,13 +33,10 @@ impl Client {
         let idle = self.random.random_range(1..8);
         let idle_timeout = Some(prost_types::Duration { seconds: idle, nanos: 0 });
         let options = Some(TransactionOptions { idle_timeout, ..work.options() });
-        let begun = within(
-            self.patience(),
-            self.transactions.begin(BeginRequest { options, ..BeginRequest::default() }),
-        )
-        .await;
-        let id = match begun {
-            Ok(begun) => begun.into_inner().transaction_id,
+        let request_key = self.key_of_a_call();
+        let request = BeginRequest { options, request_key, ..BeginRequest::default() };
+        let id = match self.begin_once(number, request).await {
+            Ok(id) => id,
             Err(status) => {
                 self.failed(number, &status);
                 return self.market.tally.count(kind, |count| count.untold += 1);
@@ -51,10 +48,10 @@ impl Client {
             if vanish && self.random.random_bool(0.2) {
                 return self.market.tally.count(kind, |count| count.untold += 1);
             }
-            let request = EnlistRequest { transaction_id: id.clone(), branch: Some(branch) };
-            // Not to be repeated: a branch would be there twice.
-            let enlisted = within(self.patience(), self.transactions.enlist(request)).await;
-            if let Err(status) = enlisted {
+            let request_key = self.key_of_a_call();
+            let transaction_id = id.clone();
+            let request = EnlistRequest { transaction_id, branch: Some(branch), request_key };
+            if let Err(status) = self.enlist_once(number, request).await {
                 self.stumbled(number, &status);
                 return self.roll_back(number, &id).await;
             }
@@ -74,6 +71,62 @@ impl Client {
             return self.roll_back(number, &id).await;
         }
         self.commit(number, &id).await;
+    }
+
+    /// One that no other call has; perhaps none.
+    fn key_of_a_call(&mut self) -> String {
+        match self.random.random_bool(0.7) {
+            true => format!("call-{}-{:032x}", self.number, self.random.random::<u128>()),
+            false => String::new(),
+        }
+    }
+
+    /// Whether a call is made once more: its answer may be lost, or come twice.
+    fn repeats(&mut self, key: &str, answered: bool) -> bool {
+        !key.is_empty() && self.random.random_bool(if answered { 0.2 } else { 0.7 })
+    }
+
+    /// With a key it may be repeated, and begins one transaction.
+    async fn begin_once(&mut self, number: usize, request: BeginRequest) -> Result<String, Status> {
+        let mut first: Option<String> = None;
+        loop {
+            let begun = within(self.patience(), self.transactions.begin(request.clone())).await;
+            let begun = begun.map(|begun| begun.into_inner().transaction_id);
+            if let (Some(first), Ok(again)) = (&first, &begun)
+                && first != again
+            {
+                let text = format!("begun twice with one key: {first} and {again}");
+                self.market.history.tell(number, Told::Nonsense(text));
+            }
+            first = first.or_else(|| begun.as_ref().ok().cloned());
+            if !self.repeats(&request.request_key, begun.is_ok()) {
+                return first.map_or(begun, Ok);
+            }
+            self.before_retry(number).await;
+        }
+    }
+
+    /// With a key it may be repeated, and enlists one branch. Without, a branch would
+    /// be there twice.
+    async fn enlist_once(&mut self, number: usize, request: EnlistRequest) -> Result<u32, Status> {
+        let mut first: Option<u32> = None;
+        loop {
+            let enlisted = within(self.patience(), self.transactions.enlist(request.clone())).await;
+            let enlisted = enlisted.map(|enlisted| enlisted.into_inner().branch);
+            if let (Some(first), Ok(again)) = (first, &enlisted)
+                && first != *again
+            {
+                let text = format!("enlisted twice with one key: branches {first} and {again}");
+                self.market.history.tell(number, Told::Nonsense(text));
+            }
+            first = first.or(enlisted.as_ref().ok().copied());
+            let refused =
+                matches!(&enlisted, Err(status) if status.code() == Code::FailedPrecondition);
+            if refused || !self.repeats(&request.request_key, enlisted.is_ok()) {
+                return first.filter(|_| !refused).map_or(enlisted, Ok);
+            }
+            self.before_retry(number).await;
+        }
     }
 
     async fn commit(&mut self, number: usize, id: &str) {

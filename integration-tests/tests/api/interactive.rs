@@ -29,7 +29,8 @@ impl Client<'_> {
 
     async fn enlist(&self, id: &str, participant: &FakeParticipant) -> Result<u32, Status> {
         let branch = branches_at([participant.uri().as_str()]).pop();
-        let request = EnlistRequest { transaction_id: id.into(), branch };
+        let request =
+            EnlistRequest { transaction_id: id.into(), branch, ..EnlistRequest::default() };
         Ok(self.0.transactions.clone().enlist(request).await?.into_inner().branch)
     }
 

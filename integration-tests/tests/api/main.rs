@@ -6,6 +6,7 @@ mod keys;
 mod look;
 mod raw;
 mod registry;
+mod repeats;
 mod services;
 mod shapes;
 mod stream;

@@ -85,10 +85,15 @@ async fn bad_input_of_each_field_of_the_other_calls_is_refused() {
         refused(client.begin(begin).await, invalid, &[field]);
     }
     for (branch, words) in bad_branches() {
-        let request = EnlistRequest { transaction_id: id.clone(), branch: Some(branch) };
+        let request = EnlistRequest {
+            transaction_id: id.clone(),
+            branch: Some(branch),
+            ..EnlistRequest::default()
+        };
         refused(client.enlist(request).await, invalid, &words);
     }
-    let request = EnlistRequest { transaction_id: id.clone(), branch: None };
+    let request =
+        EnlistRequest { transaction_id: id.clone(), branch: None, ..EnlistRequest::default() };
     refused(client.enlist(request).await, invalid, &["branch", "is empty"]);
 
     let long = "x".repeat(1000);
@@ -96,7 +101,8 @@ async fn bad_input_of_each_field_of_the_other_calls_is_refused() {
         let transaction_id = || bad.to_owned();
         let words: &[&str] = &["transaction_id"];
         let branch = purchase().branches().pop();
-        let request = EnlistRequest { transaction_id: transaction_id(), branch };
+        let request =
+            EnlistRequest { transaction_id: transaction_id(), branch, ..EnlistRequest::default() };
         refused(client.enlist(request).await, invalid, words);
         let transaction_id = bad.to_owned();
         let request = PrepareTransactionRequest { transaction_id, ..Default::default() };

@@ -15,7 +15,7 @@ async fn payloads_over_the_limit_and_messages_over_grpc_s_are_refused() {
     shop.execute(big(8 << 20)).await.unwrap_err();
     let id = shop.begin(&purchase()).await.unwrap();
     let branch = big(1 << 20).branches.into_iter().next();
-    let request = EnlistRequest { transaction_id: id.clone(), branch };
+    let request = EnlistRequest { transaction_id: id.clone(), branch, ..EnlistRequest::default() };
     let enlisted = shop.transactions.clone().enlist(request).await;
     refused(enlisted, Code::InvalidArgument, &["branch.payload", &limit]);
     // One that fits is carried, if only to be refused by its participant.
@@ -52,8 +52,11 @@ async fn transactions_branches_and_bytes_in_flight_are_bounded() {
 
     let mut client = coordinator.transactions.clone();
     let begun = client.begin(BeginRequest::default()).await.unwrap().into_inner().transaction_id;
-    let enlist =
-        || EnlistRequest { transaction_id: begun.clone(), branch: request(1).branches.pop() };
+    let enlist = || EnlistRequest {
+        transaction_id: begun.clone(),
+        branch: request(1).branches.pop(),
+        ..EnlistRequest::default()
+    };
     for _ in 0..3 {
         client.enlist(enlist()).await.unwrap();
     }

@@ -148,7 +148,8 @@ async fn calls_at_the_wrong_moment_are_refused() {
         let commit = coordinator.transactions.clone().commit(request).await.unwrap_err();
         assert_eq!(commit.code(), Code::FailedPrecondition);
         let branch = request_at(&[&one], Vec::new()).branches.pop();
-        let enlist = EnlistRequest { transaction_id: id.clone(), branch };
+        let enlist =
+            EnlistRequest { transaction_id: id.clone(), branch, ..EnlistRequest::default() };
         coordinator.transactions.clone().enlist(enlist).await.unwrap();
         let request =
             RollbackTransactionRequest { transaction_id: id.clone(), ..Default::default() };

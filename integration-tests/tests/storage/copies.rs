@@ -49,7 +49,10 @@ async fn outcome_after(change: impl FnOnce(&FakeParticipant)) -> Outcome {
     let branch = Branch { participant: courier.uri(), payload };
     for branch in [branch.clone(), branch] {
         let (transaction_id, branch) = (begun.transaction_id.clone(), Some(branch));
-        client.enlist(EnlistRequest { transaction_id, branch }).await.unwrap();
+        client
+            .enlist(EnlistRequest { transaction_id, branch, ..EnlistRequest::default() })
+            .await
+            .unwrap();
     }
     let transaction_id = begun.transaction_id.clone();
     let request = PrepareTransactionRequest { transaction_id, wait: None };

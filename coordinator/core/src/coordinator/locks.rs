@@ -2,8 +2,10 @@
 
 use alloc::vec::Vec;
 
+use common::SessionId;
+
 use super::{Context, Coordinator};
-use crate::{Action, LockFigures, LockOwner, LockView, Time};
+use crate::{Action, LockFigures, LockOwner, LockView, RequestKey, Time};
 
 impl Coordinator {
     /// Locks after `after`, by key: with this prefix, and held or waited for by this
@@ -16,6 +18,12 @@ impl Coordinator {
         limit: usize,
     ) -> Vec<LockView> {
         self.locks.list(prefix, owner, after, limit)
+    }
+
+    /// The session that a client's key began: it holds locks, waits for them, or has
+    /// ended not long ago.
+    pub fn session_of(&self, key: &RequestKey) -> Option<SessionId> {
+        self.sessions.user_of(key)
     }
 
     /// How much there is of locks.

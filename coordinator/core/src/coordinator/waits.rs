@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use common::TransactionId;
 
 use super::{Context, Coordinator};
-use crate::{Action, Refused, Reply, Time, keys::Parked};
+use crate::{Action, Refused, Reply, Time};
 
 impl Coordinator {
     /// Answers all calls that wait for a transaction with its state as it is.
@@ -22,16 +22,10 @@ impl Coordinator {
         why: &str,
         actions: &mut Vec<Action>,
     ) {
-        let Some(Parked { begin, others, rivals }) = self.keys.unpark(id) else {
-            return;
-        };
-        if let Some((key, _)) = &begin.key {
-            self.keys.release(key, id);
-        }
-        let rivals = rivals.into_iter().map(|rival| rival.waiter);
-        for waiter in core::iter::once(begin.waiter).chain(others).chain(rivals) {
-            let reply = Reply::Refused(Refused::KeyUnreadable(why.into()));
-            actions.push(Action::Reply { token: waiter.token, reply });
+        for parked in self.keys.unpark(id) {
+            let (token, why) = (parked.begin.waiter.token, why.into());
+            actions
+                .push(Action::Reply { token, reply: Reply::Refused(Refused::KeyUnreadable(why)) });
         }
     }
 }

@@ -170,6 +170,7 @@ impl Transaction {
             decided_at: self.decided_at.unwrap_or(context.now),
             locks: context.locks.held_by(self.owner()),
             branches: self.branches.iter().enumerate().map(branch).collect(),
+            calls: self.enlist_calls(),
             reason: self.reason.clone(),
             interventions: self.interventions.clone(),
             trail,

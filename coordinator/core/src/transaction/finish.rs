@@ -181,6 +181,7 @@ impl Transaction {
             ..Self::recovered(record.id, record.begun_at)
         };
         transaction.register(&record.locks, context);
+        transaction.restore_calls(record.calls);
         transaction.note(context, TrailKind::Recovered, None);
         if transaction.one_phase {
             transaction.state = State::Settling;
@@ -228,6 +229,7 @@ impl Transaction {
             ..Self::recovered(record.id, record.begun_at)
         };
         transaction.register(&record.locks, context);
+        transaction.restore_calls(record.calls);
         transaction.note(context, TrailKind::Recovered, None);
         transaction.tell_branches(context);
         transaction

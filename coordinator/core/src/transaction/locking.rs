@@ -4,17 +4,22 @@ use alloc::{string::String, sync::Arc, vec::Vec};
 
 use common::planted;
 
-use super::{Context, Milestone, State, Transaction};
+use super::{Context, Milestone, State, Transaction, repeat::refuse};
 use crate::{
-    Action, Blocked, HeldLock, LockKey, LockMode, LockOwner, Reason, Refused, Reply, Time,
+    Action, Blocked, CallKey, HeldLock, LockKey, LockMode, LockOwner, Reason, Refused, Reply, Time,
     TrailKind, TransactionState,
     locks::{Asked, Settled},
 };
 
+/// Repeats of a call that may wait with it.
+const MAX_REPEATS: usize = 256;
+
 /// A call that waits for locks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Locking {
-    token: u64,
+    /// The call's number, and those of its repeats.
+    tokens: Vec<u64>,
+    key: Option<CallKey>,
     pub(super) until: Time,
 }
 
@@ -61,6 +66,7 @@ impl Transaction {
     pub(crate) fn lock(
         &mut self,
         locks: &[(LockKey, LockMode)],
+        key: Option<CallKey>,
         token: u64,
         until: Time,
         context: &mut Context,
@@ -73,16 +79,16 @@ impl Transaction {
             return context.actions.push(Action::Reply { token, reply });
         }
         match context.locks.acquire(context.now, self.owner(), self.age, locks) {
-            Asked::Granted(locks) => self.tell_locked(token, locks, context),
+            Asked::Granted(locks) => self.tell_locked(key, &[token], locks, context),
             Asked::Waiting => {
                 // It is not the client that is silent.
                 self.deadline = None;
-                self.locking = Some(Locking { token, until });
+                self.locking = Some(Locking { tokens: Vec::from([token]), key, until });
                 self.note(context, TrailKind::LocksAwaited, None);
                 self.set_timer(context);
             }
             Asked::Deadlock(blocked) => {
-                self.tell_deadlock(token, &blocked, context);
+                self.tell_deadlock(key, &[token], &blocked, context);
                 self.abort_deadlocked(&blocked, context);
             }
             Asked::Full => {
@@ -91,6 +97,30 @@ impl Transaction {
                 context.actions.push(Action::Reply { token, reply });
             }
         }
+    }
+
+    /// A repeat of the call that waits for locks waits with it. False where none with
+    /// this key does.
+    pub(super) fn join_locking(
+        &mut self,
+        key: &CallKey,
+        token: u64,
+        context: &mut Context,
+    ) -> bool {
+        let Some(call) = &mut self.locking else {
+            return false;
+        };
+        match &call.key {
+            Some(waiting) if waiting == key && call.tokens.len() < MAX_REPEATS => {
+                call.tokens.push(token);
+            }
+            Some((waiting, fingerprint)) if *waiting == key.0 && *fingerprint != key.1 => {
+                let reply = Reply::Refused(Refused::KeyTaken(key.0.clone()));
+                context.actions.push(Action::Reply { token, reply });
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// Whether a call waits for locks.
@@ -107,10 +137,10 @@ impl Transaction {
                 self.abort_deadlocked(&blocked, context);
             }
             (State::Active, Settled::Granted(locks), Some(call)) => {
-                self.tell_locked(call.token, locks, context);
+                self.tell_locked(call.key, &call.tokens, locks, context);
             }
             (State::Active, Settled::Deadlock(blocked), Some(call)) => {
-                self.tell_deadlock(call.token, &blocked, context);
+                self.tell_deadlock(call.key, &call.tokens, &blocked, context);
                 self.abort_deadlocked(&blocked, context);
             }
             _ => {}
@@ -121,15 +151,18 @@ impl Transaction {
     pub(super) fn stop_waiting_for_locks(&mut self, context: &mut Context) {
         if let Some(call) = self.locking.take_if(|call| call.until <= context.now) {
             let message = context.locks.time_out(context.now, self.owner());
-            let reply = Reply::Refused(Refused::LockTimeout(message));
-            context.actions.push(Action::Reply { token: call.token, reply });
+            refuse(&call.tokens, &Refused::LockTimeout(message), context);
             self.touch(context);
         }
     }
 
     /// Nobody waits for the answer to this call any more.
     pub(crate) fn give_up_call(&mut self, token: u64, context: &mut Context) {
-        if self.locking.take_if(|call| call.token == token).is_some() {
+        let is_last = |call: &mut Locking| {
+            call.tokens.retain(|waiting| *waiting != token);
+            call.tokens.is_empty()
+        };
+        if self.locking.take_if(is_last).is_some() {
             context.locks.cancel(context.now, self.owner());
             self.touch(context);
         }
@@ -146,21 +179,35 @@ impl Transaction {
         context.locks.cancel(context.now, self.owner());
         if let Some(call) = self.locking.take() {
             let (state, name) = (TransactionState::Aborting, "acquire");
-            let reply = Reply::Refused(Refused::WrongState { state, call: name });
-            context.actions.push(Action::Reply { token: call.token, reply });
+            refuse(&call.tokens, &Refused::WrongState { state, call: name }, context);
         }
     }
 
-    fn tell_locked(&mut self, token: u64, locks: Vec<HeldLock>, context: &mut Context) {
+    fn tell_locked(
+        &mut self,
+        key: Option<CallKey>,
+        tokens: &[u64],
+        locks: Vec<HeldLock>,
+        context: &mut Context,
+    ) {
         self.note(context, TrailKind::Locked, None);
         self.touch(context);
+        self.remember_locked(key, &locks);
         let reply = Reply::Locked { owner: self.owner(), locks, lease: None };
-        context.actions.push(Action::Reply { token, reply });
+        let answer = |token: &u64| Action::Reply { token: *token, reply: reply.clone() };
+        context.actions.extend(tokens.iter().map(answer));
     }
 
-    fn tell_deadlock(&self, token: u64, blocked: &Blocked, context: &mut Context) {
+    fn tell_deadlock(
+        &mut self,
+        key: Option<CallKey>,
+        tokens: &[u64],
+        blocked: &Blocked,
+        context: &mut Context,
+    ) {
         let refused = Refused::Deadlock { blocked: blocked.clone(), first: self.age };
-        context.actions.push(Action::Reply { token, reply: Reply::Refused(refused) });
+        refuse(tokens, &refused, context);
+        self.remember_refused(key, &refused);
     }
 
     fn abort_deadlocked(&mut self, blocked: &Blocked, context: &mut Context) {

@@ -57,6 +57,7 @@ impl Transaction {
             begun_at: self.begun_at,
             locks: context.locks.held_by(self.owner()),
             branches: self.branches.iter().filter(|_| sent).map(branch).collect(),
+            calls: self.enlist_calls(),
             trail: self.trail.clone(),
         })
     }

@@ -166,3 +166,47 @@ fn calls_that_wait_for_one_transaction_are_bounded() {
     world.settle();
     assert!(again.iter().all(|run| answered(&world, run)), "and all are answered");
 }
+
+#[test]
+fn a_repeat_needs_no_room() {
+    let configs = [
+        Config { max_in_flight: 1, ..Config::default() },
+        Config { max_per_participant: 1, ..Config::default() },
+        Config { max_in_flight_bytes: 2, ..Config::default() },
+    ];
+    for config in configs {
+        let mut world = World::with(config.clone());
+        let finished = world.execute_keyed("a", &[P0, P1]);
+        world.settle();
+        let running = world.execute_keyed("b", &[P0, P1]);
+        world.answer_lookups();
+        let joined = world.execute_keyed("b", &[P0, P1]);
+        let branches = [(P0, YES), (P1, YES)];
+        let again = world.execute_with(&branches, |begin| begin.key = keyed("a", 1));
+        let new = world.execute_with(&branches, |begin| begin.key = keyed("c", 1));
+        for run in [again, new] {
+            assert_eq!(refused(&world, run), None, "the journal is asked first: {config:?}");
+        }
+        world.answer_lookups();
+        let told = world.reply(again.token);
+        assert!(matches!(told, Some(Reply::See(id)) if *id == finished.id), "{config:?}: {told:?}");
+        assert!(refused(&world, new).is_some(), "{config:?}");
+        world.settle();
+        assert_eq!(world.answer(joined.token).id, running.id, "{config:?}");
+    }
+}
+
+#[test]
+fn a_repeat_fits_smaller_bounds_of_one_request() {
+    let mut world = World::new();
+    let first = world.execute_keyed("a", &[P0, P1]);
+    world.settle();
+    world.config = Config { max_branches: 1, max_locks: 0, ..Config::default() };
+    world.crash();
+    let again = world.execute_keyed("a", &[P0, P1]);
+    world.answer_lookups();
+    assert!(matches!(world.reply(again.token), Some(Reply::See(id)) if *id == first.id));
+    let new = world.execute_keyed("b", &[P0, P1]);
+    world.answer_lookups();
+    assert_eq!(refused(&world, new), Some(Refused::TooManyBranches { limit: 1 }));
+}

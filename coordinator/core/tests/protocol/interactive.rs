@@ -179,7 +179,7 @@ fn a_refusal_aborts_before_the_client_commits() {
     let mut world = World::new();
     let id = world.begin();
     world.enlist(id, P0);
-    world.call(id, Client::Enlist(branch(P1, NO)));
+    world.call(id, Client::Enlist { branch: Some(branch(P1, NO)), key: None });
     let token = world.prepare(id);
     world.settle();
     assert_eq!(world.answer(token).outcome, Outcome::Aborted);

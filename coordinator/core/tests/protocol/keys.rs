@@ -4,7 +4,7 @@ use coordinator_core::{BranchState, Event, Outcome, ParticipantId, Refused, Repl
 
 use crate::{
     participant::{NO, YES},
-    world::{P0, P1, World, keyed},
+    world::{P0, P1, Run, World, keyed},
 };
 
 const BRANCHES: [(ParticipantId, u8); 2] = [(P0, YES), (P1, YES)];
@@ -186,4 +186,61 @@ fn a_key_that_cannot_be_read_refuses_those_that_name_it_and_nobody_else() {
     let again = world.execute_keyed("a", &[P0, P1]);
     world.settle();
     assert!(world.answer(again.token).committed, "the key is free in memory");
+}
+
+/// A request that was judged against as new work.
+fn not_admitted(world: &mut World, key: &str, body: u8) -> Run {
+    world.execute_with(&BRANCHES, |begin| {
+        (begin.key, begin.admitted) = (keyed(key, body), false);
+    })
+}
+
+#[test]
+fn a_repeat_that_would_not_be_admitted_as_new_work_gets_the_first_outcome() {
+    let mut world = World::new();
+    let first = world.execute_keyed("a", &[P0, P1]);
+    world.answer_lookups();
+    let running = not_admitted(&mut world, "a", 1);
+    world.settle();
+    assert_eq!(world.answer(running.token).id, first.id, "while the first runs");
+    for (body, expected) in [(1, true), (2, false)] {
+        let finished = not_admitted(&mut world, "a", body);
+        assert!(world.reply(finished.token).is_none(), "the journal is asked first");
+        world.answer_lookups();
+        match (world.reply(finished.token), expected) {
+            (Some(Reply::See(id)), true) => assert_eq!(*id, first.id),
+            (Some(Reply::Refused(Refused::KeyTaken(_))), false) => {}
+            (other, _) => panic!("body {body}: {other:?}"),
+        }
+    }
+    world.crash();
+    let recovered = not_admitted(&mut world, "a", 1);
+    world.answer_lookups();
+    assert!(matches!(world.reply(recovered.token), Some(Reply::See(id)) if *id == first.id));
+}
+
+#[test]
+fn a_request_that_is_not_admitted_and_repeats_nothing_leaves_its_key_free() {
+    let mut world = World::new();
+    let refused = not_admitted(&mut world, "a", 1);
+    // While the journal is asked for it, the same comes again, and may be begun.
+    let admitted = world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 1));
+    let late = not_admitted(&mut world, "a", 1);
+    world.answer_lookups();
+    assert!(matches!(world.reply(refused.token), Some(Reply::NoRepeat)));
+    world.settle();
+    assert_eq!(world.outcome(admitted), Outcome::Committed);
+    assert_eq!(world.answer(late.token).id, admitted.id, "a repeat of what has begun");
+}
+
+#[test]
+fn requests_that_are_only_looked_for_are_bounded() {
+    let mut world = World::new();
+    let refused = |world: &mut World| {
+        let run = not_admitted(world, "a", 1);
+        matches!(world.reply(run.token), Some(Reply::Refused(Refused::TooManyRepeats { .. })))
+    };
+    assert_eq!((0..65_537).filter(|_| refused(&mut world)).count(), 1);
+    world.answer_lookups();
+    assert!(!refused(&mut world), "there is room again");
 }

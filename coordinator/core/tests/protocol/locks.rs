@@ -257,7 +257,7 @@ fn a_client_that_waits_for_locks_is_not_silent_and_one_that_is_gone_leaves_nothi
     let (holder, waiter) = (world.begin(), world.begin());
     world.lock(holder, "A");
     let until = world.now + seconds(3600);
-    world.call(waiter, Client::Lock { locks: locks("A"), until });
+    world.call(waiter, Client::Lock { locks: Some(locks("A")), key: None, until });
     world.advance(seconds(10));
     world.enlist(waiter, P0);
     world.advance(seconds(40));
@@ -383,7 +383,7 @@ fn a_session_that_waits_ends_in_time_and_one_that_is_gone_at_once() {
     let (gone, lost) = world.acquire("A");
     let until = world.now + seconds(100);
     let patient = world.begin();
-    let token = world.call(patient, Client::Lock { locks: locks("A"), until });
+    let token = world.call(patient, Client::Lock { locks: Some(locks("A")), key: None, until });
     world.session(gone, SessionCall::GiveUp);
     world.advance(seconds(10));
     let Refused::LockTimeout(message) = world.refused(late) else { panic!("no timeout") };

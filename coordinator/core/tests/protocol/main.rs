@@ -18,5 +18,6 @@ mod one_phase;
 mod phase_one;
 mod phase_two;
 mod recovery;
+mod repeats;
 mod schedules;
 mod trail;

@@ -9,9 +9,9 @@ use std::{
 
 use common::{SessionId, TransactionId, branch::Branch};
 use coordinator_core::{
-    Acknowledgement, Action, AnswerAt, Begin, BranchOutcome, Client, Config, Coordinator, Event,
-    Found, Inquirer, LockKey, LockMode, Message, NewBranch, Opaque, Options, Outcome,
-    ParticipantId, Reply, RequestKey, SessionCall, Time, TrailEvent, TrailKind, View, Vote, Waiter,
+    Acknowledgement, Action, AnswerAt, Begin, BranchOutcome, CallKey, Client, Config, Coordinator,
+    Event, Found, Inquirer, LockKey, LockMode, Message, NewBranch, Opaque, Options, Outcome,
+    ParticipantId, Reply, SessionCall, Time, TrailEvent, TrailKind, View, Vote, Waiter,
 };
 
 use crate::{
@@ -44,7 +44,7 @@ pub(crate) struct Run {
 }
 
 pub(crate) struct World {
-    config: Config,
+    pub(crate) config: Config,
     pub(crate) coordinator: Coordinator,
     pub(crate) now: Time,
     pub(crate) journal: Journal,
@@ -152,6 +152,7 @@ impl World {
             options: Options::default(),
             branches,
             locks: Vec::new(),
+            admitted: true,
             interactive: false,
             announced: false,
             trace: None,
@@ -180,7 +181,7 @@ impl World {
     }
 
     pub(crate) fn enlist(&mut self, id: TransactionId, to: ParticipantId) -> u64 {
-        self.call(id, Client::Enlist(branch(to, YES)))
+        self.call(id, Client::Enlist { branch: Some(branch(to, YES)), key: None })
     }
 
     /// Starts a transaction with locks: 'a' is shared, 'A' exclusive.
@@ -191,18 +192,23 @@ impl World {
 
     pub(crate) fn lock(&mut self, id: TransactionId, keys: &str) -> u64 {
         let until = self.now + seconds(10);
-        self.call(id, Client::Lock { locks: locks(keys), until })
+        self.call(id, Client::Lock { locks: Some(locks(keys)), key: None, until })
     }
 
     /// A session that wants these, and the number of its call.
     pub(crate) fn acquire(&mut self, keys: &str) -> (SessionId, u64) {
+        let token = self.acquire_with(keys, None);
+        (SessionId::from_bytes(u128::from(token).to_be_bytes()), token)
+    }
+
+    pub(crate) fn acquire_with(&mut self, keys: &str, key: Option<CallKey>) -> u64 {
         let token = self.next_number();
         let bytes = u128::from(token).to_be_bytes();
         let (id, age) = (SessionId::from_bytes(bytes), TransactionId::from_bytes(bytes));
         let (lease, until) = (seconds(30), self.now + seconds(10));
-        let call = SessionCall::Acquire { age, locks: locks(keys), lease, until };
+        let call = SessionCall::Acquire { age, locks: Some(locks(keys)), key, lease, until };
         self.event(Event::Session { id, token, call });
-        (id, token)
+        token
     }
 
     pub(crate) fn session(&mut self, id: SessionId, call: SessionCall) -> u64 {
@@ -568,7 +574,7 @@ pub(crate) fn locks(keys: &str) -> Vec<(LockKey, LockMode)> {
     keys.chars().map(lock).collect()
 }
 
-pub(crate) fn keyed(key: &str, body: u8) -> Option<(RequestKey, [u8; 32])> {
+pub(crate) fn keyed(key: &str, body: u8) -> Option<CallKey> {
     Some((key.into(), [body; 32]))
 }
 

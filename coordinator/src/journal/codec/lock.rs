@@ -8,7 +8,7 @@ use coordinator_core::{HeldLock, MAX_LOCK_KEY, SessionRecord};
 use prost::Message;
 use proto::{dtc, journal};
 
-use super::Entry;
+use super::{Entry, read_key, wire_key};
 use crate::convert;
 
 /// Why a session of the journal cannot be taken up.
@@ -24,12 +24,15 @@ pub(crate) struct DamagedSession {
 /// A session's record as it is written.
 pub(crate) fn encode_session(record: &SessionRecord) -> Entry {
     match record {
-        SessionRecord::Held { id, age, lease, locks } => {
+        SessionRecord::Held { id, key, age, lease, locks } => {
+            let (request_key, fingerprint) = wire_key(key.as_ref());
             let own = age.as_bytes() == id.as_bytes();
             let session = journal::Session {
                 retry_of: if own { Bytes::new() } else { Bytes::copy_from_slice(age.as_bytes()) },
                 lease_us: u64::try_from(lease.as_micros()).unwrap_or(u64::MAX),
                 locks: encode_locks(locks),
+                request_key,
+                fingerprint,
             };
             Entry::Session { id: *id, body: session.encode_to_vec() }
         }
@@ -51,7 +54,10 @@ pub(crate) fn decode_session(
         what: format!("a retry of an id of {} bytes, not 16", session.retry_of.len()),
     })?;
     let locks = decode_locks(&session.locks).map_err(|what| DamagedSession { id, what })?;
-    Ok(SessionRecord::Held { id, age, lease: Duration::from_micros(session.lease_us), locks })
+    let lease = Duration::from_micros(session.lease_us);
+    let key = read_key(&session.request_key, &session.fingerprint);
+    let key = key.map_err(|what| DamagedSession { id, what })?;
+    Ok(SessionRecord::Held { id, key, age, lease, locks })
 }
 
 pub(super) fn encode_locks(locks: &[HeldLock]) -> Vec<dtc::HeldLock> {
@@ -82,7 +88,8 @@ mod tests {
         let lock = HeldLock { key: "a".into(), mode: LockMode::Shared, token: 1 << 40 };
         for age in [[7; 16], [6; 16]].map(TransactionId::from_bytes) {
             let (lease, locks) = (Duration::from_secs(30), vec![lock.clone()]);
-            let record = SessionRecord::Held { id, age, lease, locks };
+            let key = Some(("k".into(), [5; 32]));
+            let record = SessionRecord::Held { id, key, age, lease, locks };
             let Entry::Session { body, .. } = encode_session(&record) else { panic!("no session") };
             let mut session = journal::Session::decode(&body[..]).unwrap();
             assert_eq!(decode_session(id, &session).unwrap(), record);
