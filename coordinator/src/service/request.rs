@@ -269,9 +269,7 @@ pub(super) fn fingerprint(request: &ExecuteRequest) -> Fingerprint {
     }
     hash.add_message(request.options.as_ref());
     hash.add(request.retry_of.as_bytes());
-    for lock in &request.locks {
-        hash.add_message(Some(lock));
-    }
+    hash.add_locks(&request.locks);
     hash.finish()
 }
 
@@ -303,9 +301,7 @@ pub(super) fn fingerprint_of_acquire(request: &AcquireLocksRequest) -> Fingerpri
     hash.add(request.transaction_id.as_bytes());
     hash.add_message(request.lease.as_ref());
     hash.add(request.retry_of.as_bytes());
-    for lock in &request.locks {
-        hash.add_message(Some(lock));
-    }
+    hash.add_locks(&request.locks);
     hash.finish()
 }
 
@@ -331,6 +327,18 @@ impl Hash {
         }
         self.add(&encoded);
         self.encoded = encoded;
+    }
+
+    /// One without a mode is exclusive, which is how HTTP sends it.
+    fn add_locks(&mut self, locks: &[dtc::Lock]) {
+        for lock in locks {
+            let mode = match lock.mode() {
+                dtc::LockMode::Unspecified if lock.mode == 0 => dtc::LockMode::Exclusive.into(),
+                _ => lock.mode,
+            };
+            self.add(lock.key.as_bytes());
+            self.add(&mode.to_le_bytes());
+        }
     }
 
     fn finish(self) -> Fingerprint {

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use crate::{Gate, at_decision, is_commit, linked, seconds};
 
 /// How a request comes in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Unary,
     Stream,
@@ -148,7 +148,8 @@ impl Scene {
         };
         for (number, (first_way, first)) in self.first.iter().enumerate() {
             let key = format!("{first_way:?}");
-            for way in WAYS {
+            // What is large goes its own way only, for time's sake.
+            for way in WAYS.into_iter().filter(|way| self.text.len() < 1000 || way == first_way) {
                 let again = self.run(way, &key, &self.text).await;
                 assert_eq!(again, *first, "{first_way:?}, repeated by {way:?}");
                 let other = self.run(way, &key, "other").await;
@@ -196,14 +197,6 @@ async fn after_the_end_of_a_lease() {
     let (mut scene, _one, _two) = registered(Some(5)).await;
     scene.commit_all().await;
     eventually("the lease has run out", async || {
-        let new = scene.run(Way::Unary, "probe", "x").await;
-        ensure!(matches!(new, Told::Refused(_)), "{new:?}");
-        Ok(())
-    })
-    .await
-    .unwrap_or(());
-    // Whoever probes too early has committed under its key, and learns nothing more.
-    eventually("the lease has run out for a new key", async || {
         let key = format!("probe {:?}", std::time::Instant::now());
         let new = scene.run(Way::Unary, &key, "x").await;
         ensure!(matches!(new, Told::Refused(_)), "{new:?}");
