@@ -142,7 +142,7 @@ impl Keys {
     /// The runs that wait, and those that want their keys.
     pub(crate) fn all_begins(&self) -> impl Iterator<Item = TransactionId> {
         let parked = self.parked.values();
-        parked.flat_map(|it| core::iter::once(it.begin.id).chain(it.rivals.iter().map(|it| it.id)))
+        parked.flat_map(|it| core::iter::once(&it.first).chain(&it.others)).map(|it| it.begin.id)
     }
 
     /// The runs that hold a key.
