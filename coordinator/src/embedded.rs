@@ -13,7 +13,10 @@ use common::TransactionId;
 use common_service::Environment;
 pub use coordinator_core::CommitPolicy;
 use coordinator_core::{AnswerAt, NewBranch, Opaque, Reply};
-use proto::dtc::{self, BeginRequest, EnlistRequest, Payload, payload::Kind};
+use proto::{
+    dtc::{self, BeginRequest, EnlistRequest, Payload, payload::Kind},
+    json,
+};
 use tokio::{
     runtime::{self, Runtime},
     sync::watch,
@@ -26,7 +29,6 @@ pub use versioned::Versioned;
 use crate::{
     driver::{Call, Handle},
     journal::{Journal, MemoryJournal, SqliteJournal},
-    json,
     service::Services,
 };
 use local::{Locals, PREFIX};
@@ -348,8 +350,8 @@ impl TransactionCoordinator {
         let serde_json::Value::Object(payload) = payload else {
             return Err(Error::Participant(format!("the payload is no JSON object: {payload}")));
         };
-        let payload = json::fields(payload).map_err(|wrong| {
-            Error::Participant(format!("payload{}: {}", wrong.path, wrong.problem))
+        let payload = json::to_struct(payload).map_err(|misfit| {
+            Error::Participant(format!("{}: {}", misfit.field("payload"), misfit.problem()))
         })?;
         let payload = Some(Payload { kind: Some(Kind::Json(payload)) });
         let branch = Some(dtc::Branch { participant: address.into(), payload });

@@ -14,7 +14,6 @@ mod error;
 mod fence;
 mod ids;
 mod journal;
-mod json;
 mod link;
 mod links;
 mod metrics;

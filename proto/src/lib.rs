@@ -1,6 +1,7 @@
 //! The wire: `dtc.v1` and `shop.v1` as Rust types, their descriptors for
 //! reflection, and payloads that may be protobuf or JSON.
 
+pub mod json;
 mod payload;
 
 pub use payload::{DESCRIPTORS, Descriptors, PayloadError, decode_payload, decode_payload_of};

@@ -4,16 +4,11 @@ use std::sync::OnceLock;
 
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage};
-use prost_types::{Struct, Value, value::Kind};
-use serde_json::{Map, Number};
 
-use crate::dtc::{Payload, payload};
-
-/// The largest whole number up to which a double holds every whole number: 2^53 - 1.
-const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
-
-/// Characters.
-const SHOWN: usize = 300;
+use crate::{
+    dtc::{Payload, payload},
+    json::{self, cut},
+};
 
 /// Of everything that is on the wire.
 pub static DESCRIPTORS: Descriptors = Descriptors::new(crate::FILE_DESCRIPTOR_SET);
@@ -70,16 +65,6 @@ pub enum PayloadError {
         /// What the decoder says.
         cause: String,
     },
-    /// A whole number in the JSON object that a double cannot hold exactly.
-    #[error(
-        "the payload's json has {value} at '{field}', which a JSON number cannot hold exactly; send it as a string"
-    )]
-    Inexact {
-        /// Path to the number, such as `lines[0].quantity`.
-        field: String,
-        /// The number as it came.
-        value: f64,
-    },
 }
 
 /// Decodes a payload into the message that a participant expects.
@@ -114,7 +99,11 @@ pub fn decode_payload_of<M: Message + Name + Default>(
                 .pool()
                 .get_message_by_name(&expected())
                 .ok_or_else(|| json_error("no such message is known here".into()))?;
-            let object = to_json_object(object, "")?;
+            let misfit = |it: json::Misfit| PayloadError::Json {
+                expected: expected(),
+                cause: format!("at '{}': {}", it.field(""), it.problem()),
+            };
+            let object = json::to_json(object).map_err(misfit)?;
             let mut track = serde_path_to_error::Track::new();
             let object = serde_path_to_error::Deserializer::new(object, &mut track);
             let message = DynamicMessage::deserialize(descriptor, object);
@@ -128,79 +117,17 @@ pub fn decode_payload_of<M: Message + Name + Default>(
     }
 }
 
-fn to_json_object(object: &Struct, path: &str) -> Result<serde_json::Value, PayloadError> {
-    let mut map = Map::new();
-    for (name, value) in &object.fields {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        map.insert(name.clone(), to_json(value, &path)?);
-    }
-    Ok(map.into())
-}
-
-fn to_json(value: &Value, path: &str) -> Result<serde_json::Value, PayloadError> {
-    Ok(match &value.kind {
-        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
-        Some(Kind::BoolValue(value)) => (*value).into(),
-        Some(Kind::StringValue(value)) => value.clone().into(),
-        Some(Kind::NumberValue(value)) => to_json_number(*value, path)?,
-        Some(Kind::StructValue(value)) => to_json_object(value, path)?,
-        Some(Kind::ListValue(list)) => list
-            .values
-            .iter()
-            .enumerate()
-            .map(|(index, value)| to_json(value, &format!("{path}[{index}]")))
-            .collect::<Result<Vec<_>, _>>()?
-            .into(),
-    })
-}
-
-fn to_json_number(value: f64, path: &str) -> Result<serde_json::Value, PayloadError> {
-    if value.fract() == 0.0 && value.abs() > MAX_EXACT {
-        return Err(PayloadError::Inexact { field: cut(path), value });
-    }
-    if value.fract() == 0.0 {
-        return Ok(Number::from(value as i64).into());
-    }
-    Number::from_f64(value)
-        .map(Into::into)
-        .ok_or_else(|| PayloadError::Inexact { field: cut(path), value })
-}
-
-/// What is shown of names and values that somebody sent: they may be as long as
-/// a payload, and an error is logged and kept.
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::shop::{ReserveStock, StockLine};
 
+    /// As `grpcurl` sends what is typed: its numbers are rounded already.
     fn json(text: &str) -> Payload {
-        Payload { kind: Some(payload::Kind::Json(object(&serde_json::from_str(text).unwrap()))) }
-    }
-
-    fn object(value: &serde_json::Value) -> Struct {
-        let fields = value.as_object().unwrap().iter();
-        Struct { fields: fields.map(|(name, value)| (name.clone(), from_json(value))).collect() }
-    }
-
-    fn from_json(value: &serde_json::Value) -> Value {
-        let kind = match value {
-            serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap()),
-            serde_json::Value::String(text) => Kind::StringValue(text.clone()),
-            serde_json::Value::Bool(value) => Kind::BoolValue(*value),
-            serde_json::Value::Null => Kind::NullValue(0),
-            serde_json::Value::Array(values) => Kind::ListValue(prost_types::ListValue {
-                values: values.iter().map(from_json).collect(),
-            }),
-            serde_json::Value::Object(_) => Kind::StructValue(object(value)),
-        };
-        Value { kind: Some(kind) }
+        let object = DESCRIPTORS.pool().get_message_by_name("google.protobuf.Struct").unwrap();
+        let mut text = serde_json::Deserializer::from_str(text);
+        let object = DynamicMessage::deserialize(object, &mut text).unwrap();
+        Payload { kind: Some(payload::Kind::Json(object.transcode_to().unwrap())) }
     }
 
     fn reserve(text: &str) -> Result<ReserveStock, PayloadError> {

@@ -7,11 +7,11 @@ use axum::{
     extract::{FromRequest, Request},
     http::{StatusCode, header},
 };
+use proto::json::{self, ReadError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::problem::Problem;
-use crate::json;
 
 /// How long a body may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,31 +48,18 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
             );
             return Err(Problem::unreadable(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            Problem::unreadable(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}"))
+        json::read(&bytes).map(Self).map_err(|error| match error {
+            ReadError::Misfit(misfit) => Problem::invalid(misfit.field(""), misfit.problem()),
+            ReadError::Syntax(error) => {
+                let detail = format!("the body is no JSON: {error}");
+                Problem::unreadable(StatusCode::BAD_REQUEST, detail)
+            }
         })
     }
 }
 
-/// JSON has one kind of number, of which 1000.0 is the same as 1000.
-fn spell_whole_numbers(value: &mut Value) {
-    match value {
-        Value::Array(values) => values.iter_mut().for_each(spell_whole_numbers),
-        Value::Object(fields) => fields.values_mut().for_each(spell_whole_numbers),
-        Value::Number(number) if number.is_f64() => {
-            let whole =
-                number.as_f64().filter(|it| it.fract() == 0.0 && it.abs() <= json::EXACT as f64);
-            if let Some(whole) = whole {
-                *number = (whole as i64).into();
-            }
-        }
-        _ => {}
-    }
-}
-
 /// A value as a type; a problem names the field.
-pub(super) fn read<T: DeserializeOwned>(mut value: Value) -> Result<T, Problem> {
-    spell_whole_numbers(&mut value);
+pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { "the body".into() } else { path };
@@ -86,10 +73,11 @@ mod tests {
 
     #[test]
     fn a_whole_number_may_be_written_with_a_point() {
-        let value = serde_json::from_str("[1000.0, 2e3, -0.0, 3]").unwrap();
+        let value = json::read(b"[1000.0, 2e3, -0.0, 3]").unwrap();
         assert_eq!(read::<Vec<u64>>(value).ok(), Some(vec![1000, 2000, 0, 3]));
-        for wrong in ["[0.5]", "[1e300]", "[-1.0]"] {
-            assert!(read::<Vec<u64>>(serde_json::from_str(wrong).unwrap()).is_err(), "{wrong}");
+        for wrong in ["[0.5]", "[-1.0]"] {
+            let value = json::read(wrong.as_bytes()).unwrap();
+            assert!(read::<Vec<u64>>(value).is_err(), "{wrong}");
         }
     }
 }

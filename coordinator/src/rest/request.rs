@@ -1,15 +1,17 @@
 //! Bodies and queries of requests, and what they are in the wire's words.
 
-use proto::dtc::{
-    self, AnswerAt, Branch, ExecuteRequest, ListTransactionsRequest, Outcome, Payload,
-    TransactionOptions, payload::Kind,
+use proto::{
+    dtc::{
+        self, AnswerAt, Branch, ExecuteRequest, ListTransactionsRequest, Outcome, Payload,
+        TransactionOptions, payload::Kind,
+    },
+    json,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{body, problem::Problem, schema, view};
-use crate::json;
 
 /// A day, in milliseconds.
 const LONGEST: u64 = 24 * 60 * 60 * 1000;
@@ -217,8 +219,8 @@ impl NewBranch {
     /// `within` is what stands before its fields' names.
     pub(super) fn into_wire(self, within: &str) -> Result<Branch, Problem> {
         let payload = self.payload.map(|payload| {
-            json::fields(payload).map_err(|wrong| {
-                Problem::invalid(format!("{within}payload{}", wrong.path), wrong.problem)
+            json::to_struct(payload).map_err(|misfit| {
+                Problem::invalid(misfit.field(&format!("{within}payload")), misfit.problem())
             })
         });
         let payload = payload.transpose()?.map(|fields| Payload { kind: Some(Kind::Json(fields)) });

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use proto::json;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -13,7 +14,6 @@ use utoipa::{
 };
 
 use super::request::{Moment, NewBranch, NewLock, Options};
-use crate::json;
 
 /// Of an address.
 const LONGEST: usize = 1024;
@@ -171,8 +171,8 @@ named!(
         .item(
             ObjectBuilder::new()
                 .schema_type(SchemaType::new(Type::Number))
-                .minimum(Some(-(json::EXACT as f64)))
-                .maximum(Some(json::EXACT as f64))
+                .minimum(Some(-(json::MAX_WHOLE as f64)))
+                .maximum(Some(json::MAX_WHOLE as f64))
         )
         .item(ArrayBuilder::new().items(Ref::from_schema_name("Json")))
         .item(

@@ -8,9 +8,12 @@ use coordinator_core::{
     Options, RequestKey,
 };
 use prost::Message;
-use proto::dtc::{
-    self, AcquireLocksRequest, BeginRequest, EnlistRequest, ExecuteRequest, Payload,
-    TransactionOptions, payload::Kind,
+use proto::{
+    dtc::{
+        self, AcquireLocksRequest, BeginRequest, EnlistRequest, ExecuteRequest, Payload,
+        TransactionOptions, payload::Kind,
+    },
+    json,
 };
 use sha2::{Digest, Sha256};
 
@@ -238,6 +241,13 @@ impl Rules {
             (Some(Payload { kind: Some(Kind::Typed(_)) }), true) => {
                 let problem = "is 'typed', but the participant speaks HTTP; give 'json'";
                 return Err(Error::invalid(format!("{field}.payload"), problem));
+            }
+            (Some(payload @ Payload { kind: Some(Kind::Json(object)) }), true) => {
+                json::to_json(object).map_err(|misfit| {
+                    let path = misfit.field(&format!("{field}.payload.json"));
+                    Error::invalid(path, misfit.problem())
+                })?;
+                payload
             }
             (Some(payload @ Payload { kind: Some(_) }), _) => payload,
             (_, true) => &none,

@@ -6,6 +6,7 @@ mod crowd;
 mod hostile;
 mod malformed;
 mod participants;
+mod payloads;
 mod registry;
 
 use integration_tests::{Alone, FakeParticipant, Rest, Speaks};

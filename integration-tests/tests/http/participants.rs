@@ -48,7 +48,7 @@ async fn bodies_and_headers_say_who_calls_and_about_what() {
     let other = http().await;
     let body = json!({"branches": [
         {"participant": other.uri()},
-        {"participant": url, "payload": {"row": 3, "name": "Ada", "exact": 9007199254740992_u64}},
+        {"participant": url, "payload": {"row": 3, "name": "Ada", "exact": 9007199254740991_u64}},
     ]});
     let committed = rest.json("POST", "/transactions?wait=30", &body).await.unwrap();
     assert_eq!(committed.text("state"), "committed", "{committed:?}");

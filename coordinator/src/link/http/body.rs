@@ -4,12 +4,15 @@ use bytes::Bytes;
 use common::TransactionId;
 use coordinator_core::{Opaque, ParticipantId, Reason};
 use prost::Message as _;
-use proto::dtc::{Payload, payload::Kind};
+use proto::{
+    dtc::{Payload, payload::Kind},
+    json,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Recipient;
-use crate::{json, link::inbound};
+use crate::link::inbound;
 
 #[derive(Serialize)]
 struct Prepare<'a> {
@@ -67,14 +70,24 @@ pub(super) fn prepare(
     payload: &Opaque,
     may_compensate: bool,
     age: TransactionId,
-) -> Bytes {
-    let kind = Payload::decode(Bytes::from_owner(payload.clone())).ok().and_then(|it| it.kind);
-    let payload = match kind {
-        Some(Kind::Json(fields)) => Some(json::object(fields)),
-        _ => None,
+) -> Result<Bytes, String> {
+    let payload = Payload::decode(Bytes::from_owner(payload.clone()));
+    let payload = match payload.map_err(|error| format!("its payload cannot be read: {error}"))? {
+        Payload { kind: None } => None,
+        Payload { kind: Some(Kind::Json(object)) } => Some(as_json(&object)?),
+        // It spoke gRPC when the transaction was begun.
+        Payload { kind: Some(Kind::Typed(_)) } => {
+            return Err("its payload is 'typed', and the participant speaks HTTP now".into());
+        }
     };
     let retry_of = (age != to.id).then(|| age.to_string());
-    written(&Prepare { to: to.into(), payload, retry_of, may_compensate })
+    Ok(written(&Prepare { to: to.into(), payload, retry_of, may_compensate }))
+}
+
+fn as_json(object: &prost_types::Struct) -> Result<serde_json::Value, String> {
+    json::to_json(object).map_err(|misfit| {
+        format!("its payload cannot be sent: {}: {}", misfit.field("payload"), misfit.problem())
+    })
 }
 
 pub(super) fn decision(
@@ -86,7 +99,11 @@ pub(super) fn decision(
     let kept = output.and_then(|output| Payload::decode(Bytes::from_owner(output.clone())).ok());
     let output = match kept.and_then(|kept| kept.kind) {
         Some(Kind::Typed(text)) => serde_json::from_slice(&text).ok(),
-        _ => None,
+        // It spoke gRPC when it voted.
+        Some(Kind::Json(object)) => {
+            json::to_json(&object).ok().and_then(|it| serde_json::value::to_raw_value(&it).ok())
+        }
+        None => None,
     };
     written(&Decision { to: to.into(), decision_number: number, output, compensate })
 }
