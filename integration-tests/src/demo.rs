@@ -46,8 +46,8 @@ pub fn run() -> ExitCode {
 }
 
 fn tell(args: &Args) -> anyhow::Result<()> {
-    println!("Building the coordinator and the three participants (release) ...");
-    let binaries = build::real()?;
+    println!("Building the coordinator and the three participants ...");
+    let binaries = build::beside()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let cluster = Cluster::prepare(binaries, Addresses::on_localhost())?;

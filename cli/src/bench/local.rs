@@ -48,7 +48,9 @@ impl Local {
         for name in names.iter().map(String::as_str).chain(["coordinator"]) {
             if !programs.join(name).is_file() {
                 let programs = programs.display();
-                bail!("--local needs {name} in {programs}: build all with `cargo build --release`");
+                bail!(
+                    "--local needs {name} in {programs}: build all with one profile, such as `cargo build --profile dist`"
+                );
             }
         }
         let folder = match data {
