@@ -5,7 +5,8 @@ use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 use clap::CommandFactory;
 
 use common_service::{
-    Environment, Exit, Fatal, Server, ServiceError, parse_args, parse_args_from, run_process,
+    Environment, Exit, Fatal, Server, ServiceError, enough_room, parse_args, parse_args_from,
+    run_process,
 };
 use common_store::{OpenError, StatisticsCollector};
 use prometheus::Registry;
@@ -154,7 +155,7 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
         .grpc(routes(&services))
         .http(rest::router(services.clone()))
         .registry(registry)
-        .accepting(move || journal_room.has_room())
+        .accepting(move || enough_room(journal_room.has_room()))
         .service_names(&[
             transaction::SERVICE_NAME,
             recovery::SERVICE_NAME,

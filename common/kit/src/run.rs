@@ -4,8 +4,8 @@ use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{CommandFactory, Parser};
 use common_service::{
-    Environment, Exit, Fatal, Server, ServiceArgs, ServiceError, parse_args_from, parse_duration,
-    run_process,
+    Environment, Exit, Fatal, Server, ServiceArgs, ServiceError, enough_room, parse_args_from,
+    parse_duration, run_process,
 };
 use common_store::{OpenError, Options, Store};
 use prometheus::Registry;
@@ -206,7 +206,7 @@ async fn serve<R: ResourceManager>(
                 .add_service(ParticipantServiceServer::new(Service { engine })),
         )
         .registry(registry)
-        .accepting(move || room.has_room())
+        .accepting(move || enough_room(room.has_room()))
         .service_names(&[SERVICE_NAME, admin_service::SERVICE_NAME, program.service])
         .descriptors(R::descriptors().encoded())
         .serve(listener, shutdown.begun())

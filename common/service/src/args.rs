@@ -1,8 +1,15 @@
 //! The flags that all services share. Each is also an environment variable.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    error::Error,
+    ffi::OsString,
+    net::{AddrParseError, SocketAddr},
+    num::ParseIntError,
+    path::PathBuf,
+    time::Duration,
+};
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum, error::ContextKind};
 use tracing_subscriber::EnvFilter;
 
 /// Flags of every service.
@@ -79,7 +86,28 @@ pub fn parse_args_from<P: Parser>(
     flags: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<P, clap::Error> {
     let command = command.mut_arg("listen", |arg| arg.required(false).default_value(listen));
-    P::from_arg_matches_mut(&mut command.try_get_matches_from(flags)?)
+    let mut matches = command.try_get_matches_from(flags).map_err(with_what_would_be_right)?;
+    P::from_arg_matches_mut(&mut matches)
+}
+
+/// The reasons of std's parsers say what is wrong only.
+fn with_what_would_be_right(error: clap::Error) -> clap::Error {
+    let Some(cause) = error.source() else {
+        return error;
+    };
+    let right = if cause.is::<ParseIntError>() {
+        "write a whole number, such as 1000"
+    } else if cause.is::<AddrParseError>() {
+        "write ADDRESS:PORT, such as 127.0.0.1:7100"
+    } else {
+        return error;
+    };
+    let (flag, value) = (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue));
+    let (Some(flag), Some(value)) = (flag, value) else {
+        return error;
+    };
+    let said = format!("invalid value '{value}' for '{flag}': {cause}; {right}\n");
+    clap::Error::raw(error.kind(), said)
 }
 
 /// A duration such as `500ms`, `5s`, `2m` or `1h 30m`, for clap's `value_parser`.
@@ -102,6 +130,7 @@ fn parse_filter(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[derive(Parser)]
     struct OnlyService {
@@ -127,6 +156,23 @@ mod tests {
     }
 
     #[test]
+    fn a_number_or_address_that_cannot_be_read_is_named_with_what_would_be_right() {
+        for (given, says) in [
+            ("--min-free=lots", ["'lots'", "'--min-free <BYTES>'", "whole number, such as 1000"]),
+            ("--min-free=-1", ["'-1'", "'--min-free <BYTES>'", "whole number, such as 1000"]),
+            ("--worker-threads=x", ["'x'", "'--worker-threads <COUNT>'", "whole number"]),
+            ("--listen=here", ["'here'", "'--listen <ADDRESS:PORT>'", "127.0.0.1:7100"]),
+        ] {
+            let flags = ["service", given];
+            let error = parse_args_from::<OnlyService>(OnlyService::command(), "[::1]:0", flags);
+            let error = error.err().expect("refused");
+            assert_eq!(error.exit_code(), 2);
+            let said = error.to_string();
+            assert!(says.iter().all(|part| said.contains(part)), "{given}: {said}");
+        }
+    }
+
+    #[test]
     fn a_bad_filter_or_format_is_refused() {
         let error = parse(&["--log", "info,coordinator=loud"]).unwrap_err();
         assert!(error.contains("coordinator=debug"), "{error}");
@@ -136,7 +182,6 @@ mod tests {
 
     #[test]
     fn every_flag_has_an_environment_variable_and_a_help_text() {
-        use clap::CommandFactory;
         let command = OnlyService::command();
         for arg in command.get_arguments().filter(|arg| arg.get_id() != "help") {
             let flag = arg.get_long().expect("a long flag");

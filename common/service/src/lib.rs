@@ -35,6 +35,7 @@ mod listener;
 mod log_limit;
 mod logging;
 mod metrics;
+mod probes;
 mod process;
 #[cfg(target_os = "linux")]
 mod process_metrics;
@@ -50,6 +51,7 @@ pub use error::ServiceError;
 pub use exit::Exit;
 pub use listener::bind;
 pub use logging::{LogGuard, init_logging};
+pub use probes::enough_room;
 pub use process::{Fatal, run_process};
 pub use resolver::{Resolver, connector, is_forbidden};
 pub use server::{Peer, Server};

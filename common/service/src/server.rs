@@ -42,7 +42,9 @@ use crate::{
     accepting::{Accepting, LIVENESS},
     counting::Counting,
     intake::{Intake, Share},
-    metrics, reflection,
+    metrics,
+    probes::{self, Readiness},
+    reflection,
 };
 
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -57,7 +59,7 @@ const HEADERS: usize = 100;
 /// Out of file descriptors, say: what frees some is other connections' ending.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// One port: gRPC services with reflection and health, HTTP, and `/metrics`.
+/// One port: gRPC services with reflection and health, HTTP, probes and `/metrics`.
 #[derive(Debug)]
 pub struct Server {
     routes: Routes,
@@ -65,6 +67,7 @@ pub struct Server {
     registry: Registry,
     service_names: Vec<String>,
     descriptors: &'static [u8],
+    readiness: Readiness,
     port_file: Option<PathBuf>,
     drain_timeout: Duration,
     accepting: Option<Accepting>,
@@ -79,6 +82,7 @@ impl Server {
             registry: Registry::new(),
             service_names: Vec::new(),
             descriptors: &[],
+            readiness: Readiness::default(),
             port_file: args.port_file.clone(),
             drain_timeout: args.drain_timeout,
             accepting: None,
@@ -116,11 +120,15 @@ impl Server {
         Self { descriptors, ..self }
     }
 
-    /// Whether new work is accepted, asked several times a second: while it is not,
-    /// health says NOT_SERVING, but for the service [`LIVENESS`].
+    /// Whether new work is accepted, asked several times a second; an error says why it is
+    /// not. Then health says NOT_SERVING, but for the service [`LIVENESS`], and `/readyz`
+    /// 503 with the reason.
     #[must_use]
-    pub fn accepting(self, accepts: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { accepting: Some(Accepting::new(accepts)), ..self }
+    pub fn accepting(self, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+        let readiness = Readiness::new(check);
+        let checked = readiness.clone();
+        let accepting = Some(Accepting::new(move || checked.now().is_ok()));
+        Self { readiness, accepting, ..self }
     }
 
     /// Serves until `shutdown` resolves; then lets what is being served finish,
@@ -148,6 +156,7 @@ impl Server {
         let router = routes
             .into_axum_router()
             .merge(metrics::router(self.registry)?)
+            .merge(probes::router(self.readiness.clone()))
             .merge(self.http)
             .fallback(not_found)
             .layer(middleware::map_request(|request| ready(Share::count(request))))
@@ -157,6 +166,7 @@ impl Server {
         let connections = accept(listener, router, shutdown).await;
         watching.abort();
         let _ = watching.await;
+        self.readiness.drain();
         tracing::info!(connections = connections.tasks.len(), "draining");
         end_health(&mut health, &self.service_names).await;
         connections.drain(self.drain_timeout).await;
@@ -324,7 +334,7 @@ async fn not_found<B>(request: Request<B>) -> Response {
         "status": status.as_u16(),
         "detail": format!(
             "there is nothing at {path}; this port serves gRPC (`grpcurl -plaintext HOST:PORT list` \
-             shows the services), metrics at /metrics, and a coordinator's has /docs"
+             shows the services), /healthz, /readyz and /metrics, and a coordinator's has /docs"
         ),
     });
     (status, [(CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()

@@ -1,8 +1,13 @@
 //! The API's description, made from the code, and a page to read it on.
 
 use axum::Router;
-use utoipa::openapi::{Info, OpenApi, OpenApiBuilder, tag::TagBuilder};
+use utoipa::{
+    OpenApi as _,
+    openapi::{Info, OpenApi, OpenApiBuilder, tag::TagBuilder},
+};
 use utoipa_swagger_ui::SwaggerUi;
+
+use super::problem::Problem;
 
 const ABOUT: &str = "Distributed transactions over HTTP: several services, each with its own database, change \
                      together or not at all.";
@@ -16,9 +21,41 @@ pub(super) fn head() -> OpenApi {
         tag("transactions", "A whole transaction in one request, and looking at them."),
         tag("interactive", "A transaction that its client drives call by call."),
         tag("participants", "Who takes part, by name."),
+        tag("probes", "For whoever starts, watches and stops the process."),
     ];
-    OpenApiBuilder::new().info(info).tags(Some(tags)).build()
+    let mut document = OpenApiBuilder::new().info(info).tags(Some(tags)).build();
+    document.merge(Probes::openapi());
+    document
 }
+
+/// What every service serves beside its own: `common_service` does.
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(healthz, readyz))]
+struct Probes;
+
+/// Is it alive?
+///
+/// As long as it answers.
+#[utoipa::path(
+    get, path = "/healthz", tag = "probes",
+    responses((status = 200, description = "It is.", body = String, content_type = "text/plain")),
+)]
+#[allow(dead_code, reason = "describes what common_service serves")]
+fn healthz() {}
+
+/// Does it take new work?
+///
+/// Not while it is being stopped, and not while its disk is nearly full; what was begun
+/// goes on.
+#[utoipa::path(
+    get, path = "/readyz", tag = "probes",
+    responses(
+        (status = 200, description = "It does.", body = String, content_type = "text/plain"),
+        (status = 503, description = "It does not; `detail` says why.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+#[allow(dead_code, reason = "describes what common_service serves")]
+fn readyz() {}
 
 /// The document at `/openapi.json`, the page at `/docs`.
 pub(super) fn router(document: OpenApi) -> Router {

@@ -26,7 +26,8 @@ async fn get_tells_the_story_in_order_from_memory_and_from_the_journal() {
     // The first one waits for the links, which is on its trail.
     coordinator.execute(request_at(&[&one, &two])).await.unwrap();
     let committed = coordinator.execute(with_key("k", request_at(&[&one, &two]))).await.unwrap();
-    let committed = committed.transaction.unwrap().id;
+    let answered = committed.transaction.unwrap();
+    let committed = answered.id;
     two.set_script(|heard| match is_prepare(heard) {
         true => Reply::Refuse("OUT_OF_LUCK".into()),
         false => agree(heard),
@@ -56,6 +57,7 @@ async fn get_tells_the_story_in_order_from_memory_and_from_the_journal() {
         let times: Vec<SystemTime> = times.map(|at| at.try_into().unwrap()).collect();
         assert!(times.is_sorted(), "{round}: {times:?}");
         assert!(story.begun_at.is_some() && story.decided_at.is_some());
+        assert_eq!(story.branches, answered.branches, "{round}: as Execute answered");
         assert_eq!(story.branches.len(), 2);
         assert_eq!(story.branches[0].participant, one.uri());
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use integration_tests::{Cluster, Purchase, Role, channel};
+use integration_tests::{Cluster, Purchase, Role, Start, channel};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -42,14 +42,37 @@ macro_rules! services {
         let list = ask(MessageRequest::ListServices(String::new()));
         let file = ask(MessageRequest::FileContainingSymbol("dtc.v1.Payload".into()));
         let mut client = ServerReflectionClient::new($channel);
-        let requests = tokio_stream::iter([list, file]);
+        let details = ["ErrorInfo", "BadRequest", "Status"];
+        let details = details
+            .map(|name| ask(MessageRequest::FileContainingSymbol(format!("google.rpc.{name}"))));
+        let requests = tokio_stream::iter([list, file].into_iter().chain(details));
         let mut answers = client.server_reflection_info(requests).await.unwrap().into_inner();
         let listed = answers.message().await.unwrap().unwrap().message_response.unwrap();
         let MessageResponse::ListServicesResponse(listed) = listed else { panic!("{listed:?}") };
         let file = answers.message().await.unwrap().unwrap().message_response.unwrap();
         assert!(matches!(file, MessageResponse::FileDescriptorResponse(_)), "{file:?}");
+        for _ in 0..3 {
+            let file = answers.message().await.unwrap().unwrap().message_response.unwrap();
+            assert!(matches!(file, MessageResponse::FileDescriptorResponse(_)), "{file:?}");
+        }
         listed.service.into_iter().map(|service| service.name).collect::<Vec<String>>()
     }};
+}
+
+#[tokio::test]
+async fn one_whose_disk_is_nearly_full_is_alive_and_not_ready() {
+    let mut cluster = Cluster::start().await.unwrap();
+    for role in Role::ALL {
+        let process = cluster.process(role);
+        process.kill();
+        process.start_with(Start::new().arg("--min-free").arg(u64::MAX.to_string())).await.unwrap();
+        let address = process.address();
+        assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"), "{role:?}");
+        let answer = get(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{role:?}: {answer}");
+        assert!(answer.contains("application/problem+json"), "{answer}");
+        assert!(answer.contains("--min-free"), "{answer}");
+    }
 }
 
 #[tokio::test]
@@ -84,6 +107,10 @@ async fn all_four_have_reflection_health_and_metrics_on_their_one_port() {
         assert!(value(&metrics, "dtc_journal_syncs_total") > 0.0);
         assert!(value(&metrics, "dtc_journal_batch_size_count") > 0.0);
         assert!(get(address, "/nothing").await.starts_with("HTTP/1.1 404"));
+        for probe in ["/healthz", "/readyz"] {
+            let answer = get(address, probe).await;
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+        }
         if role == Role::Coordinator {
             assert_eq!(value(&metrics, "dtc_transactions_started_total"), 2.0);
             assert_eq!(value(&metrics, "dtc_transactions_committed_total"), 1.0);

@@ -1,0 +1,115 @@
+//! `/healthz` and `/readyz`, for whoever starts, watches and stops processes.
+//!
+//! Both are there only once recovery is complete: before, nothing is served.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use axum::{
+    Router,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+
+/// Whether there is room on the disk for new work; an error for people says that there is
+/// not.
+///
+/// # Errors
+///
+/// When there is not.
+pub fn enough_room(has_room: bool) -> Result<(), String> {
+    match has_room {
+        true => Ok(()),
+        false => Err("its disk is nearly full: new work is refused until there is room \
+                      (--min-free), and what was begun goes on"
+            .into()),
+    }
+}
+
+/// Whether new work is taken; an error says why it is not.
+#[derive(Clone)]
+pub(crate) struct Readiness {
+    check: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    draining: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Readiness").field("draining", &self.draining).finish()
+    }
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new(|| Ok(()))
+    }
+}
+
+impl Readiness {
+    pub(crate) fn new(check: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self { check: Arc::new(check), draining: Arc::default() }
+    }
+
+    /// From here on nothing new is taken.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn now(&self) -> Result<(), String> {
+        match self.draining.load(Ordering::Relaxed) {
+            true => Err("it is being stopped".into()),
+            false => (self.check)(),
+        }
+    }
+}
+
+pub(crate) fn router(readiness: Readiness) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(move || async move { answer(readiness.now()) }))
+}
+
+fn answer(ready: Result<(), String>) -> Response {
+    let Err(reason) = ready else {
+        return "ok\n".into_response();
+    };
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    // RFC 9457.
+    let problem = serde_json::json!({
+        "type": "urn:dtc:not-ready",
+        "title": "No new work is taken",
+        "status": status.as_u16(),
+        "detail": reason,
+        "code": "NOT_READY",
+    });
+    (status, [(CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_follows_its_check_until_it_is_drained() {
+        let room = Arc::new(AtomicBool::new(true));
+        let check = Arc::clone(&room);
+        let readiness = Readiness::new(move || match check.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err("no room".into()),
+        });
+        assert_eq!(answer(readiness.now()).status(), StatusCode::OK);
+        room.store(false, Ordering::Relaxed);
+        assert_eq!(readiness.now(), Err("no room".into()));
+        assert_eq!(answer(readiness.now()).status(), StatusCode::SERVICE_UNAVAILABLE);
+        room.store(true, Ordering::Relaxed);
+        assert_eq!(readiness.now(), Ok(()));
+        readiness.drain();
+        assert!(readiness.now().is_err_and(|reason| reason.contains("stopped")));
+    }
+}
