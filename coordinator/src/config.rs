@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// HTTP; may be repeated (in the variable: separated by commas)
     #[arg(
         long = "participant",
-        env = "DTC_PARTICIPANTS",
+        env = "DTC_PARTICIPANT",
         value_name = "NAME=http://HOST:PORT[/BASE/prepare]",
         value_delimiter = ','
     )]
@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// separated by commas). Link-local and metadata addresses are never called
     #[arg(
         long = "allow-participant",
-        env = "DTC_ALLOW_PARTICIPANTS",
+        env = "DTC_ALLOW_PARTICIPANT",
         value_name = "PATTERN",
         value_delimiter = ',',
         default_values = ["localhost", "127.0.0.0/8", "[::1]"]
@@ -81,7 +81,7 @@ pub(crate) struct Args {
     #[arg(long, env = "DTC_BACKOFF_CAP", value_name = "DURATION", default_value = "5s", value_parser = positive_duration)]
     pub(crate) backoff_cap: Duration,
 
-    /// Attempts of commit after which a transaction is shown as stalled
+    /// Attempts of commit or rollback after which a transaction is shown as stalled
     #[arg(long, env = "DTC_STALLED_AFTER", value_name = "COUNT", default_value_t = 10)]
     pub(crate) stalled_after: u32,
 
@@ -284,7 +284,9 @@ mod tests {
             .get_arguments()
             .filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
         {
-            assert!(arg.get_env().is_some(), "{arg}");
+            let flag = arg.get_long().expect("a long flag");
+            let variable = format!("DTC_{}", flag.to_uppercase().replace('-', "_"));
+            assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()));
             assert!(arg.get_help().is_some(), "{arg}");
         }
     }

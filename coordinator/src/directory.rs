@@ -32,6 +32,8 @@ pub(crate) struct Participant {
     pub(crate) standing: Option<Standing>,
     pub(crate) link: LinkState,
     pub(crate) last_error: Arc<str>,
+    /// What its last link said that it can do; before the first one, nothing.
+    pub(crate) on_its_link: Option<Declared>,
     pub(crate) journal: Option<JournalId>,
 }
 
@@ -82,6 +84,7 @@ impl Known {
             standing: None,
             link: LinkState::Disconnected,
             last_error: "".into(),
+            on_its_link: None,
             journal: None,
         })
     }

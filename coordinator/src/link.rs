@@ -167,9 +167,10 @@ impl Link {
     async fn stream(&mut self, opened: stream::Opened) {
         let (journal, compensates) = (opened.journal, opened.compensates);
         self.drop_queued();
-        self.note(LinkState::Stream, Some(journal));
+        let asks = true;
+        self.note(LinkState::Stream, Some(journal), Declared { asks, compensates });
         let (participant, journal) = (self.participant, Some(journal));
-        let connected = Event::Connected { participant, asks: true, compensates, journal };
+        let connected = Event::Connected { participant, asks, compensates, journal };
         self.handle.events(vec![connected]).await;
         let lost = stream::run(self, opened).await;
         self.ended(&lost).await;
@@ -190,20 +191,21 @@ impl Link {
     /// Without a stream.
     async fn connected(&mut self, state: LinkState) {
         self.drop_queued();
-        self.note(state, None);
+        self.note(state, None, self.declared);
         let Declared { asks, compensates } = self.declared;
         let (participant, journal) = (self.participant, None);
         let connected = Event::Connected { participant, asks, compensates, journal };
         self.handle.events(vec![connected]).await;
     }
 
-    fn note(&self, state: LinkState, journal: Option<common::JournalId>) {
+    fn note(&self, state: LinkState, journal: Option<common::JournalId>, declared: Declared) {
         let link = state.as_str_name();
         tracing::info!(participant = %self.name, link, "connected");
         self.handle.directory.update(self.participant, |participant| {
             participant.link = state;
             participant.last_error = "".into();
             participant.journal = journal;
+            participant.on_its_link = Some(declared);
         });
     }
 

@@ -138,7 +138,7 @@ impl Metrics {
             )?,
             stalled: gauge(
                 "dtc_transactions_stalled",
-                "Transactions whose decision is retried after the set number of attempts",
+                "Transactions whose commit or rollback is still sent after the set number of attempts",
             )?,
             heuristic: counter(
                 "dtc_branches_heuristic_total",

@@ -85,7 +85,7 @@ pub struct BranchView {
     pub state: BranchState,
     /// Its vote to abort.
     pub refusal: Option<Arc<Reason>>,
-    /// How often the message that is waited for was sent.
+    /// How often the message that is waited for was sent; 0 where nothing is.
     pub attempts: u32,
 }
 

@@ -63,8 +63,15 @@ pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { "the body".into() } else { path };
-        Problem::invalid(field, error.into_inner().to_string())
+        Problem::invalid(field, in_json_words(&error.into_inner().to_string()))
     })
+}
+
+/// serde speaks of Rust's types.
+fn in_json_words(problem: &str) -> String {
+    problem
+        .replace("expected u64", "expected a whole number from 0 to 9007199254740991")
+        .replace("expected u32", "expected a whole number from 0 to 4294967295")
 }
 
 #[cfg(test)]

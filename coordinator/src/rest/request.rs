@@ -143,7 +143,7 @@ pub(super) struct Filter {
     state: Option<view::State>,
     /// Only those with a branch at this participant.
     participant: Option<String>,
-    /// Only those whose commit is still retried after the set number of attempts.
+    /// Only those whose commit or rollback is still sent after the set number of attempts.
     stalled: Option<bool>,
     /// Only those begun at this time or later (RFC 3339).
     #[param(format = DateTime)]

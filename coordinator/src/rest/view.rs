@@ -100,6 +100,7 @@ words! {
         /// Rollback is owed.
         RollingBack,
         /// Rollback acknowledged.
+        #[serde(rename = "rolledback")]
         RolledBack,
         /// Rollback is no longer sent; the participant asks when it is back.
         LeftToAsk,
@@ -142,7 +143,8 @@ pub(super) struct Branch {
     branch: u32,
     participant: String,
     state: BranchState,
-    /// How often the message that is waited for was sent.
+    /// How often the message that is waited for was sent in this run; 0 where nothing is
+    /// waited for.
     attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
@@ -222,9 +224,9 @@ pub(super) struct Enlisted {
 pub(super) struct Participant {
     name: String,
     address: String,
-    /// It asks when in doubt, though it offers no link.
+    /// It asks when in doubt: its link is a stream, or its registration says so.
     asks: bool,
-    /// It can undo what it has committed, and offers no link to say so.
+    /// It can undo what it has committed, as its stream or its registration says.
     compensates: bool,
     link: Link,
     /// Why the last call or connection failed.

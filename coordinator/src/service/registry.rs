@@ -179,7 +179,8 @@ fn registration(known: &directory::Participant, standing: &Standing) -> Registra
 
 fn status(known: &directory::Participant, unfinished: usize) -> ParticipantStatus {
     let address = known.address.as_ref().map_or_else(String::new, |it| it.to_string());
-    let (name, Declared { asks, compensates }) = (known.name.to_string(), known.declared);
+    let name = known.name.to_string();
+    let Declared { asks, compensates } = known.on_its_link.unwrap_or(known.declared);
     let participant = Participant { name, address, asks, compensates };
     ParticipantStatus {
         participant: Some(participant),

@@ -39,7 +39,7 @@ async fn dies_at(point: &str, loss: Loss, outcome: &str) {
 fn check(point: &str, ended: &Value, outcome: &str, participants: &[&FakeParticipant]) {
     assert_eq!(ended["state"], outcome, "{point}: {ended}");
     let committed = outcome == "committed";
-    let state = if committed { "committed" } else { "rolled_back" };
+    let state = if committed { "committed" } else { "rolledback" };
     assert_eq!(states(ended), [state; 2], "{point}: {ended}");
     for participant in participants {
         let heard = participant.heard();

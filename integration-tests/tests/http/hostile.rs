@@ -127,7 +127,7 @@ async fn hostile_participants_hurt_nobody_else() {
         // It stays unfinished, as rollback is owed to the hostile one; it is decided.
         let (harm, aborted, innocent) = running.await.unwrap();
         assert_eq!(aborted.text("state"), "rolledback", "{harm:?}: {aborted:?}");
-        assert_eq!(aborted.body["branches"][1]["state"], "rolled_back", "{harm:?}");
+        assert_eq!(aborted.body["branches"][1]["state"], "rolledback", "{harm:?}");
         drop(innocent);
     }
     assert!(trap.heard().is_empty(), "a redirect was followed");

@@ -132,7 +132,7 @@ async fn answers_that_say_nothing_are_asked_again_and_then_abort() {
     let aborted = rest.json("POST", "/transactions?wait=60", &request(700)).await.unwrap();
     assert_eq!(aborted.text("state"), "rolledback", "{aborted:?}");
     assert_eq!(aborted.body["reason"]["code"], "PREPARE_TIMEOUT");
-    assert_eq!(states(&aborted.body), ["rolled_back"; 2], "both were told: they can't ask");
+    assert_eq!(states(&aborted.body), ["rolledback"; 2], "both were told: they can't ask");
     let all = rest.get("/participants").await.unwrap();
     let known = all.body["participants"].as_array().unwrap();
     let known = known.iter().find(|it| it["name"] == one.uri()).unwrap();
@@ -185,7 +185,7 @@ async fn a_rollback_never_overtakes_a_prepare() {
                       "options": {"prepare_timeout_ms": 60_000, "prepare_attempt_timeout_ms": 60_000}});
     let aborted = rest.json("POST", "/transactions?wait=60", &body).await.unwrap();
     assert_eq!(aborted.text("state"), "rolledback", "{aborted:?}");
-    assert_eq!(aborted.body["branches"][0]["state"], "rolled_back", "{aborted:?}");
+    assert_eq!(aborted.body["branches"][0]["state"], "rolledback", "{aborted:?}");
     assert_eq!(log.lock().unwrap().1.first().map(String::as_str), Some("/prepare"));
     assert!(log.lock().unwrap().1.contains(&"/rollback".to_owned()));
 }

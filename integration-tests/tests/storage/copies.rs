@@ -84,7 +84,7 @@ fn another(cluster: &mut Cluster, role: Role, name: &str, folder: &Path) -> Proc
         .map(|&role| format!("{}=http://{}", role.name(), cluster.process(role).address()));
     let mut start = Start::new().env(vfs::VARIABLE, "1");
     if role == Role::Coordinator {
-        start = start.env("DTC_PARTICIPANTS", participants.collect::<Vec<_>>().join(","));
+        start = start.env("DTC_PARTICIPANT", participants.collect::<Vec<_>>().join(","));
     }
     let program = cluster.binaries().path(role);
     Process::new(name, &program, folder, address).always(start)

@@ -26,12 +26,10 @@ impl Transaction {
                 }
                 state => state,
             };
-            BranchView {
-                participant: branch.participant,
-                state,
-                refusal: branch.refusal.clone(),
-                attempts: branch.attempts,
-            }
+            // What has ended is read from its record, which has no attempts.
+            let attempts = if is_waited_for(state) { branch.attempts } else { 0 };
+            let refusal = branch.refusal.clone();
+            BranchView { participant: branch.participant, state, refusal, attempts }
         });
         let branches: Vec<_> = branches.collect();
         let outcome = match self.is_told() {
@@ -147,4 +145,8 @@ pub(super) fn tells_of_a_decision(kind: TrailKind) -> bool {
             | TrailKind::Heuristic
             | TrailKind::Ended
     )
+}
+
+fn is_waited_for(state: BranchState) -> bool {
+    matches!(state, BranchState::Preparing | BranchState::Committing | BranchState::RollingBack)
 }
