@@ -72,6 +72,11 @@ pub(crate) struct Args {
     #[arg(long, env = "DTC_COMMIT_ATTEMPT_TIMEOUT", value_name = "DURATION", default_value = "2s", value_parser = positive_duration)]
     pub(crate) commit_attempt_timeout: Duration,
 
+    /// How long a transaction waits for the link of a participant that is known to
+    /// be away, with nothing sent to any, before it aborts; 0s for no wait
+    #[arg(long, env = "DTC_LINK_GRACE", value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+    pub(crate) link_grace: Duration,
+
     /// How long an interactive client may be silent before its transaction is
     /// rolled back
     #[arg(long, env = "DTC_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = positive_duration)]
@@ -219,6 +224,7 @@ impl Args {
     /// Bounds and pace for the machine.
     pub(crate) fn core(&self) -> Config {
         Config {
+            options: self.options(),
             max_in_flight: self.max_in_flight as usize,
             max_per_participant: self.max_per_participant as usize,
             max_in_flight_bytes: usize::try_from(self.max_in_flight_bytes).unwrap_or(usize::MAX),
@@ -265,6 +271,7 @@ impl Args {
             commit_attempt_timeout: self.commit_attempt_timeout,
             idle_timeout: self.idle_timeout,
             lock_wait: self.lock_wait,
+            link_grace: self.link_grace,
             ..Options::default()
         }
     }

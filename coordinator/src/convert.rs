@@ -82,6 +82,7 @@ both_ways!(
         TurnedRound,
         Forced,
         LocksAwaited,
+        LinksAwaited,
         Locked,
     ]
 );

@@ -34,6 +34,9 @@ pub(crate) struct Participant {
     pub(crate) last_error: Arc<str>,
     /// What its last link said that it can do; before the first one, nothing.
     pub(crate) on_its_link: Option<Declared>,
+    /// Its link is quarantined: it says that it knows a run of this coordinator of this
+    /// epoch.
+    pub(crate) newer_epoch: Option<u64>,
     pub(crate) journal: Option<JournalId>,
 }
 
@@ -85,6 +88,7 @@ impl Known {
             link: LinkState::Disconnected,
             last_error: "".into(),
             on_its_link: None,
+            newer_epoch: None,
             journal: None,
         })
     }
@@ -186,6 +190,11 @@ impl Directory {
         let is_draining =
             |known: &&Participant| known.standing.is_some_and(|standing| standing.draining);
         known.by_id.values().filter(is_draining).cloned().collect()
+    }
+
+    /// How many say that they know a newer run of this coordinator.
+    pub(crate) fn quarantined(&self) -> usize {
+        self.read().by_id.values().filter(|known| known.newer_epoch.is_some()).count()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Known> {

@@ -25,9 +25,9 @@ use std::{
 use common::{SessionId, TransactionId};
 use common_service::Environment;
 use coordinator_core::{
-    Action, Begin, BranchOutcome, Client, Coordinator, Event, Inquirer, Intervention, LockOwner,
-    LockView, Message, ParticipantId, Record, Reply, RequestKey, Sequence, SessionCall, Time,
-    TrailKind, View, Waiter,
+    Action, Begin, BranchOutcome, Client, Coordinator, Event, Failure, Inquirer, Intervention,
+    LockOwner, LockView, Message, ParticipantId, Record, Reply, RequestKey, Sequence, SessionCall,
+    Time, TrailKind, View, Waiter,
 };
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -247,6 +247,7 @@ impl Driver {
                 _ = tell_ended.tick() => {
                     self.tell_ended();
                     self.stalled.tell();
+                    self.metrics.quarantined.set(self.directory.quarantined() as i64);
                 }
                 Ok(()) = self.durable.1.changed() => {
                     let up_to = *self.durable.1.borrow_and_update();
@@ -457,7 +458,7 @@ impl Driver {
             Action::Append { .. } | Action::AppendSession { .. } => {}
             Action::LookupKey { id, key } => self.lookups.push((id, key)),
             Action::Lookup { from, id, branch, epoch } => self.find(from, (id, branch), epoch),
-            Action::Send { to, id, branch, message, timeout, trace } => {
+            Action::Send { to, id, branch, attempt, message, timeout, trace } => {
                 match message {
                     Message::Prepare { .. } => {
                         common_store::crash_point!("coordinator-before-prepare");
@@ -470,9 +471,11 @@ impl Driver {
                     }
                     Message::Rollback { .. } => {}
                 }
-                let outgoing = Outgoing::Message { id, branch, message, timeout, trace };
+                let outgoing = Outgoing::Message { id, branch, attempt, message, timeout, trace };
                 if !self.send(to, outgoing) {
-                    self.refused.push(Event::Unreachable { participant: to, id, branch });
+                    let why = Failure::lost("its queue is full, or it has no link");
+                    let participant = to;
+                    self.refused.push(Event::Unreachable { participant, id, branch, attempt, why });
                 }
             }
             Action::Reply { token, reply } => self.reply(token, reply),

@@ -23,7 +23,7 @@ pub(crate) enum Error {
     NotAllowed { field: String, address: String, pattern: String },
     /// A participant that takes no new transactions.
     #[error("{field}: participant '{name}' {why}")]
-    NotOpen { field: String, name: String, why: &'static str },
+    NotOpen { field: String, name: String, why: String },
     /// No such participant.
     #[error("no participant '{0}' is registered")]
     UnknownParticipant(String),

@@ -150,6 +150,9 @@ pub(crate) trait Journal: Send + Sync + 'static {
     /// Whether a run was one of this journal's.
     fn was_mine(&self, run: &Run) -> bool;
 
+    /// Whether another run has taken the journal over since.
+    async fn is_replaced(&self) -> Result<bool, JournalError>;
+
     /// Appends entries as one, conditional on this run's being the journal's
     /// newest. `forced` ones are waited for; others may ride in a later batch.
     /// After a failure `durable` is never called.

@@ -11,11 +11,12 @@ mod calls;
 mod http;
 mod inbound;
 mod stream;
+mod transport;
 mod unary;
 
 use std::{sync::Arc, time::Duration};
 
-use common::TransactionId;
+use common::{TransactionId, fence::Run};
 use coordinator_core::{BranchOutcome, Ended, Event, Message, Opaque, ParticipantId};
 use proto::dtc::{LinkState, Origin, participant_service_client::ParticipantServiceClient};
 use tokio::{sync::mpsc, time::Instant};
@@ -36,6 +37,9 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// The first wait before connecting again; doubled up to the cap.
 const BACKOFF: Duration = Duration::from_millis(50);
 const BACKOFF_CAP: Duration = Duration::from_secs(2);
+/// The same for one that speaks of a newer run: it may come to its senses.
+const QUARANTINE: Duration = Duration::from_secs(5);
+const QUARANTINE_CAP: Duration = Duration::from_secs(60);
 
 /// What the driver hands to a link.
 #[derive(Debug, Clone)]
@@ -43,6 +47,7 @@ pub(crate) enum Outgoing {
     Message {
         id: TransactionId,
         branch: u32,
+        attempt: u32,
         message: Message,
         timeout: Duration,
         /// The client's.
@@ -67,8 +72,19 @@ enum Lost {
     Protocol(String),
     #[error("{0}")]
     Http(String),
-    #[error("another run of this coordinator, of epoch {0}, has taken over")]
+    #[error("the participant says that it knows a newer run of this coordinator, of epoch {0}")]
     Fenced(u64),
+}
+
+impl Lost {
+    /// The epoch that the participant knows, if it refused this run for a newer one.
+    fn newer_epoch(&self, own: &Run) -> Option<u64> {
+        match self {
+            Self::Status(status) => fence::newer_epoch(status, own),
+            Self::Fenced(epoch) => Some(*epoch),
+            _ => None,
+        }
+    }
 }
 
 /// One participant's link.
@@ -108,63 +124,73 @@ pub(crate) fn endpoint(address: &Address) -> Result<Endpoint, tonic::transport::
 impl Link {
     /// Connects, works, and connects again, until the queue's sender is gone.
     pub(crate) async fn run(mut self) {
-        let mut failures = 0_u32;
+        let (mut failures, mut accusations) = (0_u32, 0_u32);
         while !self.queue.is_closed() {
             let since = Instant::now();
-            let lost = match self.connect().await {
-                Ok(()) => {
-                    let gone = Event::Disconnected { participant: self.participant };
-                    self.handle.events(vec![gone]).await;
-                    // One that is accepted and lost again and again must not be
-                    // tried without a pause.
-                    if since.elapsed() > BACKOFF_CAP {
-                        failures = 0;
-                    } else {
-                        failures = failures.saturating_add(1);
-                        self.rest(failures).await;
-                    }
-                    continue;
-                }
-                Err(lost) => lost,
+            let (lost, worked) = match self.connect().await {
+                Ok(lost) => (lost, true),
+                Err(lost) => (lost, false),
             };
-            self.stop_if_fenced(&lost).await;
-            failures = failures.saturating_add(1);
-            let said = lost.to_string();
-            if failures == 1 {
-                tracing::warn!(participant = %self.name, error = said, "no link; connecting again");
+            let lasted = worked && since.elapsed() > BACKOFF_CAP;
+            let newer = lost.newer_epoch(&self.handle.journal.run());
+            // One that is accepted and lost again and again must not be tried without
+            // a pause.
+            failures = if lasted { 0 } else { failures.saturating_add(1) };
+            accusations = match newer {
+                Some(_) => accusations.saturating_add(1),
+                None if lasted => 0,
+                None => accusations,
+            };
+            self.report_lost(&lost, worked || failures == 1).await;
+            if let Some(seen) = newer
+                && !fence::accused(&self.handle, self.participant, &self.name, seen).await
+            {
+                return;
             }
-            self.handle.directory.update(self.participant, |participant| {
-                participant.link = LinkState::Disconnected;
-                participant.last_error = said.into();
-            });
-            self.rest(failures).await;
+            match newer {
+                Some(_) => self.rest(QUARANTINE, accusations - 1, QUARANTINE_CAP).await,
+                None if failures > 0 => self.rest(BACKOFF, failures, BACKOFF_CAP).await,
+                None => {}
+            }
         }
     }
 
-    /// One connection's life. Ok when it worked and was lost.
-    async fn connect(&mut self) -> Result<(), Lost> {
+    async fn report_lost(&self, lost: &Lost, is_news: bool) {
+        let said = lost.to_string();
+        if is_news {
+            tracing::warn!(participant = %self.name, error = said, "no link; connecting again");
+        }
+        let why: Arc<str> = said.into();
+        self.handle.directory.update(self.participant, |participant| {
+            participant.link = LinkState::Disconnected;
+            participant.last_error = Arc::clone(&why);
+        });
+        let gone = Event::Disconnected { participant: self.participant, why };
+        self.handle.events(vec![gone]).await;
+    }
+
+    /// One connection's life: how it was lost, or why there was none.
+    async fn connect(&mut self) -> Result<Lost, Lost> {
         let endpoint = match &self.target {
             Target::Grpc(endpoint) => endpoint,
             Target::Http(base) => {
                 let base = base.clone();
                 http::probe(&self.handle.environment.network, &self.address).await?;
-                self.http(base).await;
-                return Ok(());
+                return Ok(self.http(base).await);
             }
         };
         let channel = self.handle.environment.network.connect(endpoint).await?;
         let client = ParticipantServiceClient::new(channel);
         match stream::open(client.clone(), self.origin.clone()).await {
-            Ok(opened) => self.stream(opened).await,
+            Ok(opened) => Ok(self.stream(opened).await),
             Err(Lost::Status(status)) if status.code() == tonic::Code::Unimplemented => {
-                self.unary(client).await;
+                Ok(self.unary(client).await)
             }
-            Err(lost) => return Err(lost),
+            Err(lost) => Err(lost),
         }
-        Ok(())
     }
 
-    async fn stream(&mut self, opened: stream::Opened) {
+    async fn stream(&mut self, opened: stream::Opened) -> Lost {
         let (journal, compensates) = (opened.journal, opened.compensates);
         self.drop_queued();
         let asks = true;
@@ -172,20 +198,17 @@ impl Link {
         let (participant, journal) = (self.participant, Some(journal));
         let connected = Event::Connected { participant, asks, compensates, journal };
         self.handle.events(vec![connected]).await;
-        let lost = stream::run(self, opened).await;
-        self.ended(&lost).await;
+        stream::run(self, opened).await
     }
 
-    async fn unary(&mut self, client: ParticipantServiceClient<Channel>) {
+    async fn unary(&mut self, client: ParticipantServiceClient<Channel>) -> Lost {
         self.connected(LinkState::Unary).await;
-        let lost = unary::run(self, client).await;
-        self.ended(&lost).await;
+        unary::run(self, client).await
     }
 
-    async fn http(&mut self, base: String) {
+    async fn http(&mut self, base: String) -> Lost {
         self.connected(LinkState::Http).await;
-        let lost = http::run(self, base).await;
-        self.ended(&lost).await;
+        http::run(self, base).await
     }
 
     /// Without a stream.
@@ -204,18 +227,9 @@ impl Link {
         self.handle.directory.update(self.participant, |participant| {
             participant.link = state;
             participant.last_error = "".into();
+            participant.newer_epoch = None;
             participant.journal = journal;
             participant.on_its_link = Some(declared);
-        });
-    }
-
-    async fn ended(&self, lost: &Lost) {
-        self.stop_if_fenced(lost).await;
-        let said = lost.to_string();
-        tracing::warn!(participant = %self.name, error = said, "link lost");
-        self.handle.directory.update(self.participant, |participant| {
-            participant.link = LinkState::Disconnected;
-            participant.last_error = said.into();
         });
     }
 
@@ -224,39 +238,12 @@ impl Link {
         while self.queue.try_recv().is_ok() {}
     }
 
-    async fn stop_if_fenced(&self, lost: &Lost) {
-        match lost {
-            Lost::Status(status) => stop_if_fenced(&self.name, status, &self.handle).await,
-            Lost::Fenced(known) => stop_for(&self.name, *known, &self.handle).await,
-            _ => {}
-        }
-    }
-
     /// Waits, after so many failures in a row.
-    async fn rest(&self, failures: u32) {
-        let step = BACKOFF.saturating_mul(1 << failures.min(10)).min(BACKOFF_CAP);
+    async fn rest(&self, first: Duration, failures: u32, cap: Duration) {
+        let step = first.saturating_mul(1 << failures.min(10)).min(cap);
         let [random, ..] = (self.handle.environment.random)();
         tokio::time::sleep(step.mul_f64(0.5 + 0.5 * f64::from(random) / 255.0)).await;
     }
-}
-
-/// Ends the process if a participant refused this run for a newer one: from now
-/// on the decisions are the other's (rule 10).
-async fn stop_if_fenced(participant: &str, status: &Status, handle: &Handle) {
-    if let Some(known) = fence::newer_epoch(status, &handle.journal.run()) {
-        stop_for(participant, known, handle).await;
-    }
-}
-
-async fn stop_for(participant: &str, known_epoch: u64, handle: &Handle) {
-    tracing::error!(
-        participant,
-        own_epoch = handle.journal.run().epoch,
-        known_epoch,
-        "another run of this coordinator has taken over; stopping. If its data folder was copied, \
-         stop one of the two for good"
-    );
-    handle.environment.halt(common_service::Exit::Fenced).await;
 }
 
 /// An error with what led to it: a transport's own text is that of its last step.

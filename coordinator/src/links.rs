@@ -101,7 +101,8 @@ impl Links {
         let start: mpsc::Sender<Outgoing> = queue;
         let task = tokio::spawn(async move {
             // The driver has to know the queue before it hears of the link.
-            handle.events(vec![Event::Disconnected { participant: id }]).await;
+            let why = "it is being connected to".into();
+            handle.events(vec![Event::Disconnected { participant: id, why }]).await;
             handle.link(id, start).await;
             link.run().await;
         });
@@ -114,7 +115,8 @@ impl Links {
         let known = self.running().remove(&participant);
         if let Some(known) = known {
             known.task.abort();
-            self.handle.events(vec![Event::Disconnected { participant }]).await;
+            let why = "it was deregistered".into();
+            self.handle.events(vec![Event::Disconnected { participant, why }]).await;
         }
     }
 
@@ -158,6 +160,14 @@ impl Links {
 
     /// Whether a known participant takes new work.
     fn open(&self, field: &str, known: Participant) -> Result<Participant, Error> {
+        if let Some(epoch) = known.newer_epoch {
+            let own = self.origin.epoch;
+            let why = format!(
+                "is quarantined: it says that it knows epoch {epoch} of this coordinator, which is \
+                 in epoch {own}; its operators have to find out which of the two is right"
+            );
+            return Err(Error::NotOpen { field: field.into(), name: known.name.to_string(), why });
+        }
         let Some(standing) = &known.standing else {
             // It may be known from a journal that was written under other patterns.
             if let Some(address) = &known.address {
@@ -172,6 +182,7 @@ impl Links {
             }
             _ => return Ok(known),
         };
+        let why = why.into();
         Err(Error::NotOpen { field: field.into(), name: known.name.to_string(), why })
     }
 

@@ -84,6 +84,7 @@ pub(crate) struct Metrics {
     pub(crate) active: IntGauge,
     pub(crate) in_doubt: IntGauge,
     pub(crate) stalled: IntGauge,
+    pub(crate) quarantined: IntGauge,
     pub(crate) heuristic: IntCounter,
     pub(crate) turned_round: IntCounter,
     pub(crate) phase_one: Histogram,
@@ -139,6 +140,10 @@ impl Metrics {
             stalled: gauge(
                 "dtc_transactions_stalled",
                 "Transactions whose commit or rollback is still sent after the set number of attempts",
+            )?,
+            quarantined: gauge(
+                "dtc_participants_quarantined",
+                "Participants that say that they know a newer run of this coordinator",
             )?,
             heuristic: counter(
                 "dtc_branches_heuristic_total",

@@ -66,6 +66,7 @@ fn words(kind: TrailKind) -> &'static str {
         TrailKind::Begun => "begun",
         TrailKind::Enlisted => "branch enlisted",
         TrailKind::LocksAwaited => "waits for its locks",
+        TrailKind::LinksAwaited => "waits for links to its participants",
         TrailKind::Locked => "has its locks",
         TrailKind::PrepareSent => "prepare sent",
         TrailKind::VotedCommit => "voted to commit",

@@ -53,10 +53,11 @@ class Malformed(Exception):
 class Fenced(Exception):
     """The coordinator's run was replaced by a newer one: nothing was done."""
 
-    def __init__(self, origin, known):
+    def __init__(self, origin, known, incarnation):
         super().__init__(f"coordinator {origin.coordinator_id}: epoch {origin.epoch} was presented, but epoch {known}"
                          " of another run is known; this run was replaced")
         self.known = known
+        self.incarnation = incarnation
 
 
 class Origin(NamedTuple):
@@ -188,7 +189,7 @@ class Journal:
         if known == (origin.epoch, origin.incarnation):
             return
         if known is not None and origin.epoch <= known[0]:
-            raise Fenced(origin, known[0])
+            raise Fenced(origin, *known)
         db.execute("INSERT OR REPLACE INTO coordinators VALUES (?, ?, ?, ?)", origin)
         self.newer_run.set()  # it may know what became of the branches in doubt
 

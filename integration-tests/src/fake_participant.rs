@@ -16,6 +16,7 @@ use proto::dtc::{
     PrepareResponse, RollbackRequest, RollbackResponse, Vote,
     participant_service_server::{ParticipantService, ParticipantServiceServer},
 };
+use proto::marker::{EPOCH, FENCED, ROLLED_BACK, UNKNOWN_BRANCH, mark};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::{
     Stream,
@@ -59,6 +60,12 @@ pub enum Reply {
     Unknown,
     /// It could not be done now.
     Failed(String),
+    /// A status of gRPC as frameworks send them, without the protocol's mark.
+    Status(tonic::Code, String),
+    /// The same over HTTP: a status, headers, a body.
+    Http(u16, Vec<(&'static str, String)>, String),
+    /// The participant says that it knows this epoch of the coordinator.
+    Fenced(u64),
     /// No answer, ever.
     Silence,
     /// An answer after a while.
@@ -239,6 +246,15 @@ async fn reply(state: &Shared, heard: Heard) -> Option<Reply> {
 }
 
 fn misfit(reply: &Reply) -> Status {
+    match reply {
+        Reply::Status(code, message) => return Status::new(*code, message),
+        Reply::Fenced(epoch) => {
+            let mut status = mark(Status::failed_precondition("a newer run is known"), FENCED);
+            status.metadata_mut().insert(EPOCH, (*epoch).into());
+            return status;
+        }
+        _ => {}
+    }
     Status::internal(format!("the script's answer {reply:?} does not fit the call"))
 }
 
@@ -283,8 +299,12 @@ impl ParticipantService for Service {
         match reply {
             None => std::future::pending().await,
             Some(Reply::Committed) => Ok(Response::new(CommitResponse { journal_id })),
-            Some(Reply::Unknown) => Err(Status::not_found("the branch is unknown")),
-            Some(Reply::RolledBack) => Err(Status::aborted("the branch was rolled back")),
+            Some(Reply::Unknown) => {
+                Err(mark(Status::not_found("the branch is unknown"), UNKNOWN_BRANCH))
+            }
+            Some(Reply::RolledBack) => {
+                Err(mark(Status::aborted("the branch was rolled back"), ROLLED_BACK))
+            }
             Some(Reply::Failed(message)) => Err(Status::internal(message)),
             Some(reply) => Err(misfit(&reply)),
         }

@@ -186,6 +186,8 @@ impl Process {
             .arg("--port-file")
             .arg(self.port_file())
             .args(self.always.args.iter().chain(&start.args))
+            // A loaded machine takes its time to link; tests of the grace say what they want.
+            .env("DTC_LINK_GRACE", "30s")
             .envs(self.always.env.iter().chain(&start.env).map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

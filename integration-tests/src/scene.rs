@@ -100,7 +100,7 @@ impl Scene {
             let mut registry = self.shop.registry.clone();
             let known = registry.list_participants(ListParticipantsRequest {}).await?.into_inner();
             let linked = known.participants.iter().any(|status| {
-                status.link() != LinkState::Disconnected
+                !matches!(status.link(), LinkState::Disconnected | LinkState::Quarantined)
                     && status.participant.as_ref().is_some_and(|it| it.name == participant)
             });
             ensure!(linked, "not yet");

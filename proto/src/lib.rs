@@ -2,6 +2,7 @@
 //! reflection, and payloads that may be protobuf or JSON.
 
 pub mod json;
+pub mod marker;
 mod payload;
 
 pub use payload::{DESCRIPTORS, Descriptors, PayloadError, decode_payload, decode_payload_of};

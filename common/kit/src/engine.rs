@@ -24,7 +24,10 @@ use common::{
 };
 use common_service::Environment;
 use common_store::{Store, Urgency, WriteError, crash_point, in_savepoint};
-use proto::dtc::{AbortReason, Acknowledgement, LinkAcknowledgement, LinkVote, Vote};
+use proto::{
+    dtc::{AbortReason, Acknowledgement, LinkAcknowledgement, LinkVote, Vote},
+    marker::{EPOCH, FENCED, INCARNATION, mark},
+};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
 use tonic::{Status, metadata::MetadataValue};
@@ -107,8 +110,11 @@ impl From<&Refused> for Status {
         let message = refused.to_string();
         match refused {
             Refused::Stale { known, .. } => {
-                let mut status = Self::failed_precondition(message);
-                status.metadata_mut().insert("dtc-epoch", MetadataValue::from(known.epoch));
+                let mut status = mark(Self::failed_precondition(message), FENCED);
+                status.metadata_mut().insert(EPOCH, MetadataValue::from(known.epoch));
+                if let Ok(incarnation) = known.incarnation.to_string().parse() {
+                    status.metadata_mut().insert(INCARNATION, incarnation);
+                }
                 status
             }
             Refused::Storage(_) => Self::internal(message),

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use common::{BranchId, JournalId};
-use proto::dtc::{
-    self, Acknowledgement, CommitRequest, CommitResponse, LinkAcknowledgement, LinkRequest,
-    LinkResponse, PrepareRequest, PrepareResponse, RollbackRequest, RollbackResponse,
-    participant_service_server::ParticipantService,
+use proto::{
+    dtc::{
+        self, Acknowledgement, CommitRequest, CommitResponse, LinkAcknowledgement, LinkRequest,
+        LinkResponse, PrepareRequest, PrepareResponse, RollbackRequest, RollbackResponse,
+        participant_service_server::ParticipantService,
+    },
+    marker::{LATE_DECISION, ROLLED_BACK, UNKNOWN_BRANCH, mark},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,9 +36,8 @@ impl<R: ResourceManager> Service<R> {
 
     fn unknown(&self, transaction: &str, branch: u32) -> Status {
         let journal = self.journal_id();
-        Status::not_found(format!(
-            "branch {transaction}/{branch} is not known to journal {journal}"
-        ))
+        let message = format!("branch {transaction}/{branch} is not known to journal {journal}");
+        mark(Status::not_found(message), UNKNOWN_BRANCH)
     }
 
     async fn settle(
@@ -59,9 +61,10 @@ impl<R: ResourceManager> Service<R> {
         let mut answers = answers.map_err(|refused| Status::from(&refused))?;
         story::tell(&answers);
         answers.acknowledgements.pop().ok_or_else(|| {
-            Status::failed_precondition(format!(
+            let status = Status::failed_precondition(format!(
                 "branch {branch}: decision_number {number} is late, a newer decision is known"
-            ))
+            ));
+            mark(status, LATE_DECISION)
         })
     }
 }
@@ -133,9 +136,11 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
             Acknowledgement::Committed => {
                 Ok(Response::new(CommitResponse { journal_id: self.journal_id() }))
             }
-            Acknowledgement::RolledBack => Err(Status::aborted(format!(
-                "ROLLED_BACK: branch {transaction_id}/{branch} was rolled back here before"
-            ))),
+            Acknowledgement::RolledBack => {
+                let message =
+                    format!("branch {transaction_id}/{branch} was rolled back here before");
+                Err(mark(Status::aborted(message), ROLLED_BACK))
+            }
             Acknowledgement::Unknown => Err(self.unknown(&transaction_id, branch)),
             Acknowledgement::Failed | Acknowledgement::Unspecified => Err(unexpected(&told)),
         }

@@ -174,6 +174,9 @@ impl<R: ResourceManager> Batch<R> {
     }
 }
 
+/// Epochs beyond this are of no coordinator's start.
+const MAX_EPOCH: u64 = 1 << 48;
+
 impl Origin {
     pub(crate) fn parse(field: &str, origin: Option<&dtc::Origin>) -> Result<Self, Status> {
         let Some(origin) = origin else {
@@ -181,6 +184,13 @@ impl Origin {
                 "{field} is missing; it names the coordinator that speaks: coordinator_id, epoch, incarnation"
             )));
         };
+        // The highest that was ever sent is kept: a coordinator must be able to get above.
+        if origin.epoch > MAX_EPOCH {
+            return Err(Status::invalid_argument(format!(
+                "{field}.epoch is {}; no coordinator was started more than {MAX_EPOCH} times",
+                origin.epoch
+            )));
+        }
         Ok(Self {
             coordinator: uuid(&format!("{field}.coordinator_id"), &origin.coordinator_id)?,
             run: Run {

@@ -59,6 +59,8 @@ pub enum Action {
         id: TransactionId,
         /// The branch.
         branch: u32,
+        /// Which attempt of the branch this is, counted over all its messages.
+        attempt: u32,
         /// What.
         message: Message,
         /// How long the attempt may take.

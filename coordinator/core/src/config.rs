@@ -19,6 +19,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// How long its locks are waited for.
     pub lock_wait: Duration,
+    /// How long links to its participants are waited for, before anything is sent.
+    pub link_grace: Duration,
     /// What becomes of a commit that keeps failing.
     pub commit_policy: CommitPolicy,
 }
@@ -46,6 +48,7 @@ impl Default for Options {
             commit_attempt_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(60),
             lock_wait: Duration::from_secs(10),
+            link_grace: Duration::from_secs(1),
             commit_policy: CommitPolicy::Retry,
         }
     }
@@ -54,6 +57,8 @@ impl Default for Options {
 /// Bounds of the coordinator and the pace of its retries.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
+    /// For transactions whose own options are not known: those of earlier runs.
+    pub options: Options,
     /// Transactions of this run in memory.
     pub max_in_flight: usize,
     /// Of these, transactions with a branch at one participant.
@@ -87,6 +92,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            options: Options::default(),
             max_in_flight: 100_000,
             max_per_participant: 25_000,
             max_in_flight_bytes: 256 << 20,

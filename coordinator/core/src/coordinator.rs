@@ -20,6 +20,7 @@ use crate::{
     Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, Fingerprint, Found, FoundBranch,
     Inquirer, NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, Sequence,
     SessionRecord, Time, View, Waiter,
+    failure::brief,
     intervention::MAX_RETRIES,
     keys::{Keys, MAX_REPEATS, Parked},
     locks::Locks,
@@ -166,10 +167,10 @@ impl Coordinator {
                 }
                 self.pump(now, from, 1, actions);
             }
-            Event::Unreachable { participant, id, branch } => {
+            Event::Unreachable { participant, id, branch, attempt, why } => {
                 if let Some(transaction) = self.transactions.get_mut(&id) {
                     let mut context = context!(self, now, actions);
-                    transaction.unreachable(participant, branch, &mut context);
+                    transaction.unreachable(participant, branch, attempt, why, &mut context);
                 }
                 self.pump_freed(now, actions);
             }
@@ -177,16 +178,24 @@ impl Coordinator {
                 self.note_journal(participant, journal);
                 let known = self.participants.get(participant);
                 known.connected = true;
+                known.away = None;
                 known.asks = asks;
                 known.compensates = Some(compensates);
                 let unfinished = &known.unfinished;
                 known.resume = unfinished.first().copied().zip(unfinished.last().copied());
+                let awaited = core::mem::take(&mut known.awaited);
                 self.pump(now, participant, self.config.recovery_window, actions);
+                for id in awaited {
+                    if let Some(transaction) = self.transactions.get_mut(&id) {
+                        transaction.link_is_up(&mut context!(self, now, actions));
+                    }
+                }
             }
-            Event::Disconnected { participant } => {
+            Event::Disconnected { participant, why } => {
                 let known = self.participants.get(participant);
                 known.connected = false;
                 known.resume = None;
+                known.away = Some(brief(&why)).filter(|why| !why.is_empty()).or(known.away.take());
             }
             Event::Durable { up_to } => self.durable(now, up_to, actions),
             Event::Inquired { from, id, branch, epoch } => {
@@ -581,7 +590,7 @@ impl Coordinator {
             let (id, next) = (owed.next(), owed.next());
             known.resume = next.map(|next| (next, last));
             if let Some(transaction) = id.and_then(|id| self.transactions.get_mut(&id)) {
-                let sent = transaction.resume(to, &mut context!(self, now, actions));
+                let sent = transaction.resume(to, false, &mut context!(self, now, actions));
                 left = left.saturating_sub(sent);
             }
         }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use common::{JournalId, SessionId, TransactionId};
 
 use crate::{
-    AnswerAt, CallKey, Fingerprint, Intervention, LockKey, LockMode, Opaque, Options,
+    AnswerAt, CallKey, Failure, Fingerprint, Intervention, LockKey, LockMode, Opaque, Options,
     ParticipantId, Reason, Sequence, Time, Waiter,
 };
 use alloc::{string::String, sync::Arc, vec::Vec};
@@ -75,7 +75,8 @@ pub enum Event {
         /// What it did.
         acknowledgement: Acknowledgement,
     },
-    /// A message could not be handed to its participant, or got no answer.
+    /// An attempt came to nothing: it could not be handed to its participant, got no
+    /// answer, or one that says nothing about the branch.
     Unreachable {
         /// Who.
         participant: ParticipantId,
@@ -83,6 +84,10 @@ pub enum Event {
         id: TransactionId,
         /// The branch of the message.
         branch: u32,
+        /// Which attempt, as in [`Action::Send`](crate::Action::Send): it ends no later one.
+        attempt: u32,
+        /// Why.
+        why: Failure,
     },
     /// A participant can be reached, on a new link.
     Connected {
@@ -99,6 +104,8 @@ pub enum Event {
     Disconnected {
         /// Who.
         participant: ParticipantId,
+        /// Why, as far as that is known; empty where nothing went wrong.
+        why: Arc<str>,
     },
     /// All records up to this one are on disk.
     Durable {

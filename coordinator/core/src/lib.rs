@@ -20,6 +20,7 @@ mod config;
 mod coordinator;
 mod endings;
 mod event;
+mod failure;
 mod intervention;
 mod keys;
 mod locks;
@@ -42,6 +43,7 @@ pub use event::{
     Acknowledgement, Begin, Client, Event, Found, FoundBranch, Inquirer, NewBranch, SessionCall,
     Vote,
 };
+pub use failure::Failure;
 pub use intervention::{Intervention, InterventionAction};
 pub use locks::{
     Blocked, Deadlocks, HeldLock, LockFigures, LockHolder, LockKey, LockMode, LockOwner, LockView,

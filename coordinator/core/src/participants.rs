@@ -2,6 +2,7 @@
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     vec::Vec,
 };
 
@@ -12,6 +13,10 @@ use crate::{ParticipantId, endings::Elsewhere};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Participant {
     pub(crate) connected: bool,
+    /// Why it is not, where that is known.
+    pub(crate) away: Option<Arc<str>>,
+    /// Transactions that wait for its link, with nothing sent to anybody.
+    pub(crate) awaited: BTreeSet<TransactionId>,
     /// Asks when in doubt; as it was on its last link.
     pub(crate) asks: bool,
     /// Can undo what it has committed; none before its first link.

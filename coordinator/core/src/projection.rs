@@ -143,6 +143,8 @@ pub enum Phase {
     Opening,
     /// Interactive, may be enlisted to.
     Active,
+    /// Waits for links to its participants; nothing was sent.
+    Linking,
     /// Waits for its locks; nothing was sent.
     Locking,
     /// The begin record is being written; prepare comes next.

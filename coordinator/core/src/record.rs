@@ -50,6 +50,8 @@ pub struct BeginRecord {
     pub interactive: bool,
     /// Its only branch is committed by its participant in one call.
     pub one_phase: bool,
+    /// How long an attempt of its decision may take, where its client chose that.
+    pub attempt_timeout: Option<Duration>,
     /// When it was begun.
     pub begun_at: Time,
     /// What it holds from here on until its end.
@@ -97,6 +99,8 @@ pub struct DecisionRecord {
     pub number: u32,
     /// What becomes of a commit that keeps failing.
     pub policy: CommitPolicy,
+    /// How long an attempt may take, where its client chose that.
+    pub attempt_timeout: Option<Duration>,
     /// When it was begun.
     pub begun_at: Time,
     /// When it was decided.

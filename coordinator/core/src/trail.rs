@@ -11,6 +11,8 @@ pub enum TrailKind {
     Enlisted,
     /// It waits for locks.
     LocksAwaited,
+    /// It waits for links to its participants.
+    LinksAwaited,
     /// It has the locks that it asked for.
     Locked,
     /// A branch's prepare was sent.
@@ -71,7 +73,12 @@ impl TrailKind {
     pub(crate) fn repeats(self) -> bool {
         matches!(
             self,
-            Self::Retried | Self::Unreachable | Self::Asked | Self::LocksAwaited | Self::Locked
+            Self::Retried
+                | Self::Unreachable
+                | Self::Asked
+                | Self::LocksAwaited
+                | Self::LinksAwaited
+                | Self::Locked
         )
     }
 }

@@ -11,12 +11,14 @@
 //!   participant says so.
 //! - Nothing is sent before its locks are held and that is durable, and they are
 //!   held until nothing is owed.
+//! - No prepare is sent while a participant is known to be away.
 
 mod branch;
 mod compensate;
 mod decide;
 mod finish;
 mod force;
+mod linking;
 mod locking;
 mod prepare;
 mod projection;
@@ -206,10 +208,8 @@ impl Transaction {
         }
         if transaction.interactive {
             context.append(transaction.begin_record(context), true, Milestone::Opened);
-        } else if transaction.locks.is_empty() {
-            transaction.start_prepare(context);
         } else {
-            transaction.become_locking(context);
+            transaction.start_prepare(context);
         }
         transaction
     }

@@ -13,7 +13,7 @@ use std::{
 
 use common::{JournalId, TransactionId};
 use coordinator_core::{
-    Acknowledgement, Event, Message, Opaque, ParticipantId, Reason, Vote as CoreVote,
+    Acknowledgement, Event, Failure, Message, Opaque, ParticipantId, Reason, Vote as CoreVote,
 };
 use tokio::{runtime, sync::mpsc};
 
@@ -142,8 +142,9 @@ impl Locals {
 
     async fn link(self, participant: ParticipantId, mut queued: mpsc::Receiver<Outgoing>) {
         while let Some(outgoing) = queued.recv().await {
-            if let Outgoing::Message { id, branch, message, .. } = outgoing {
-                self.own.spawn(self.clone().call(participant, id, branch, message));
+            if let Outgoing::Message { id, branch, attempt, message, .. } = outgoing {
+                let call = self.clone().call(participant, id, branch, attempt, message);
+                self.own.spawn(call);
             }
         }
     }
@@ -158,11 +159,21 @@ impl Locals {
         })
     }
 
-    async fn call(self, from: ParticipantId, id: TransactionId, number: u32, message: Message) {
+    async fn call(
+        self,
+        from: ParticipantId,
+        id: TransactionId,
+        number: u32,
+        attempt: u32,
+        message: Message,
+    ) {
         let event = match self.answer(from, id, number, message).await {
             Ok(event) => event,
             Err(Silence::Elsewhere) => return,
-            Err(Silence::Nobody) => Event::Unreachable { participant: from, id, branch: number },
+            Err(Silence::Nobody) => {
+                let why = Failure::lost("no resource of this name is attached");
+                Event::Unreachable { participant: from, id, branch: number, attempt, why }
+            }
         };
         self.handle.events(vec![event]).await;
     }

@@ -69,7 +69,15 @@ pub(super) async fn parts(
     let metrics = Metrics::new(&registry).map_err(StartError::new)?;
     let retained = retention::Figures::new(&registry).map_err(StartError::new)?;
     let directory = Arc::new(Directory::default());
+    let options = Options {
+        prepare_timeout: settings.prepare_timeout,
+        commit_attempt_timeout: settings.decision_timeout,
+        idle_timeout: settings.idle_timeout,
+        commit_policy: settings.commit_policy,
+        ..Options::default()
+    };
     let config = Config {
+        options: options.clone(),
         max_in_flight: settings.max_in_flight,
         max_per_participant: settings.max_in_flight,
         ..Config::default()
@@ -90,13 +98,6 @@ pub(super) async fn parts(
     tokio::spawn(retention::run(journal, kept, retained));
     let locals = Locals::new(handle.clone(), own, program);
     tokio::spawn(forget_ended(handle.clone(), locals.clone()));
-    let options = Options {
-        prepare_timeout: settings.prepare_timeout,
-        commit_attempt_timeout: settings.decision_timeout,
-        idle_timeout: settings.idle_timeout,
-        commit_policy: settings.commit_policy,
-        ..Options::default()
-    };
     let rules = Rules { options, max_payload: MAX_PAYLOAD, max_branches, max_locks: MAX_LOCKS };
     let shutdown = Shutdown::new();
     let services =

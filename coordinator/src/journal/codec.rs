@@ -3,7 +3,7 @@
 mod call;
 mod lock;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use common::{JournalId, TransactionId};
@@ -73,6 +73,7 @@ fn encode_begin(record: &BeginRecord, directory: &Directory) -> journal::Begin {
         interactive: record.interactive,
         one_phase: record.one_phase,
         retry_of: retry_of(record.id, record.age),
+        attempt_timeout_us: encode_timeout(record.attempt_timeout),
         begun_at_us: record.begun_at.0,
         branches: record.branches.iter().map(branch).collect(),
         trail: encode_trail(&record.trail),
@@ -104,6 +105,7 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
             CommitPolicy::Compensate { after } => after.max(1),
         },
         retry_of: retry_of(record.id, record.age),
+        attempt_timeout_us: encode_timeout(record.attempt_timeout),
         begun_at_us: record.begun_at.0,
         decided_at_us: record.decided_at.0,
         branches: record.branches.iter().map(branch).collect(),
@@ -114,6 +116,15 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
         lost: false,
         calls: record.calls.iter().map(call::encode).collect(),
     }
+}
+
+/// A time-out as it is written; none is what is configured when it is read.
+fn encode_timeout(timeout: Option<Duration>) -> u64 {
+    timeout.map_or(0, |timeout| u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX).max(1))
+}
+
+fn decode_timeout(micros: u64) -> Option<Duration> {
+    (micros > 0).then(|| Duration::from_micros(micros))
 }
 
 /// What was done by hand, as it is written.
@@ -245,6 +256,7 @@ fn decode_begin(
         key: decode_key(id, &begin.request_key, &begin.fingerprint)?,
         interactive: begin.interactive,
         one_phase: begin.one_phase,
+        attempt_timeout: decode_timeout(begin.attempt_timeout_us),
         begun_at: Time(begin.begun_at_us),
         locks: decode_locks(&begin.locks).map_err(|what| Damaged { id, what })?,
         branches: branches.collect::<Result<_, _>>()?,
@@ -309,6 +321,7 @@ fn decode_decision(
             0 => CommitPolicy::Retry,
             after => CommitPolicy::Compensate { after },
         },
+        attempt_timeout: decode_timeout(decision.attempt_timeout_us),
         begun_at: Time(decision.begun_at_us),
         decided_at: Time(decision.decided_at_us),
         locks: decode_locks(&decision.locks).map_err(|what| Damaged { id, what })?,
@@ -366,6 +379,7 @@ mod tests {
             commit: false,
             number: 1,
             policy: CommitPolicy::Compensate { after: 3 },
+            attempt_timeout: Some(Duration::from_secs(10)),
             begun_at: Time(1),
             decided_at: Time(2),
             locks: vec![HeldLock { key: "a".into(), mode: LockMode::Exclusive, token: 9 }],

@@ -130,6 +130,10 @@ impl Journal for MemoryJournal {
         *run == self.run
     }
 
+    async fn is_replaced(&self) -> Result<bool, JournalError> {
+        Ok(false)
+    }
+
     fn append(&self, entries: Vec<Entry>, _forced: bool, durable: Durable) {
         let mut held = self.held();
         let now = self.opened.elapsed();

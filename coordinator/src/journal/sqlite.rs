@@ -324,6 +324,18 @@ impl Journal for SqliteJournal {
         self.store.was_mine(run.epoch, run.incarnation.as_bytes())
     }
 
+    async fn is_replaced(&self) -> Result<bool, JournalError> {
+        let own = self.run();
+        let same = move |connection: &Connection| {
+            connection.query_row("SELECT epoch, incarnation FROM meta", [], |row| {
+                let incarnation: [u8; 16] = row.get(1)?;
+                let epoch = row.get::<_, i64>(0)?.cast_unsigned();
+                Ok((epoch, incarnation) == (own.epoch, *own.incarnation.as_bytes()))
+            })
+        };
+        Ok(!self.store.read(same).await?)
+    }
+
     fn append(&self, entries: Vec<Entry>, forced: bool, durable: Durable) {
         let urgency = if forced { Urgency::Forced } else { Urgency::Unforced };
         let weight = entries.len();

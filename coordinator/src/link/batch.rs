@@ -135,6 +135,7 @@ mod tests {
         Outgoing::Message {
             id: TransactionId::from_bytes([1; 16]),
             branch: 0,
+            attempt: 1,
             message: Message::Prepare {
                 payload: payload.into(),
                 one_phase: false,

@@ -23,6 +23,7 @@ pub(super) trait Caller: Clone + Send + 'static {
 pub(super) struct Call {
     pub(super) id: TransactionId,
     pub(super) branch: u32,
+    pub(super) attempt: u32,
     pub(super) message: Message,
     pub(super) timeout: Duration,
     pub(super) trace: Option<Opaque>,
@@ -54,9 +55,11 @@ pub(super) async fn run(
                     break Lost::Protocol("the participant has another address now".into());
                 };
                 // Outcomes are asked for by a call and answered there.
-                if let Outgoing::Message { id, branch, message, timeout, trace } = outgoing {
+                if let Outgoing::Message { id, branch, attempt, message, timeout, trace } =
+                    outgoing
+                {
                     let caller = caller.clone();
-                    let call = Call { id, branch, message, timeout, trace };
+                    let call = Call { id, branch, attempt, message, timeout, trace };
                     calls.spawn(async move {
                         let lost = caller.call(call).await;
                         drop(permit);

@@ -16,20 +16,23 @@ use std::{
 use bytes::Bytes;
 use common::{JournalId, TransactionId};
 use common_service::Network;
-use coordinator_core::{Acknowledgement, Event, Message, Opaque, ParticipantId, Vote};
+use coordinator_core::{Acknowledgement, Event, Failure, Message, Opaque, ParticipantId, Vote};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
-use proto::dtc::Origin;
+use proto::{
+    dtc::Origin,
+    marker::{COMMITTED, EPOCH, FENCED, INCARNATION, ROLLED_BACK, UNKNOWN_BRANCH},
+};
 use tokio::time::Instant;
 
 use dialer::Dialer;
 
 use super::{KEEP_ALIVE, Link, Lost, calls, with_causes};
-use crate::{address::Address, driver::Handle, running::Running, trace};
+use crate::{address::Address, driver::Handle, fence, running::Running, trace};
 
 /// What all HTTP participants are called with: connections are kept and shared.
 pub(crate) type Client = legacy::Client<Dialer, Full<Bytes>>;
@@ -43,7 +46,6 @@ const POOL_IDLE: Duration = Duration::from_secs(4);
 const TOLD: usize = 200;
 const PREPARE: &str = "prepare";
 const AGENT: &str = concat!("dtc-coordinator/", env!("CARGO_PKG_VERSION"));
-const EPOCH: HeaderName = HeaderName::from_static("dtc-epoch");
 /// In which a participant may tell its journal: a UUID, made with its database.
 const JOURNAL: HeaderName = HeaderName::from_static("dtc-journal-id");
 /// Of one that doesn't tell.
@@ -127,37 +129,50 @@ enum Unknown {
     /// A newer run of this coordinator was seen there.
     Fenced(u64),
     /// Somebody is, and says something else.
-    Other(String),
+    Answered(String),
+    /// No answer came to its end.
+    Lost(String),
     /// The machine knows by itself, and may have made the next attempt.
     Over(String),
 }
 
 impl calls::Caller for Caller {
     async fn call(self, call: calls::Call) -> Option<Lost> {
-        let (id, branch) = (call.id, call.branch);
+        let (id, branch, attempt) = (call.id, call.branch, call.attempt);
         let participant = self.participant;
-        let unreachable = Event::Unreachable { participant, id, branch };
-        let (event, why, lost) = match self.attempt(call).await {
+        let (why, lost) = match self.attempt(call).await {
             Ok(event) => {
                 self.handle.events(vec![event]).await;
                 return None;
             }
-            Err(Unknown::Fenced(known)) => return Some(Lost::Fenced(known)),
-            Err(Unknown::Away(why)) => (Some(unreachable), why.clone(), Some(Lost::Http(why))),
-            Err(Unknown::Other(why)) => (Some(unreachable), why, None),
-            Err(Unknown::Over(why)) => (None, why, None),
+            Err(Unknown::Fenced(known)) => {
+                let lost = Lost::Fenced(known);
+                (Failure::answered(&lost.to_string()), Some(lost))
+            }
+            Err(Unknown::Away(why)) => (Failure::lost(&why), Some(Lost::Http(why))),
+            Err(Unknown::Answered(why)) => (Failure::answered(&why), None),
+            Err(Unknown::Lost(why)) => (Failure::lost(&why), None),
+            Err(Unknown::Over(why)) => {
+                self.note(id, branch, &why.into());
+                return None;
+            }
         };
-        tracing::debug!(participant = %self.name, transaction = %id, branch, error = why,
-            "no answer that counts");
-        self.handle.directory.update(participant, |it| it.last_error = why.into());
-        self.handle.events(event.into_iter().collect()).await;
+        self.note(id, branch, &why.what);
+        let event = Event::Unreachable { participant, id, branch, attempt, why };
+        self.handle.events(vec![event]).await;
         lost
     }
 }
 
 impl Caller {
+    fn note(&self, id: TransactionId, branch: u32, why: &Arc<str>) {
+        tracing::debug!(participant = %self.name, transaction = %id, branch, error = %why,
+            "no answer that counts");
+        self.handle.directory.update(self.participant, |it| it.last_error = Arc::clone(why));
+    }
+
     async fn attempt(&self, call: calls::Call) -> Result<Event, Unknown> {
-        let calls::Call { id, branch, message, timeout, trace } = call;
+        let calls::Call { id, branch, message, timeout, trace, .. } = call;
         let from = self.participant;
         let acknowledged = |journal, number, acknowledgement| Event::Acknowledged {
             from,
@@ -173,7 +188,7 @@ impl Caller {
                 let body = body::prepare(&to, &payload, may_compensate, age);
                 let body = body.map_err(|why| Unknown::Other(format!("not sent: {why}")))?;
                 let Some(turn) = self.prepares.enter(id, branch).await else {
-                    return Err(Unknown::Other("an earlier prepare is still being closed".into()));
+                    return Err(Unknown::Lost("an earlier prepare is still being closed".into()));
                 };
                 let answer = tokio::select! {
                     biased;
@@ -191,8 +206,8 @@ impl Caller {
                 let answer = self.post("commit", &to, body, timeout).await?;
                 let done = match (answer.status, body::code(&answer.body).as_deref()) {
                     (StatusCode::OK, _) => Acknowledgement::Committed,
-                    (StatusCode::NOT_FOUND, Some("UNKNOWN_BRANCH")) => Acknowledgement::Unknown,
-                    (StatusCode::CONFLICT, Some("ROLLED_BACK")) => Acknowledgement::RolledBack,
+                    (StatusCode::NOT_FOUND, Some(UNKNOWN_BRANCH)) => Acknowledgement::Unknown,
+                    (StatusCode::CONFLICT, Some(ROLLED_BACK)) => Acknowledgement::RolledBack,
                     _ => return Err(self.unknown("commit", "200 means done", &answer)),
                 };
                 Ok(acknowledged(journal(&answer)?, number, done))
@@ -203,8 +218,8 @@ impl Caller {
                 let answer = self.post("rollback", &to, body, timeout).await?;
                 let done = match (answer.status, body::code(&answer.body).as_deref()) {
                     (StatusCode::OK, _) => Acknowledgement::RolledBack,
-                    (StatusCode::CONFLICT, Some("COMMITTED")) => Acknowledgement::Committed,
-                    (StatusCode::NOT_FOUND, Some("UNKNOWN_BRANCH")) if compensate => {
+                    (StatusCode::CONFLICT, Some(COMMITTED)) => Acknowledgement::Committed,
+                    (StatusCode::NOT_FOUND, Some(UNKNOWN_BRANCH)) if compensate => {
                         Acknowledgement::Unknown
                     }
                     _ => return Err(self.unknown("rollback", "200 means done", &answer)),
@@ -218,7 +233,7 @@ impl Caller {
         match answer.status {
             StatusCode::OK => {
                 let output = body::output(&answer.body).map_err(|what| {
-                    Unknown::Other(format!("prepare was answered 200 with {what}"))
+                    Unknown::Answered(format!("prepare was answered 200 with {what}"))
                 })?;
                 Ok(Vote::Commit { output, committed: false })
             }
@@ -230,19 +245,16 @@ impl Caller {
     }
 
     fn unknown(&self, call: &str, good: &str, answer: &Answer) -> Unknown {
-        let own = self.handle.journal.run().epoch;
-        let known = answer.headers.get(EPOCH).and_then(|epoch| epoch.to_str().ok()?.parse().ok());
-        match known {
-            Some(known) if answer.status == StatusCode::PRECONDITION_FAILED && known >= own => {
-                Unknown::Fenced(known)
-            }
-            _ => {
-                let said: String =
-                    String::from_utf8_lossy(&answer.body).chars().take(TOLD).collect();
-                let status = answer.status.as_u16();
-                Unknown::Other(format!("{call} was answered {status} ({good}): {said}"))
-            }
+        let text = |name| answer.headers.get(name).and_then(|it| it.to_str().ok());
+        let newer = || fence::newer_run(text(EPOCH), text(INCARNATION), &self.handle.journal.run());
+        let fenced = answer.status == StatusCode::PRECONDITION_FAILED
+            && body::code(&answer.body).as_deref() == Some(FENCED);
+        if let Some(known) = fenced.then(newer).flatten() {
+            return Unknown::Fenced(known);
         }
+        let said: String = String::from_utf8_lossy(&answer.body).chars().take(TOLD).collect();
+        let said = if said.is_empty() { "no body".into() } else { said };
+        Unknown::Answered(format!("{call} was answered {} ({good}): {said}", answer.status))
     }
 
     async fn post(
@@ -253,7 +265,7 @@ impl Caller {
         timeout: Duration,
     ) -> Result<Answer, Unknown> {
         let other = |error: &dyn std::error::Error| {
-            Unknown::Other(format!("{call} got no answer: {}", with_causes(error)))
+            Unknown::Lost(format!("{call} got no answer: {}", with_causes(error)))
         };
         let request = Request::post(format!("{}/{call}", self.base)).body(Full::new(body));
         let mut request = request.map_err(|error| other(&error))?;
@@ -269,7 +281,7 @@ impl Caller {
             let limit = if is_promise { MAX_OUTPUT } else { MAX_ANSWER };
             let body = Limited::new(body, limit).collect().await.map_err(|error| {
                 let why = with_causes(&*error);
-                Unknown::Other(format!("{call}'s answer could not be read to its end: {why}"))
+                Unknown::Lost(format!("{call}'s answer could not be read to its end: {why}"))
             })?;
             *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
@@ -307,7 +319,7 @@ impl Caller {
 fn journal(answer: &Answer) -> Result<Option<JournalId>, Unknown> {
     let read = |value: &HeaderValue| {
         let id = value.to_str().ok().and_then(|text| text.parse().ok());
-        id.ok_or_else(|| Unknown::Other(format!("{JOURNAL} is {value:?}, which is no UUID")))
+        id.ok_or_else(|| Unknown::Answered(format!("{JOURNAL} is {value:?}, which is no UUID")))
     };
     answer.headers.get(JOURNAL).map(read).transpose()
 }

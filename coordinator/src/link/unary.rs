@@ -3,15 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use common::JournalId;
-use coordinator_core::{Acknowledgement, Event, Message, ParticipantId};
-use proto::dtc::{
-    CommitRequest, Origin, PrepareRequest, RollbackRequest,
-    participant_service_client::ParticipantServiceClient,
+use coordinator_core::{Acknowledgement, Event, Failure, Message, ParticipantId};
+use proto::{
+    dtc::{
+        CommitRequest, Origin, PrepareRequest, RollbackRequest,
+        participant_service_client::ParticipantServiceClient,
+    },
+    marker::{ROLLED_BACK, UNKNOWN_BRANCH, marker},
 };
 use tonic::{Code, Request, Status, transport::Channel};
 
-use super::{Link, Lost, batch::payload, calls, inbound, stop_if_fenced};
-use crate::driver::Handle;
+use super::{Link, Lost, batch::payload, calls, inbound, transport};
+use crate::{driver::Handle, fence};
+
+use transport::Trouble;
 
 /// What a call needs beside its message.
 #[derive(Clone)]
@@ -37,26 +42,42 @@ pub(super) async fn run(link: &mut Link, client: ParticipantServiceClient<Channe
 
 impl calls::Caller for Caller {
     async fn call(mut self, call: calls::Call) -> Option<Lost> {
-        let (id, branch) = (call.id, call.branch);
-        let answer = self.attempt(call).await;
-        let participant = self.participant;
-        let event = match answer {
-            Ok(event) => event,
-            Err(status) => {
-                stop_if_fenced(&self.name, &status, &self.handle).await;
-                // What took too long the machine has timed itself, and may have
-                // sent again.
-                if !matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) {
-                    let event = Event::Unreachable { participant, id, branch };
-                    self.handle.events(vec![event]).await;
-                }
-                // A connection that is gone says Unavailable; what merely took
-                // too long says nothing about the others.
-                return (status.code() == Code::Unavailable).then_some(Lost::Status(status));
+        let (id, branch, attempt) = (call.id, call.branch, call.attempt);
+        let name = match &call.message {
+            Message::Prepare { .. } => "prepare",
+            Message::Commit { .. } => "commit",
+            Message::Rollback { .. } => "rollback",
+        };
+        let status = match self.attempt(call).await {
+            Ok(event) => {
+                self.handle.events(vec![event]).await;
+                return None;
+            }
+            Err(status) => status,
+        };
+        let why = match transport::trouble(&status) {
+            // The machine has timed it itself.
+            Trouble::Late => return None,
+            Trouble::Answered => {
+                let (code, message) = (transport::name(status.code()), status.message());
+                Failure::answered(&format!("{name} was answered {code}: {message}"))
+            }
+            Trouble::CallLost | Trouble::ConnectionLost => {
+                let causes = super::with_causes(&status);
+                Failure::lost(&format!("{name} got no answer: {causes}"))
             }
         };
+        tracing::debug!(participant = %self.name, transaction = %id, branch, error = %why.what,
+            "no answer that counts");
+        let participant = self.participant;
+        self.handle.directory.update(participant, |it| it.last_error = Arc::clone(&why.what));
+        let event = Event::Unreachable { participant, id, branch, attempt, why };
         self.handle.events(vec![event]).await;
-        None
+        if let Some(known) = fence::newer_epoch(&status, &self.handle.journal.run()) {
+            return Some(Lost::Fenced(known));
+        }
+        // What was answered says nothing about the calls of others.
+        (transport::trouble(&status) == Trouble::ConnectionLost).then_some(Lost::Status(status))
     }
 }
 
@@ -104,9 +125,12 @@ impl Caller {
                         let journal = journal_id(&answer.into_inner().journal_id)?;
                         Ok(acknowledged(Some(journal), number, Acknowledgement::Committed))
                     }
-                    Err(status) => match status.code() {
-                        Code::NotFound => Ok(acknowledged(None, number, Acknowledgement::Unknown)),
-                        Code::Aborted => {
+                    // Frameworks and proxies have these codes too, without the mark.
+                    Err(status) => match (status.code(), marker(&status)) {
+                        (Code::NotFound, Some(UNKNOWN_BRANCH)) => {
+                            Ok(acknowledged(None, number, Acknowledgement::Unknown))
+                        }
+                        (Code::Aborted, Some(ROLLED_BACK)) => {
                             Ok(acknowledged(None, number, Acknowledgement::RolledBack))
                         }
                         _ => Err(status),
@@ -125,7 +149,11 @@ impl Caller {
                 };
                 let answer = match self.client.rollback(request(body, timeout)).await {
                     Ok(answer) => answer.into_inner(),
-                    Err(status) if compensate && status.code() == Code::NotFound => {
+                    Err(status)
+                        if compensate
+                            && status.code() == Code::NotFound
+                            && marker(&status) == Some(UNKNOWN_BRANCH) =>
+                    {
                         return Ok(acknowledged(None, number, Acknowledgement::Unknown));
                     }
                     Err(status) => return Err(status),

@@ -105,6 +105,10 @@ pub(super) struct Options {
     /// How long its locks are waited for.
     #[schema(minimum = 1, maximum = 86400000)]
     pub(super) lock_wait_ms: Option<u64>,
+    /// How long it waits for the link of a participant that is known to be away, with
+    /// nothing sent; 0 for no wait.
+    #[schema(maximum = 86400000)]
+    pub(super) link_grace_ms: Option<u64>,
     /// Turn the decision round after so many failed attempts of commit at one branch:
     /// what was committed is undone. The outcome is told at the end only. Not set: a
     /// commit is retried until every branch has acknowledged.
@@ -239,6 +243,7 @@ impl Options {
             commit_attempt_timeout: duration("commit_attempt_timeout_ms", commit)?,
             idle_timeout: duration("idle_timeout_ms", self.idle_timeout_ms)?,
             lock_wait: duration("lock_wait_ms", self.lock_wait_ms)?,
+            link_grace: self::duration("options.link_grace_ms", self.link_grace_ms, 0)?,
             commit_policy: match self.compensate_after {
                 None => dtc::CommitPolicy::Unspecified.into(),
                 Some(_) => dtc::CommitPolicy::Compensate.into(),

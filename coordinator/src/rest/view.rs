@@ -122,6 +122,8 @@ words! {
         Unary,
         /// HTTP, one request a message.
         Http,
+        /// It says that it knows a newer run of this coordinator: see `newer_epoch`.
+        Quarantined,
     } or Disconnected
 }
 
@@ -232,6 +234,9 @@ pub(super) struct Participant {
     /// Why the last call or connection failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
+    /// While its link is quarantined: the epoch of this coordinator that it says it knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newer_epoch: Option<u64>,
     /// Transactions that name it and have not ended.
     unfinished: u32,
     /// It is refused new transactions and goes when the unfinished ones have ended.
@@ -345,6 +350,7 @@ impl From<dtc::ParticipantStatus> for Participant {
             compensates,
             link,
             last_error: some(wire.last_error),
+            newer_epoch: wire.newer_epoch,
             unfinished: wire.unfinished,
             draining: wire.draining,
             lease_left_ms: wire.lease_left.map(millis),

@@ -189,6 +189,7 @@ fn status(known: &directory::Participant, unfinished: usize) -> ParticipantStatu
         unfinished: u32::try_from(unfinished).unwrap_or(u32::MAX),
         journal_id: known.journal.map_or_else(String::new, |id| id.to_string()),
         draining: known.standing.is_some_and(|standing| standing.draining),
+        newer_epoch: known.newer_epoch,
         lease_left: known.standing.and_then(|it| it.lease_left()?.try_into().ok()),
     }
 }

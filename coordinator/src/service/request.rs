@@ -160,6 +160,8 @@ impl Rules {
             commit_policy: commit_policy(options, defaults.commit_policy)?,
             lock_wait: duration("options.lock_wait", options.lock_wait.as_ref())?
                 .unwrap_or(defaults.lock_wait),
+            link_grace: duration("options.link_grace", options.link_grace.as_ref())?
+                .unwrap_or(defaults.link_grace),
         })
     }
 

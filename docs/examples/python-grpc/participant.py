@@ -74,11 +74,17 @@ def errors_as_status(context):
     except Malformed as error:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     except Fenced as error:
-        context.set_trailing_metadata([("dtc-epoch", str(error.known))])
-        context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        abort(context, grpc.StatusCode.FAILED_PRECONDITION, "FENCED", str(error), ("dtc-epoch", str(error.known)),
+              ("dtc-incarnation", error.incarnation))
     except sqlite3.Error as error:  # before COMMIT: nothing happened, and it will be sent again
         logging.exception("the storage failed")
         context.abort(grpc.StatusCode.INTERNAL, f"the storage failed: {error}")
+
+
+def abort(context, status, code, message, *metadata):
+    """An error of the protocol. gRPC, frameworks and proxies use the same statuses: dtc-code says that this is ours."""
+    context.set_trailing_metadata([("dtc-code", code), *metadata])
+    context.abort(status, message)
 
 
 def who_and_what(request):
@@ -106,9 +112,9 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         with errors_as_status(context):
             state = self.journal.decide(*who_and_what(request), COMMITTED)
         if state is None:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"journal {self.journal.id} does not know the branch")
+            abort(context, grpc.StatusCode.NOT_FOUND, "UNKNOWN_BRANCH", f"journal {self.journal.id} does not know it")
         if state == ROLLED_BACK:
-            context.abort(grpc.StatusCode.ABORTED, "the branch was rolled back here before")
+            abort(context, grpc.StatusCode.ABORTED, "ROLLED_BACK", "the branch was rolled back here before")
         return wire.CommitResponse(journal_id=self.journal.id)
 
     def Rollback(self, request, context):

@@ -66,7 +66,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except Malformed as error:
             self.answer(400, "MALFORMED", str(error))
         except Fenced as error:
-            self.answer(412, "FENCED", str(error), headers={"Dtc-Epoch": str(error.known)})
+            known = {"Dtc-Epoch": str(error.known), "Dtc-Incarnation": error.incarnation}
+            self.answer(412, "FENCED", str(error), headers=known)
         except sqlite3.Error as error:  # before COMMIT: nothing happened, and it will be sent again
             logging.exception("the storage failed")
             self.answer(503, "STORAGE_FAILED", f"the storage failed: {error}")

@@ -9,9 +9,9 @@ use std::{
 use common::JournalId;
 use coordinator_core::{
     Action, AnswerAt, Begin, BranchOutcome, Client as Call, CommitPolicy, Config, Coordinator,
-    Event, Inquirer, Intervention, InterventionAction, LockKey, LockMode, NewBranch, Opaque,
-    Options, Outcome, ParticipantId, Projection, Reason, Reply, RequestKey, Time, TrailKind,
-    Waiter,
+    Event, Failure, Inquirer, Intervention, InterventionAction, LockKey, LockMode, NewBranch,
+    Opaque, Options, Outcome, ParticipantId, Projection, Reason, Reply, RequestKey, Time,
+    TrailKind, Waiter,
 };
 
 use crate::{
@@ -69,6 +69,7 @@ pub struct State {
 
 fn config(setup: &Setup) -> Config {
     Config {
+        options: options(setup),
         backoff: LATER,
         backoff_cap: LATER,
         rollback_attempts: setup.rollback_attempts,
@@ -88,6 +89,7 @@ fn options(setup: &Setup) -> Options {
             after => CommitPolicy::Compensate { after },
         },
         lock_wait: SOON,
+        link_grace: SOON,
     }
 }
 
@@ -299,10 +301,13 @@ impl State {
     }
 
     pub(crate) fn unreachable(&mut self, participant: usize, id: Id) {
+        let (id, branch) = (journal::id(id), participant as u32);
         self.event(Event::Unreachable {
-            participant: ParticipantId(participant as u32),
-            id: journal::id(id),
-            branch: participant as u32,
+            participant: ParticipantId(branch),
+            id,
+            branch,
+            attempt: self.coordinator.newest_attempt(id, branch).unwrap_or_default(),
+            why: Failure::lost("no answer"),
         });
     }
 
@@ -316,7 +321,8 @@ impl State {
     }
 
     pub(crate) fn disconnect(&mut self, participant: usize) {
-        self.event(Event::Disconnected { participant: ParticipantId(participant as u32) });
+        let participant = ParticipantId(participant as u32);
+        self.event(Event::Disconnected { participant, why: "cut".into() });
     }
 
     /// Whether the coordinator's link is to the journal that is there.

@@ -115,6 +115,20 @@ async fn answer(state: &Shared, heard: Heard) -> Response {
         }
         (Heard::Commit(_), Reply::RolledBack) => coded(StatusCode::CONFLICT, "ROLLED_BACK"),
         (Heard::Rollback(_), Reply::Committed) => coded(StatusCode::CONFLICT, "COMMITTED"),
+        (_, Reply::Http(status, headers, body)) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::IM_A_TEAPOT);
+            let mut response = (status, body).into_response();
+            for (name, value) in headers {
+                if let Ok(value) = value.parse() {
+                    response.headers_mut().insert(name, value);
+                }
+            }
+            response
+        }
+        (_, Reply::Fenced(epoch)) => {
+            let refused = coded(StatusCode::PRECONDITION_FAILED, "FENCED");
+            ([("dtc-epoch", epoch.to_string())], refused).into_response()
+        }
         (_, Reply::Failed(message)) => (StatusCode::INTERNAL_SERVER_ERROR, message).into_response(),
         (_, reply) => {
             let message = misfit(&reply).message().to_owned();

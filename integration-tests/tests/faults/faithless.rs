@@ -73,8 +73,8 @@ async fn duplicated_and_invented_answers_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_coordinator_that_learns_of_a_newer_run_of_itself_stops() {
-    let mut cluster = Cluster::start().await.unwrap();
+async fn a_participant_that_a_newer_run_has_linked_to_refuses_the_older_one() {
+    let cluster = Cluster::start().await.unwrap();
     let shop = cluster.shop();
     shop.stock_up("teapot", 5).await.unwrap();
     shop.open_account("ada", 10_000).await.unwrap();
@@ -94,8 +94,20 @@ async fn a_coordinator_that_learns_of_a_newer_run_of_itself_stops() {
     let address = cluster.inventory.address();
     let copy = FakeCoordinator::new(address, identity, origin.epoch + 1, Uuid::from_u128(2));
     let _link = copy.link().await.unwrap();
-    let status = cluster.coordinator.wait_exit().await.unwrap();
-    assert_eq!(status.code(), Some(77), "{}", cluster.coordinator.log());
+    // The word of one participant ends nobody: its own journal says nothing of that run.
+    eventually("its link is quarantined", async || {
+        let mut registry = shop.registry.clone();
+        let known = registry.list_participants(ListParticipantsRequest {}).await?.into_inner();
+        let epochs: Vec<_> = known.participants.iter().map(|it| it.newer_epoch).collect();
+        ensure!(epochs.contains(&Some(origin.epoch + 1)), "{epochs:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let refused =
+        shop.place(&Purchase::new("b", "ada", "teapot", 1, 100)).await.unwrap_err().to_string();
+    assert!(refused.contains("quarantined"), "{refused}");
+    assert!(cluster.coordinator.log().contains("quarantined: the participant says"));
 }
 
 #[tokio::test]

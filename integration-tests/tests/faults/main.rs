@@ -1,6 +1,7 @@
 //! The coordinator against participants that are silent, late, dead, forgetful
 //! or faithless, and a network that loses answers.
 
+mod answers;
 mod faithless;
 mod network;
 mod plain;

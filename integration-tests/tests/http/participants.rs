@@ -209,17 +209,22 @@ async fn one_that_lost_its_database_is_found_out_by_its_journal() {
 }
 
 #[tokio::test]
-async fn an_old_coordinator_is_told_and_stops() {
-    let (mut coordinator, rest) = coordinator().await;
+async fn a_precondition_that_failed_is_no_newer_run_without_the_mark() {
+    let (_coordinator, rest) = coordinator().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/prepare", listener.local_addr().unwrap());
     let router = Router::new()
         .fallback(any(|| async { (StatusCode::PRECONDITION_FAILED, [("dtc-epoch", "99")]) }));
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let _ = rest.json("POST", "/transactions?wait=5", &json!([url])).await;
-    let exit = coordinator.process.wait_exit().await.unwrap();
-    assert!(!exit.success(), "{exit:?}");
-    assert!(coordinator.process.log().contains("another run of this coordinator"));
+    let body = json!({
+        "branches": [{"participant": url}], "options": {"prepare_timeout_ms": 700}
+    });
+    let aborted = rest.json("POST", "/transactions?wait=30", &body).await.unwrap();
+    assert_eq!(aborted.body["reason"]["code"], "PREPARE_TIMEOUT", "{aborted:?}");
+    let heard = aborted.body["reason"]["message"].as_str().unwrap_or_default();
+    assert!(heard.contains("412 Precondition Failed"), "{aborted:?}");
+    let known = rest.get("/participants").await.unwrap();
+    assert_eq!(known.body["participants"][0]["link"], "http", "{known:?}");
 }
 
 #[tokio::test]

@@ -5,11 +5,12 @@ use std::{fs, net::SocketAddr, path::Path};
 use anyhow::ensure;
 use integration_tests::{
     Cluster, FakeParticipant, Loss, Process, Reply, Role, Scene, Shop, Speaks, Start, channel,
-    typed, vfs,
+    eventually, typed, vfs,
 };
 use proto::dtc::{
-    BeginRequest, Branch, BranchState, EnlistRequest, Outcome, PrepareTransactionRequest,
-    TransactionState, transaction_service_client::TransactionServiceClient,
+    BeginRequest, Branch, BranchState, EnlistRequest, ListParticipantsRequest, Outcome,
+    PrepareTransactionRequest, TransactionState, registry_service_client::RegistryServiceClient,
+    transaction_service_client::TransactionServiceClient,
 };
 use proto::shop::ReserveStock;
 use uuid::Uuid;
@@ -138,7 +139,19 @@ fn copied(scene: &mut Scene) -> (tempfile::TempDir, Process) {
 fn at(shop: &Shop, coordinator: &Process) -> Shop {
     let mut shop = shop.clone();
     shop.transactions = TransactionServiceClient::new(channel(coordinator.address()));
+    shop.registry = RegistryServiceClient::new(channel(coordinator.address()));
     shop
+}
+
+/// All participants of a coordinator say that they know a newer run of it.
+async fn is_quarantined(shop: &Shop) -> anyhow::Result<()> {
+    eventually("all links are quarantined", async || {
+        let mut registry = shop.registry.clone();
+        let known = registry.list_participants(ListParticipantsRequest {}).await?.into_inner();
+        ensure!(known.participants.iter().all(|it| it.newer_epoch.is_some()), "{known:?}");
+        Ok(())
+    })
+    .await
 }
 
 async fn a_copy_replaces_the_older_run(loss: Loss) -> anyhow::Result<()> {
@@ -152,9 +165,10 @@ async fn a_copy_replaces_the_older_run(loss: Loss) -> anyhow::Result<()> {
     scene.cluster.coordinator.resume()?;
     // It may decide in its own journal, but nobody listens to it any more.
     let _ = scene.commit(&id).await;
-    scene.exits(Role::Coordinator, FENCED).await?;
-    let log = scene.cluster.coordinator.log();
-    ensure!(log.contains("another run of this coordinator has taken over"), "{log}");
+    is_quarantined(&scene.shop).await?;
+    let refused = scene.shop.place(&Scene::purchase("c")).await;
+    ensure!(refused.is_err(), "the older run goes on: {refused:?}");
+    scene.cluster.coordinator.kill();
     if loss == Loss::Power {
         copy.lose_power()?;
         copy.start().await?;
@@ -184,8 +198,10 @@ async fn of_two_copies_with_one_epoch_only_the_first_is_heard() {
     for participant in PARTICIPANTS {
         scene.linked(participant.name()).await.unwrap();
     }
-    copy.spawn(Start::new()).unwrap();
-    assert_eq!(copy.wait_exit().await.unwrap().code(), Some(FENCED), "{}", copy.log());
+    copy.start().await.unwrap();
+    let shop = at(&scene.shop, &copy);
+    is_quarantined(&shop).await.unwrap();
+    shop.place(&Scene::purchase("b")).await.unwrap_err();
     assert!(scene.shop.place(&Scene::purchase("a")).await.unwrap().committed);
     scene.check_sold(1).await.unwrap();
 }

@@ -1,9 +1,17 @@
 //! The whole machine as a checker compares it.
 
+use common::TransactionId;
+
 use super::Coordinator;
 use crate::projection::{ParticipantProjection, Projection};
 
 impl Coordinator {
+    /// The newest attempt at a branch, as [`Event::Unreachable`](crate::Event::Unreachable)
+    /// names it; for checkers.
+    pub fn newest_attempt(&self, id: TransactionId, branch: u32) -> Option<u32> {
+        self.transactions.get(&id)?.newest_attempt(branch)
+    }
+
     /// What the protocol's next steps depend on, for checkers: two machines with
     /// equal projections differ in times and in what is shown to people only.
     pub fn projection(&self) -> Projection {

@@ -1,6 +1,6 @@
 //! A branch, as its transaction keeps it.
 
-use alloc::sync::Arc;
+use alloc::{format, string::String, sync::Arc};
 
 use common::JournalId;
 
@@ -28,6 +28,14 @@ pub(super) struct Branch {
     /// Attempts of the message that is owed.
     pub(super) attempts: u32,
     pub(super) attempt: Attempt,
+    /// The number of the newest attempt, counted over all messages of this run.
+    pub(super) made: u32,
+    /// Attempts of the message that were cut off by their time-out.
+    pub(super) cut: u32,
+    /// The newest attempt was answered with an error.
+    pub(super) answered: bool,
+    /// What was heard last of attempts that came to nothing.
+    pub(super) heard: Option<Arc<str>>,
 }
 
 /// Where the branch is between two attempts of its message.
@@ -66,6 +74,24 @@ impl Branch {
             sent: false,
             attempts: 0,
             attempt: Attempt::None,
+            made: 0,
+            cut: 0,
+            answered: false,
+            heard: None,
+        }
+    }
+
+    /// Attempts so far; one with a longer time-out counts for as many of the first.
+    pub(super) fn tries(&self) -> u32 {
+        let longer = (1_u32 << self.cut.min(16)) - 1 - self.cut.min(16);
+        self.attempts.saturating_add(longer)
+    }
+
+    /// What was heard last of the attempts that came to nothing.
+    pub(super) fn heard(&self, away: Option<&str>) -> String {
+        match self.heard.as_deref().or(away) {
+            Some(what) => format!("; last heard: {what}"),
+            None => "; nothing was heard".into(),
         }
     }
 
@@ -73,6 +99,7 @@ impl Branch {
     pub(super) fn become_state(&mut self, state: BranchState) {
         self.state = state;
         self.attempts = 0;
+        self.cut = 0;
         self.attempt = Attempt::None;
     }
 

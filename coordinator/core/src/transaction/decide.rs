@@ -1,6 +1,7 @@
 //! The decision.
 
 use alloc::sync::Arc;
+use core::time::Duration;
 
 use common::planted;
 
@@ -104,6 +105,7 @@ impl Transaction {
                         | State::Ended
                 )
         );
+        self.stop_linking(context);
         self.state = State::Aborting;
         self.stop_locking(context);
         self.deadline = None;
@@ -166,6 +168,7 @@ impl Transaction {
             commit: self.commit,
             number: self.number,
             policy: self.options.commit_policy,
+            attempt_timeout: self.own_attempt_timeout(context),
             begun_at: self.begun_at,
             decided_at: self.decided_at.unwrap_or(context.now),
             locks: context.locks.held_by(self.owner()),
@@ -175,6 +178,12 @@ impl Transaction {
             interventions: self.interventions.clone(),
             trail,
         })
+    }
+
+    /// How long an attempt of its decision may take, where that is not what is configured.
+    pub(super) fn own_attempt_timeout(&self, context: &Context) -> Option<Duration> {
+        let own = self.options.commit_attempt_timeout;
+        (own != context.config.options.commit_attempt_timeout).then_some(own)
     }
 
     pub(super) fn owes_nothing(&self) -> bool {

@@ -1,13 +1,14 @@
 //! Phase two: from the decision until nothing is owed, and recovery into it.
 
 use alloc::{format, sync::Arc, vec::Vec};
+use core::time::Duration;
 
 use common::{JournalId, planted};
 
-use super::{Branch, Context, Milestone, State, Transaction};
+use super::{Branch, Context, Milestone, State, Transaction, branch::Attempt};
 use crate::{
     Acknowledgement, BeginRecord, BranchState, DecisionRecord, EndRecord, HeldLock, Opaque,
-    Options, Outcome, ParticipantId, Reason, Record, TrailKind,
+    Options, Outcome, ParticipantId, Reason, Record, TrailKind, failure::brief,
 };
 
 impl Transaction {
@@ -86,9 +87,8 @@ impl Transaction {
             (BranchState::RollingBack | BranchState::LeftToAsk, Acknowledgement::Committed) => {
                 (BranchState::Heuristic, TrailKind::Heuristic)
             }
-            (BranchState::Committing | BranchState::RollingBack, _) => {
-                self.retry_or_leave(index, context);
-                return self.after_attempts(context);
+            (BranchState::Committing | BranchState::RollingBack, answer) => {
+                return self.answered_with_an_error(index, answer, context);
             }
             _ => return,
         };
@@ -96,6 +96,28 @@ impl Transaction {
         self.note(context, kind, Some(index));
         if self.owes_nothing() {
             self.become_ended(context);
+        }
+    }
+
+    /// The participant says that it could not do it, or what doesn't fit: that is sent
+    /// again, and not sooner because of a new link.
+    fn answered_with_an_error(
+        &mut self,
+        index: usize,
+        answer: Acknowledgement,
+        context: &mut Context,
+    ) {
+        let branch = &mut self.branches[index];
+        let why = match answer {
+            Acknowledgement::Failed(why) => why,
+            other => format!("{other:?}, which is no answer to this"),
+        };
+        branch.heard = Some(brief(&why));
+        // One that waits already has failed before.
+        if let Attempt::Running(_) = branch.attempt {
+            branch.answered = true;
+            self.retry_or_leave(index, context);
+            self.after_attempts(context);
         }
     }
 
@@ -122,14 +144,17 @@ impl Transaction {
                 self.branches[index].finish(BranchState::RolledBack);
                 let branch = &self.branches[index];
                 let reason = branch.refusal.clone().unwrap_or_else(|| {
-                    let message = "the participant did not commit it in one phase by the deadline";
-                    let (code, message) = ("PREPARE_TIMEOUT".into(), message.into());
+                    let heard = branch.heard(None);
+                    let message = format!(
+                        "the participant did not commit it in one phase by the deadline{heard}"
+                    );
+                    let code = "PREPARE_TIMEOUT".into();
                     Arc::new(Reason { code, message, participant: Some(branch.participant) })
                 });
                 self.abort(reason, context);
             }
             Acknowledgement::Unknown | Acknowledgement::Failed(_) => {
-                self.retry_later(index, context);
+                self.answered_with_an_error(index, answer, context);
             }
         }
     }
@@ -173,6 +198,7 @@ impl Transaction {
         let mut transaction = Self {
             age: record.age,
             key: record.key,
+            options: recovered_options(record.attempt_timeout, context),
             interactive: record.interactive,
             state: State::Preparing,
             branches: branches.collect(),
@@ -212,10 +238,11 @@ impl Transaction {
             sent: true,
             ..Branch::new(decided.participant, Opaque::default())
         });
+        let options = recovered_options(record.attempt_timeout, context);
         let mut transaction = Self {
             age: record.age,
             key: record.key,
-            options: Options { commit_policy: record.policy, ..Options::default() },
+            options: Options { commit_policy: record.policy, ..options },
             state: if record.commit { State::Committing } else { State::Aborting },
             branches: branches.collect(),
             recorded: record.trail.len(),
@@ -244,5 +271,14 @@ impl Transaction {
             // The name may be another's by now, or nobody's.
             context.participants.elsewhere.add(voted, self.id);
         }
+    }
+}
+
+/// What was recorded of its options, and for the rest what is configured now.
+fn recovered_options(attempt_timeout: Option<Duration>, context: &Context) -> Options {
+    let options = context.config.options.clone();
+    Options {
+        commit_attempt_timeout: attempt_timeout.unwrap_or(options.commit_attempt_timeout),
+        ..options
     }
 }

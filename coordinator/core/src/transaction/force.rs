@@ -29,6 +29,7 @@ impl Transaction {
         let commit = it.action == InterventionAction::Commit;
         match self.state {
             State::Active
+            | State::Linking
             | State::Locking
             | State::Logging
             | State::Preparing
@@ -167,7 +168,7 @@ impl Transaction {
             self.record_again(false, Milestone::Noted, context);
         }
         for participant in self.participants().collect::<BTreeSet<_>>() {
-            self.resume(participant, context);
+            self.resume(participant, true, context);
         }
         self.after_attempts(context);
         true

@@ -35,9 +35,9 @@ impl Transaction {
 
     /// Asks for its locks; prepare comes when it has them.
     pub(super) fn become_locking(&mut self, context: &mut Context) {
-        debug_assert_eq!(self.state, State::Opening);
+        debug_assert!(matches!(self.state, State::Opening | State::Linking));
         self.state = State::Locking;
-        if self.announced {
+        if self.announced && !self.logged {
             context.append(self.begin_record(context), true, Milestone::Opened);
         }
         let locks = core::mem::take(&mut self.locks);

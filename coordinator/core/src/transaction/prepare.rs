@@ -9,19 +9,35 @@ use crate::{
     BeginBranch, BeginRecord, BranchState, ParticipantId, Reason, Record, TrailKind, Vote,
 };
 
+/// Branches without a vote that a reason names.
+const NAMED: usize = 3;
+
 impl Transaction {
     /// Starts to collect votes; the begin record goes first where it must
     /// (rule 5).
     pub(super) fn start_prepare(&mut self, context: &mut Context) {
-        debug_assert!(matches!(self.state, State::Opening | State::Active | State::Locking));
+        debug_assert!(matches!(
+            self.state,
+            State::Opening | State::Active | State::Linking | State::Locking
+        ));
+        let mut away = false;
+        for branch in &mut self.branches {
+            let participant = context.participants.get(branch.participant);
+            branch.asks = participant.asks;
+            away |= !participant.connected;
+        }
+        if away {
+            return self.become_linking(context);
+        }
+        self.stop_linking(context);
+        if !self.locks.is_empty() {
+            return self.become_locking(context);
+        }
         if let Some(participant) = self.known_not_to_compensate(context) {
             return self.abort_uncompensated(participant, context);
         }
         self.one_phase =
             self.commit_requested && matches!(&self.branches[..], [only] if only.one_phase);
-        for branch in &mut self.branches {
-            branch.asks = context.participants.get(branch.participant).asks;
-        }
         let all_ask = self.branches.iter().all(|branch| branch.asks);
         // In one phase the participant decides: a run that was forgotten could
         // be done a second time under its key.
@@ -47,13 +63,14 @@ impl Transaction {
             asks: branch.asks,
         };
         // Nothing is sent before the next one.
-        let sent = self.state != State::Locking;
+        let sent = !matches!(self.state, State::Linking | State::Locking);
         Record::Begin(BeginRecord {
             id: self.id,
             age: self.age,
             key: self.key.clone(),
             interactive: self.interactive,
             one_phase: self.one_phase,
+            attempt_timeout: self.own_attempt_timeout(context),
             begun_at: self.begun_at,
             locks: context.locks.held_by(self.owner()),
             branches: self.branches.iter().filter(|_| sent).map(branch).collect(),
@@ -65,7 +82,7 @@ impl Transaction {
     pub(super) fn become_preparing(&mut self, context: &mut Context) {
         debug_assert!(matches!(
             self.state,
-            State::Opening | State::Active | State::Locking | State::Logging
+            State::Opening | State::Active | State::Linking | State::Locking | State::Logging
         ));
         self.state = State::Preparing;
         for number in 0..self.branches.len() {
@@ -193,19 +210,11 @@ impl Transaction {
         if may_be_committed && !planted!(LostAnswerAborts) {
             return self.become_settling(context);
         }
-        let silent: Vec<String> = (0..)
-            .zip(&self.branches)
-            .filter(|(_, branch)| is_silent(branch))
-            .map(|(number, branch)| {
-                let why = if branch.sent { "has not voted" } else { "cannot be reached" };
-                format!("branch {number} {why} after {} attempts", branch.attempts)
-            })
-            .collect();
         let mut branches = self.branches.iter();
         let participant = branches.find(|branch| is_silent(branch)).map(|it| it.participant);
         let message = match self.state {
             State::Logging => String::from("the begin record was not durable in time"),
-            _ => silent.join(", "),
+            _ => self.silence(context),
         };
         let waited = context.now.since(self.begun_at);
         let message = format!("{message} ({waited:.1?} since the transaction was begun)");
@@ -216,6 +225,23 @@ impl Transaction {
     fn settle_excess(&mut self, context: &mut Context) {
         self.branches[0].become_state(BranchState::Preparing);
         self.become_settling(context);
+    }
+
+    /// Who has not voted, and what was heard of each last.
+    fn silence(&self, context: &mut Context) -> String {
+        let all = (0..).zip(&self.branches).filter(|(_, branch)| is_silent(branch));
+        let silent: Vec<(u32, &super::Branch)> = all.collect();
+        let named = silent.iter().take(NAMED).map(|(number, branch)| {
+            let why = if branch.sent { "has not voted" } else { "cannot be reached" };
+            let away = context.participants.get(branch.participant).away.as_deref();
+            let heard = branch.heard(away);
+            format!("branch {number} {why} after {} attempts{heard}", branch.attempts)
+        });
+        let mut message = named.collect::<Vec<_>>().join(", ");
+        if silent.len() > NAMED {
+            message += &format!(", nor have {} other branches", silent.len() - NAMED);
+        }
+        message
     }
 
     /// One phase, and no answer: asks the participant by a rollback, which it

@@ -10,6 +10,10 @@ use crate::{
 };
 
 impl Transaction {
+    pub(crate) fn newest_attempt(&self, branch: u32) -> Option<u32> {
+        self.branches.get(branch as usize).map(|branch| branch.made)
+    }
+
     pub(crate) fn projection(&self, config: &Config) -> TransactionProjection {
         TransactionProjection {
             id: self.id,

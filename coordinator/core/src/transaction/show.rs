@@ -63,7 +63,8 @@ impl Transaction {
     pub(crate) fn shown_state(&self) -> TransactionState {
         match self.state {
             State::Opening | State::Active => TransactionState::Active,
-            State::Locking
+            State::Linking
+            | State::Locking
             | State::Logging
             | State::Preparing
             | State::Settling
@@ -81,9 +82,12 @@ impl Transaction {
     /// Whether the client may still roll it back.
     pub(crate) fn can_roll_back(&self) -> bool {
         match self.state {
-            State::Opening | State::Active | State::Locking | State::Logging | State::Prepared => {
-                true
-            }
+            State::Opening
+            | State::Active
+            | State::Linking
+            | State::Locking
+            | State::Logging
+            | State::Prepared => true,
             State::Deciding => planted!(DecisionTakenBack),
             State::Preparing => !(self.one_phase && self.branches.iter().any(|it| it.sent)),
             _ => false,

@@ -1,21 +1,26 @@
 //! Attempts: sending, timing out, waiting, sending again.
 
 use alloc::sync::Arc;
+use core::time::Duration;
 
 use common::planted;
 
-use super::{Context, State, Transaction, branch::Attempt};
-use crate::{Action, BranchState, Message, ParticipantId, Reason, TrailKind, backoff::backoff};
+use super::{Branch, Context, State, Transaction, branch::Attempt};
+use crate::{
+    Action, BranchState, Failure, Message, ParticipantId, Reason, TrailKind, backoff::backoff,
+};
+
+/// No attempt's time-out grows beyond this, unless it was configured so.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(60);
 
 impl Transaction {
     /// Makes the next attempt of the message that a branch is owed.
     pub(super) fn send(&mut self, index: usize, context: &mut Context) {
-        let timeout = match self.state {
-            State::Preparing => self.options.prepare_attempt_timeout,
-            _ => self.options.commit_attempt_timeout,
-        };
+        let timeout = self.attempt_timeout(index);
         let branch = &mut self.branches[index];
         branch.attempts = branch.attempts.saturating_add(1);
+        branch.made = branch.made.wrapping_add(1);
+        branch.answered = false;
         let participant = context.participants.get(branch.participant);
         if !participant.connected {
             return self.not_sent(index, context);
@@ -35,6 +40,17 @@ impl Transaction {
         self.push_message(index, timeout, context);
     }
 
+    /// How long the next attempt may take. That of a decision grows with the attempts that
+    /// were cut off: who is slow is not cut off for ever.
+    fn attempt_timeout(&self, index: usize) -> Duration {
+        if self.state == State::Preparing {
+            return self.options.prepare_attempt_timeout;
+        }
+        let first = self.options.commit_attempt_timeout;
+        let longest = first.max(LONGEST_ATTEMPT);
+        first.saturating_mul(1 << self.branches[index].cut.min(16)).min(longest)
+    }
+
     /// Makes the next attempt, unless older ones are still sent to a participant
     /// that is back: then this one follows them.
     fn send_in_turn(&mut self, index: usize, context: &mut Context) {
@@ -49,10 +65,10 @@ impl Transaction {
 
     /// Sends what a branch is owed, with no attempt counted or timed.
     pub(super) fn send_once(&mut self, index: usize, context: &mut Context) {
-        self.push_message(index, self.options.commit_attempt_timeout, context);
+        self.push_message(index, self.attempt_timeout(index), context);
     }
 
-    fn push_message(&mut self, index: usize, timeout: core::time::Duration, context: &mut Context) {
+    fn push_message(&mut self, index: usize, timeout: Duration, context: &mut Context) {
         debug_assert_ne!(self.state, State::Turning);
         let branch = &self.branches[index];
         let (number, output) = (self.number, branch.output.clone());
@@ -74,6 +90,7 @@ impl Transaction {
             to: branch.participant,
             id: self.id,
             branch: index as u32,
+            attempt: branch.made,
             message,
             timeout,
             trace: self.trace.clone(),
@@ -92,18 +109,27 @@ impl Transaction {
         self.retry_or_leave(index, context);
     }
 
-    /// The shell could not hand a message over, or it got no answer.
+    /// The shell could not hand a message over, or it got no answer that counts.
     pub(crate) fn unreachable(
         &mut self,
         participant: ParticipantId,
         number: u32,
+        attempt: u32,
+        why: Failure,
         context: &mut Context,
     ) {
         let index = number as usize;
-        let running = |branch: &&super::Branch| {
-            branch.participant == participant && matches!(branch.attempt, Attempt::Running(_))
+        let owed = |it: &&mut Branch| it.participant == participant && it.attempt != Attempt::None;
+        let Some(branch) = self.branches.get_mut(index).filter(owed) else {
+            return;
         };
-        if self.branches.get(index).filter(running).is_some() {
+        branch.heard = Some(why.what);
+        // One that comes late ends no later attempt.
+        if branch.made != attempt {
+            return;
+        }
+        branch.answered = why.answered;
+        if matches!(branch.attempt, Attempt::Running(_)) {
             self.attempt_failed(index, context);
             self.after_attempts(context);
         }
@@ -154,21 +180,28 @@ impl Transaction {
         }
         let branch = &self.branches[index];
         let owed = self.state == State::Settling || branch.state.is_owed();
-        if owed && branch.attempts >= context.config.stalled_after && !self.stalled {
+        if owed && branch.tries() >= context.config.stalled_after && !self.stalled {
             self.stalled = true;
             self.note(context, TrailKind::Stalled, Some(index));
         }
         self.set_timer(context);
     }
 
-    /// Sends at once what is owed to a participant that is back. Returns how
-    /// many messages that were.
-    pub(crate) fn resume(&mut self, participant: ParticipantId, context: &mut Context) -> usize {
+    /// Sends at once what is owed to a participant that is back, but for what it has
+    /// answered with an error: that waits on, unless `all` is to be sent. Returns how many
+    /// messages that were.
+    pub(crate) fn resume(
+        &mut self,
+        participant: ParticipantId,
+        all: bool,
+        context: &mut Context,
+    ) -> usize {
         let mut sent = 0;
         for index in 0..self.branches.len() {
             let branch = &self.branches[index];
             let owed = branch.participant == participant && branch.attempt != Attempt::None;
-            if owed && !self.out_of_attempts(index) {
+            let waits_on = branch.answered && !all;
+            if owed && !waits_on && !self.out_of_attempts(index) {
                 self.send(index, context);
                 sent += 1;
             }
@@ -191,7 +224,14 @@ impl Transaction {
         self.answer(context);
         for index in 0..self.branches.len() {
             match self.branches[index].attempt {
-                Attempt::Running(due) if due <= context.now => self.attempt_failed(index, context),
+                Attempt::Running(due) if due <= context.now => {
+                    let branch = &mut self.branches[index];
+                    // Without its link it was cut off with that.
+                    if context.participants.get(branch.participant).connected {
+                        branch.cut = branch.cut.saturating_add(1);
+                    }
+                    self.attempt_failed(index, context);
+                }
                 Attempt::Waiting(due) if due <= context.now && !self.out_of_attempts(index) => {
                     self.send_in_turn(index, context);
                 }
@@ -207,6 +247,7 @@ impl Transaction {
                     self.give_up_prepare("PREPARE_TIMEOUT", context);
                 }
                 State::Locking => self.give_up_locking(context),
+                State::Linking => self.give_up_links(context),
                 _ => {}
             }
         }

@@ -112,6 +112,9 @@ fn a_rollback_is_driven_to_the_end_where_locks_are_held() {
         world.advance(seconds(5));
     }
     assert_eq!(world.holders("a"), [owner(first.id)], "and still");
+    while world.flights.is_empty() {
+        world.advance(seconds(1));
+    }
     world.exchange();
     assert!(world.is_rolled_back_at(P0, first.id));
     assert!(world.holders("a").is_empty());
@@ -136,11 +139,13 @@ fn what_a_transaction_holds_it_holds_again_after_a_crash_in_every_state() {
         world.crash();
         assert_eq!(world.held("a"), before, "the same token, step {step}");
         assert_eq!(world.holders("b"), [owner(first.id)]);
+        world.connect(P2);
         let second = world.execute_locked("A", &[P2]);
         world.sync();
         world.advance(seconds(5));
         world.crash();
         assert_eq!(world.held("a"), before);
+        world.connect(P2);
         let third = world.execute_locked("A", &[P2]);
         world.heal();
         assert_eq!(world.outcome(third), Outcome::Committed);

@@ -13,6 +13,7 @@ mod forgetting;
 mod inquiries;
 mod interactive;
 mod keys;
+mod links;
 mod locks;
 mod one_phase;
 mod phase_one;

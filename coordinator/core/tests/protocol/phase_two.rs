@@ -2,7 +2,7 @@
 
 use common::JournalId;
 use coordinator_core::{
-    Acknowledgement, AnswerAt, BranchState, Config, Event, Message, Outcome, TrailKind,
+    Acknowledgement, AnswerAt, BranchState, Config, Event, Failure, Message, Outcome, TrailKind,
     TransactionState,
 };
 
@@ -36,16 +36,19 @@ fn commit_is_retried_with_growing_waits_up_to_the_cap() {
     let mut waits = Vec::new();
     let mut last = world.now;
     while waits.len() < 12 {
-        world.now = world.coordinator.next_timeout().expect("a timer");
-        world.event(Event::Tick);
-        if world.take_flights().iter().any(|flight| flight.to == P0) {
-            waits.push(world.now.since(last));
-            last = world.now;
+        let attempt = world.coordinator.newest_attempt(run.id, 0).expect("an attempt");
+        let (id, why) = (run.id, Failure::answered("overloaded"));
+        world.event(Event::Unreachable { participant: P0, id, branch: 0, attempt, why });
+        while world.take_flights().iter().all(|flight| flight.to != P0) {
+            world.now = world.coordinator.next_timeout().expect("a timer");
+            world.event(Event::Tick);
         }
+        waits.push(world.now.since(last));
+        last = world.now;
     }
-    assert!(waits[0] < seconds(2) + millis(51) && waits[5] > waits[0]);
-    assert!(waits.iter().all(|wait| *wait <= seconds(7)), "{waits:?}");
-    assert!(waits[11] > seconds(4), "{waits:?}");
+    assert!(waits[0] < millis(51) && waits[5] > waits[0]);
+    assert!(waits.iter().all(|wait| *wait <= seconds(5)), "{waits:?}");
+    assert!(waits[11] > seconds(2), "{waits:?}");
     world.heal();
     assert!(world.is_committed_at(P0, run.id) && world.is_committed_at(P1, run.id));
 }
@@ -96,7 +99,9 @@ fn a_commit_that_failed_is_sent_again() {
 fn a_message_that_could_not_be_handed_over_is_sent_again_after_a_wait() {
     let mut world = World::new();
     let run = committing(&mut world);
-    world.event(Event::Unreachable { participant: P0, id: run.id, branch: 0 });
+    let attempt = world.coordinator.newest_attempt(run.id, 0).expect("an attempt");
+    let (id, why) = (run.id, Failure::lost("its queue is full"));
+    world.event(Event::Unreachable { participant: P0, id, branch: 0, attempt, why });
     world.advance(millis(50));
     assert_eq!(world.on_the_way(), [(P0, "commit")]);
 }

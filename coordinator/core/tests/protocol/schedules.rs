@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::branch::Branch;
-use coordinator_core::{AnswerAt, CommitPolicy, Event, Outcome, ParticipantId, Reply};
+use coordinator_core::{AnswerAt, CommitPolicy, Failure, Outcome, ParticipantId, Reply};
 use proptest::{prelude::*, test_runner::RngSeed};
 
-use crate::world::{Flight, P0, P1, P2, Run, World, keyed, locks, millis, seconds};
+use crate::world::{P0, P1, P2, Run, World, keyed, locks, millis, seconds};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -171,10 +171,13 @@ impl Schedule {
                 run(number).map(|run| world.commit(run.id));
             }
             Op::Unreachable(number) => {
-                if let Some(Flight { to, id, branch, .. }) =
-                    pick(number, flights).and_then(|it| world.flights.remove(it))
+                if let Some(flight) = pick(number, flights).and_then(|it| world.flights.remove(it))
                 {
-                    world.event(Event::Unreachable { participant: to, id, branch });
+                    let why = match number % 2 {
+                        0 => Failure::lost("no answer"),
+                        _ => Failure::answered("overloaded"),
+                    };
+                    world.fail(&flight, &why);
                 }
             }
         }

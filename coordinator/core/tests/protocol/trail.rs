@@ -65,7 +65,7 @@ fn endless_retries_and_questions_do_not_make_it_grow() {
     let mut lengths = Vec::new();
     for _ in 0..3 {
         for _ in 0..20 {
-            world.advance(seconds(60));
+            world.advance(seconds(120));
             world.ask(run.id, 0);
             world.ask(run.id, 1);
             world.disconnect(P0);
@@ -77,7 +77,7 @@ fn endless_retries_and_questions_do_not_make_it_grow() {
     assert!(lengths[0] < 20 && lengths[1] == lengths[0] && lengths[2] == lengths[0]);
     let trail = world.look(run.id).trail;
     let retried = trail.iter().find(|it| it.kind == Retried && it.branch == Some(0));
-    assert!(retried.is_some_and(|it| it.attempt > 100), "the latest, with its number");
+    assert!(retried.is_some_and(|it| it.attempt > 50), "the latest, with its number");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn every_attempt_is_told_to_the_shell() {
     let run = world.execute(&[P0, P1]);
     world.exchange();
     world.sync();
-    world.advance(seconds(600));
+    world.advance(seconds(7200));
     assert!(world.count(run.id, Retried) > 100 && world.count(run.id, Unreachable) > 100);
 }
 

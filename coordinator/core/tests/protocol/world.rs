@@ -10,8 +10,8 @@ use std::{
 use common::{SessionId, TransactionId, branch::Branch};
 use coordinator_core::{
     Acknowledgement, Action, AnswerAt, Begin, BranchOutcome, CallKey, Client, Config, Coordinator,
-    Event, Found, Inquirer, LockKey, LockMode, Message, NewBranch, Opaque, Options, Outcome,
-    ParticipantId, Reply, SessionCall, Time, TrailEvent, TrailKind, View, Vote, Waiter,
+    Event, Failure, Found, Inquirer, LockKey, LockMode, Message, NewBranch, Opaque, Options,
+    Outcome, ParticipantId, Reply, SessionCall, Time, TrailEvent, TrailKind, View, Vote, Waiter,
 };
 
 use crate::{
@@ -33,6 +33,7 @@ pub(crate) struct Flight {
     pub(crate) to: ParticipantId,
     pub(crate) id: TransactionId,
     pub(crate) branch: u32,
+    pub(crate) attempt: u32,
     pub(crate) message: Message,
 }
 
@@ -267,7 +268,7 @@ impl World {
     }
 
     pub(crate) fn disconnect(&mut self, id: ParticipantId) {
-        self.event(Event::Disconnected { participant: id });
+        self.event(Event::Disconnected { participant: id, why: "connection refused".into() });
     }
 
     /// The participant asks about all that it is in doubt about.
@@ -360,6 +361,19 @@ impl World {
         self.event(Event::Acknowledged { from, journal, id, branch, number, acknowledgement });
     }
 
+    /// Messages on their way to a participant are answered with an error, or lost.
+    pub(crate) fn fail_all_at(&mut self, to: ParticipantId, why: &Failure) {
+        let (there, rest) = self.flights.drain(..).partition(|flight| flight.to == to);
+        self.flights = rest;
+        let there: VecDeque<Flight> = there;
+        there.into_iter().for_each(|flight| self.fail(&flight, why));
+    }
+
+    pub(crate) fn fail(&mut self, flight: &Flight, why: &Failure) {
+        let &Flight { to: participant, id, branch, attempt, .. } = flight;
+        self.event(Event::Unreachable { participant, id, branch, attempt, why: why.clone() });
+    }
+
     // The disk.
 
     pub(crate) fn sync(&mut self) {
@@ -421,6 +435,12 @@ impl World {
             Coordinator::recover(self.config.clone(), self.epoch, sessions, unfinished, self.now);
         self.coordinator = coordinator;
         self.perform(actions);
+    }
+
+    /// The same, and it is started with other flags.
+    pub(crate) fn restart_with(&mut self, config: Config) {
+        self.config = config;
+        self.crash();
     }
 
     pub(crate) fn connect_all(&mut self) {
@@ -504,7 +524,7 @@ impl World {
                     self.journal.pending_sessions.push_back((sequence, record));
                 }
                 Action::LookupKey { .. } | Action::Lookup { .. } => self.lookups.push_back(action),
-                Action::Send { to, id, branch, message, .. } => {
+                Action::Send { to, id, branch, attempt, message, .. } => {
                     if matches!(message, Message::Prepare { .. }) && self.locking.contains(&id) {
                         let begin = self.journal.begin(id);
                         let locked = begin.is_some_and(|begin| !begin.locks.is_empty());
@@ -524,7 +544,7 @@ impl World {
                             "undoes a commit"
                         );
                     }
-                    self.flights.push_back(Flight { to, id, branch, message });
+                    self.flights.push_back(Flight { to, id, branch, attempt, message });
                 }
                 Action::Reply { token, reply } => {
                     if let Reply::Transaction(view) = &reply {
