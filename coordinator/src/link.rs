@@ -179,12 +179,13 @@ impl Link {
                 return Ok(self.http(base).await);
             }
         };
-        let channel = self.handle.environment.network.connect(endpoint).await?;
+        let endpoint = (**endpoint).clone();
+        let channel = self.handle.environment.network.connect(&endpoint).await?;
         let client = ParticipantServiceClient::new(channel);
         match stream::open(client.clone(), self.origin.clone()).await {
             Ok(opened) => Ok(self.stream(opened).await),
             Err(Lost::Status(status)) if status.code() == tonic::Code::Unimplemented => {
-                Ok(self.unary(client).await)
+                Ok(self.unary(client, endpoint).await)
             }
             Err(lost) => Err(lost),
         }
@@ -201,9 +202,13 @@ impl Link {
         stream::run(self, opened).await
     }
 
-    async fn unary(&mut self, client: ParticipantServiceClient<Channel>) -> Lost {
+    async fn unary(
+        &mut self,
+        client: ParticipantServiceClient<Channel>,
+        endpoint: Endpoint,
+    ) -> Lost {
         self.connected(LinkState::Unary).await;
-        unary::run(self, client).await
+        unary::run(self, client, endpoint).await
     }
 
     async fn http(&mut self, base: String) -> Lost {

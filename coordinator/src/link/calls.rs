@@ -1,12 +1,15 @@
 //! One call a message, many at a time: for participants that offer no link.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use common::TransactionId;
 use coordinator_core::{Message, Opaque};
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
-use super::{Link, Lost, Outgoing};
+use super::{KEEP_ALIVE, Link, Lost, Outgoing};
 
 /// Calls to one participant at a time.
 const CALLS: usize = 256;
@@ -27,6 +30,44 @@ pub(super) struct Call {
     pub(super) message: Message,
     pub(super) timeout: Duration,
     pub(super) trace: Option<Opaque>,
+}
+
+/// When a participant last answered anything.
+#[derive(Clone)]
+pub(super) struct Heard(Arc<Mutex<Instant>>);
+
+impl Heard {
+    pub(super) fn now() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// It answered just now.
+    pub(super) fn again(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks whether a participant that nothing was heard of for a while is still there;
+/// returns when it is not.
+pub(super) async fn watch<F>(heard: Heard, probe: impl Fn() -> F) -> Lost
+where
+    F: Future<Output = Result<(), Lost>>,
+{
+    loop {
+        let due = heard.last() + KEEP_ALIVE;
+        if due > Instant::now() {
+            tokio::time::sleep_until(due).await;
+            continue;
+        }
+        if let Err(lost) = probe().await {
+            return lost;
+        }
+        heard.again();
+    }
 }
 
 /// Works until a call, or `watch`, shows that the participant is away.

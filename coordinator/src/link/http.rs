@@ -8,10 +8,7 @@
 mod body;
 mod dialer;
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use common::{JournalId, TransactionId};
@@ -27,11 +24,14 @@ use proto::{
     dtc::Origin,
     marker::{COMMITTED, EPOCH, FENCED, INCARNATION, ROLLED_BACK, UNKNOWN_BRANCH},
 };
-use tokio::time::Instant;
 
 use dialer::Dialer;
 
-use super::{KEEP_ALIVE, Link, Lost, calls, with_causes};
+use super::{
+    Link, Lost,
+    calls::{self, Heard},
+    with_causes,
+};
 use crate::{address::Address, driver::Handle, fence, running::Running, trace};
 
 /// What all HTTP participants are called with: connections are kept and shared.
@@ -71,7 +71,7 @@ fn lost(error: &dyn std::error::Error) -> Lost {
 
 /// Works until the participant does not listen any more.
 pub(super) async fn run(link: &mut Link, base: String) -> Lost {
-    let heard = Arc::new(Mutex::new(Instant::now()));
+    let heard = Heard::now();
     let caller = Caller {
         participant: link.participant,
         name: link.name.clone(),
@@ -80,25 +80,12 @@ pub(super) async fn run(link: &mut Link, base: String) -> Lost {
         handle: link.handle.clone(),
         client: link.client.clone(),
         prepares: Running::default(),
-        heard: Arc::clone(&heard),
+        heard: heard.clone(),
     };
     let address = link.address.clone();
     let network = Arc::clone(&link.handle.environment.network);
-    let watch = async move {
-        loop {
-            let last = *heard.lock().unwrap_or_else(PoisonError::into_inner);
-            let due = last + KEEP_ALIVE;
-            if due > Instant::now() {
-                tokio::time::sleep_until(due).await;
-                continue;
-            }
-            if let Err(lost) = probe(&network, &address).await {
-                return lost;
-            }
-            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        }
-    };
-    calls::run(link, caller, watch).await
+    let probe = || probe(&network, &address);
+    calls::run(link, caller, calls::watch(heard, probe)).await
 }
 
 /// What a call needs beside its message.
@@ -111,8 +98,7 @@ struct Caller {
     handle: Handle,
     client: Client,
     prepares: Running,
-    /// When it last answered anything.
-    heard: Arc<Mutex<Instant>>,
+    heard: Heard,
 }
 
 /// An answer, whole.
@@ -283,7 +269,7 @@ impl Caller {
                 let why = with_causes(&*error);
                 Unknown::Lost(format!("{call}'s answer could not be read to its end: {why}"))
             })?;
-            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            self.heard.again();
             Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
         };
         let late = |_| Unknown::Over(format!("{call} was not answered within {timeout:?}"));

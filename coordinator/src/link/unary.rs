@@ -11,9 +11,17 @@ use proto::{
     },
     marker::{ROLLED_BACK, UNKNOWN_BRANCH, marker},
 };
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{
+    Code, Request, Status,
+    transport::{Channel, Endpoint},
+};
 
-use super::{Link, Lost, batch::payload, calls, inbound, transport};
+use super::{
+    Link, Lost,
+    batch::payload,
+    calls::{self, Heard},
+    inbound, transport,
+};
 use crate::{driver::Handle, fence};
 
 use transport::Trouble;
@@ -26,18 +34,26 @@ struct Caller {
     origin: Origin,
     handle: Handle,
     client: ParticipantServiceClient<Channel>,
+    heard: Heard,
 }
 
-/// Works until a call shows that the participant is away.
-pub(super) async fn run(link: &mut Link, client: ParticipantServiceClient<Channel>) -> Lost {
+/// Works until a call shows that the participant is away, or nobody listens there.
+pub(super) async fn run(
+    link: &mut Link,
+    client: ParticipantServiceClient<Channel>,
+    endpoint: Endpoint,
+) -> Lost {
+    let (heard, network) = (Heard::now(), link.handle.environment.network.clone());
     let caller = Caller {
         participant: link.participant,
         name: link.name.clone(),
         origin: link.origin.clone(),
         handle: link.handle.clone(),
         client,
+        heard: heard.clone(),
     };
-    calls::run(link, caller, std::future::pending()).await
+    let probe = || async { Ok(network.connect(&endpoint).await.map(drop)?) };
+    calls::run(link, caller, calls::watch(heard, probe)).await
 }
 
 impl calls::Caller for Caller {
@@ -50,6 +66,7 @@ impl calls::Caller for Caller {
         };
         let status = match self.attempt(call).await {
             Ok(event) => {
+                self.heard.again();
                 self.handle.events(vec![event]).await;
                 return None;
             }
@@ -59,6 +76,7 @@ impl calls::Caller for Caller {
             // The machine has timed it itself.
             Trouble::Late => return None,
             Trouble::Answered => {
+                self.heard.again();
                 let (code, message) = (transport::name(status.code()), status.message());
                 Failure::answered(&format!("{name} was answered {code}: {message}"))
             }
