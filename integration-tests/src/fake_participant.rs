@@ -321,7 +321,9 @@ impl ParticipantService for Service {
             None => std::future::pending().await,
             Some(Reply::RolledBack) => answer(false),
             Some(Reply::Committed) => answer(true),
-            Some(Reply::Unknown) => Err(Status::not_found("the branch is unknown")),
+            Some(Reply::Unknown) => {
+                Err(mark(Status::not_found("the branch is unknown"), UNKNOWN_BRANCH))
+            }
             Some(Reply::Failed(message)) => Err(Status::internal(message)),
             Some(reply) => Err(misfit(&reply)),
         }

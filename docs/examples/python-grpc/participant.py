@@ -121,7 +121,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         with errors_as_status(context):
             state = self.journal.decide(*who_and_what(request), ROLLED_BACK, request.compensate)
         if state is None:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"journal {self.journal.id} does not know the branch")
+            abort(context, grpc.StatusCode.NOT_FOUND, "UNKNOWN_BRANCH", f"journal {self.journal.id} does not know it")
         return wire.RollbackResponse(journal_id=self.journal.id, committed=state == COMMITTED)
 
     def Link(self, requests, context):
