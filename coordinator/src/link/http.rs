@@ -172,7 +172,7 @@ impl Caller {
         match message {
             Message::Prepare { payload, may_compensate, age, .. } => {
                 let body = body::prepare(&to, &payload, may_compensate, age);
-                let body = body.map_err(|why| Unknown::Other(format!("not sent: {why}")))?;
+                let body = body.map_err(|why| Unknown::Lost(format!("not sent: {why}")))?;
                 let Some(turn) = self.prepares.enter(id, branch).await else {
                     return Err(Unknown::Lost("an earlier prepare is still being closed".into()));
                 };
