@@ -34,7 +34,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::{
     clock::Clock,
     directory::Directory,
-    ids::{self, Ids},
+    ids::Ids,
     journal::{Entry, Journal, JournalError, codec},
     link::Outgoing,
     metrics::Metrics,
@@ -530,10 +530,10 @@ impl Driver {
             return;
         }
         let now = self.clock.now();
-        let old = Time(now.0.saturating_sub(OLD.as_micros() as u64));
+        let old = self.ids.older_than(OLD, now);
         let next = self.ids.next(now);
         let mut all = true;
-        let endings = self.machine.endings(ids::floor(old), next);
+        let endings = self.machine.endings(old, next);
         for (&participant, queue) in &self.links {
             if let Some(ended) = endings.of(participant) {
                 all &= queue.try_send(Outgoing::Ended(ended)).is_ok();

@@ -1,5 +1,7 @@
 //! Transaction ids: UUIDv7 that only grow.
 
+use std::{collections::VecDeque, time::Duration};
+
 use common::TransactionId;
 use common_store::Random;
 use coordinator_core::Time;
@@ -16,6 +18,8 @@ pub(crate) struct Ids {
     /// Milliseconds since 1970; the time in an id is not before.
     earliest: u64,
     random: Random,
+    /// The newest id at some times, the oldest first.
+    marks: VecDeque<(Time, u128)>,
 }
 
 impl Ids {
@@ -24,7 +28,7 @@ impl Ids {
         let last = last.map_or(0, |id| u128::from_be_bytes(*id.as_bytes()));
         // The first 48 bits are the time.
         let earliest = ((last >> 80) as u64).wrapping_add(1);
-        Self { last, earliest, random }
+        Self { last, earliest, random, marks: VecDeque::new() }
     }
 
     pub(crate) fn next(&mut self, now: Time) -> TransactionId {
@@ -37,17 +41,22 @@ impl Ids {
         self.newest()
     }
 
+    /// An id above some that were made at least `age` ago, and of none that was made
+    /// since: told by asking now and then, since the time in an id may be off.
+    pub(crate) fn older_than(&mut self, age: Duration, now: Time) -> TransactionId {
+        self.marks.push_back((now, self.last));
+        let is_old = |(at, _): &(Time, u128)| *at + age <= now;
+        while self.marks.get(1).is_some_and(is_old) {
+            self.marks.pop_front();
+        }
+        let oldest = self.marks.front().filter(|it| is_old(it));
+        TransactionId::from_bytes(oldest.map_or(0, |(_, id)| id + 1).to_be_bytes())
+    }
+
     /// The newest id that was made.
     pub(crate) fn newest(&self) -> TransactionId {
         TransactionId::from_bytes(self.last.to_be_bytes())
     }
-}
-
-/// The smallest id that a transaction begun at `at` can have.
-pub(crate) fn floor(at: Time) -> TransactionId {
-    let mut bytes = [0; 16];
-    bytes[..6].copy_from_slice(&(at.0 / 1000).to_be_bytes()[2..]);
-    TransactionId::from_bytes(bytes)
 }
 
 #[cfg(test)]
@@ -83,11 +92,25 @@ mod tests {
     }
 
     #[test]
+    fn how_old_an_id_is_does_not_follow_from_the_time_in_it() {
+        // The clock was set back by 25 hours, and the run before has made this.
+        let newest = Ids::after(None, random()).next(Time(2_000_000_000_000_000));
+        let start = Time(2_000_000_000_000_000 - 25 * 3_600_000_000);
+        let age = Duration::from_secs(30);
+        let mut ids = Ids::after(Some(newest), random());
+        let first = ids.next(start);
+        assert!(ids.older_than(age, start) < first);
+        let second = ids.next(start + age / 2);
+        assert!(ids.older_than(age, start + age / 2) < first, "the first is 15 s old");
+        let old = ids.older_than(age, start + age);
+        assert!(first < old && old <= second, "the first is 30 s old, the second is not");
+    }
+
+    #[test]
     fn an_id_is_a_uuid_of_version_7_that_begins_with_its_time() {
         let at = Time(1_700_000_000_123_456);
         let id = Ids::after(None, random()).next(at);
-        assert!(id > floor(at), "{id}");
-        assert!(id < floor(Time(at.0 + 1000)), "{id}");
+        assert_eq!(id.as_bytes()[..6], 1_700_000_000_123_u64.to_be_bytes()[2..]);
         assert_eq!(id.to_string().as_bytes()[14], b'7');
     }
 }
