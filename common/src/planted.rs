@@ -87,6 +87,10 @@ bugs! {
     CompensationLeftToAsk = "compensation-left-to-ask",
     /// A branch is ended by force before that is durable.
     ForcedEarly = "forced-early",
+    /// What an operator resolved as it was decided is shown as acknowledged.
+    AssertedAsAcknowledged = "asserted-as-acknowledged",
+    /// A notification that is owed is forgotten.
+    NotificationForgotten = "notification-forgotten",
     /// A branch that was ended by force is shown as it was decided.
     ForceDressedUp = "force-dressed-up",
     /// Prepare goes out before the locks are held.

@@ -52,6 +52,7 @@ both_ways!(
         LeftToAsk,
         Heuristic,
         Hazard,
+        Asserted,
     ]
 );
 both_ways!(
@@ -81,6 +82,8 @@ both_ways!(
         Ended,
         TurnedRound,
         Forced,
+        Asserted,
+        Abandoned,
         LocksAwaited,
         LinksAwaited,
         Locked,
@@ -91,7 +94,7 @@ both_ways!(
     core_intervention_action,
     InterventionAction,
     InterventionAction,
-    [Commit, Rollback, Retry, Forget]
+    [Commit, Rollback, Retry, Forget, Abandon]
 );
 both_ways!(lock_mode, core_lock_mode, LockMode, LockMode, [Shared, Exclusive]);
 to_wire!(
@@ -131,6 +134,15 @@ pub(crate) fn core_reason(reason: &dtc::AbortReason, directory: &Directory) -> R
     }
 }
 
+/// What an operator resolved a branch to.
+fn resolution(commit: Option<bool>) -> dtc::Resolution {
+    match commit {
+        None => dtc::Resolution::Unspecified,
+        Some(true) => dtc::Resolution::Commit,
+        Some(false) => dtc::Resolution::Rollback,
+    }
+}
+
 /// A transaction in memory.
 pub(crate) fn transaction(view: &View, directory: &Directory) -> dtc::Transaction {
     let branches = (0..).zip(&view.branches).map(|(number, branch)| dtc::BranchStatus {
@@ -139,6 +151,8 @@ pub(crate) fn transaction(view: &View, directory: &Directory) -> dtc::Transactio
         state: branch_state(branch.state).into(),
         abort_reason: branch.refusal.as_ref().map(|refusal| reason(refusal, directory)),
         attempts: branch.attempts,
+        resolution: resolution(branch.resolution).into(),
+        notification_owed: branch.notification_owed,
     });
     let branches: Vec<_> = branches.collect();
     let why = view.reason.as_ref().map(|it| reason(it, directory));
@@ -207,7 +221,8 @@ pub(crate) fn stored(stored: &Stored, with_trail: bool) -> dtc::Transaction {
         },
     };
     transaction.id = stored.id.to_string();
-    transaction.ended_at = ended.map(|end| timestamp(end.ended_at_us));
+    let closed = stored.decision.as_ref().and_then(|decision| decision.ended_at_us);
+    transaction.ended_at = ended.map(|end| end.ended_at_us).or(closed).map(timestamp);
     if with_trail {
         let events = stored.decision.iter().flat_map(|decision| &decision.trail);
         let events = events.chain(ended.into_iter().flat_map(|end| &end.trail));
@@ -250,10 +265,12 @@ fn decided(decision: &journal::Decision, end: Option<&journal::End>) -> dtc::Tra
         state: state_of(number as usize, branch),
         abort_reason: branch.abort_reason.clone(),
         attempts: 0,
+        resolution: resolution(branch.forced).into(),
+        notification_owed: branch.notify && end.is_none(),
     });
     let branches: Vec<dtc::BranchStatus> = branches.collect();
     let states = branches.iter().filter_map(|branch| core_branch_state(branch.state()));
-    let state = match (decision.commit, end.is_some()) {
+    let state = match (decision.commit, end.is_some() || decision.ended_at_us.is_some()) {
         (true, true) => dtc::TransactionState::Committed,
         (true, false) => dtc::TransactionState::Committing,
         (false, true) => dtc::TransactionState::Aborted,

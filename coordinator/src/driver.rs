@@ -25,9 +25,9 @@ use std::{
 use common::{SessionId, TransactionId};
 use common_service::Environment;
 use coordinator_core::{
-    Action, Begin, BranchOutcome, Client, Coordinator, Event, Failure, Inquirer, Intervention,
-    LockOwner, LockView, Message, ParticipantId, Record, Reply, RequestKey, Sequence, SessionCall,
-    Time, TrailKind, View, Waiter,
+    Action, Begin, BranchOutcome, Client, Coordinator, Event, Failure, Inquirer, LockOwner,
+    LockView, Message, ParticipantId, Record, Reply, RequestKey, Sequence, SessionCall, Time,
+    TrailKind, View, Waiter,
 };
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -275,12 +275,6 @@ impl Driver {
         self.machine.handle(self.clock.now(), event, &mut self.actions);
     }
 
-    fn intervention(&self, by_hand: ByHand) -> Intervention {
-        let ByHand { action, branch, reason, caller } = by_hand;
-        let at = self.clock.now();
-        Intervention { at, action, branch, reason: reason.into(), caller: caller.into() }
-    }
-
     fn take(&mut self, input: Input) {
         match input {
             Input::Begin { new, wait, reply } => {
@@ -308,21 +302,7 @@ impl Driver {
                 self.handle(Event::Begin(begin));
             }
             Input::Client { id, call, wait, reply } => {
-                let until = self.until(wait);
-                let call = match call {
-                    Call::Enlist { branch, key } => Client::Enlist { branch, key },
-                    Call::Lock { locks, key } => Client::Lock { locks, key, until },
-                    Call::Prepare => Client::Prepare { until },
-                    Call::Commit(at) => Client::Commit { at, until },
-                    Call::Rollback(at) => Client::Rollback { at, until },
-                    Call::Get => Client::Get,
-                    Call::Resolve(by_hand) => {
-                        Client::Resolve { intervention: self.intervention(by_hand), until }
-                    }
-                    Call::Retry(by_hand) => {
-                        Client::Retry { intervention: self.intervention(by_hand) }
-                    }
-                };
+                let call = call.of_client(self.clock.now(), self.until(wait));
                 let token = self.pending.calls.add(reply);
                 if matches!(call, Client::Lock { .. }) {
                     self.pending.locking.insert(token, LockOwner::Transaction(id));
@@ -415,11 +395,14 @@ impl Driver {
         self.metrics.active.set(self.machine.len() as i64);
         self.metrics.in_doubt.set(self.in_doubt.len() as i64);
         self.metrics.stalled.set(self.stalled.len() as i64);
+        self.metrics.notifying.set(self.machine.notifying() as i64);
         self.metrics.show_locks(&self.machine.lock_figures());
     }
 
     fn append(&mut self, sequence: Sequence, record: &Record, forced: bool) {
         match record {
+            // Not the first, and nothing is decided by it.
+            Record::Decision(decision) if decision.ended_at.is_some() => {}
             Record::Decision(decision) if decision.commit => {
                 common_store::crash_point!("coordinator-before-decision-durable");
             }

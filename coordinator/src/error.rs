@@ -126,15 +126,19 @@ impl Error {
             Refused::WrongState { state, call } => Self::WrongState {
                 call: (*call).into(),
                 state: format!("{state:?}").to_lowercase(),
-                instead: instead(*state),
+                instead: instead(call, *state),
             },
         }
     }
 }
 
 /// What can still be done with a transaction.
-fn instead(state: TransactionState) -> &'static str {
+fn instead(call: &str, state: TransactionState) -> &'static str {
     match state {
+        _ if call == "abandon" => "no notification of what was resolved is owed",
+        TransactionState::Committed | TransactionState::Aborted if call == "resolve" => {
+            "nothing is owed that is not resolved"
+        }
         TransactionState::Active => "enlist, prepare, commit or roll it back",
         TransactionState::Preparing => "its outcome is being decided, Get shows it",
         TransactionState::Prepared => "commit it or roll it back",

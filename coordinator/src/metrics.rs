@@ -85,6 +85,7 @@ pub(crate) struct Metrics {
     pub(crate) in_doubt: IntGauge,
     pub(crate) stalled: IntGauge,
     pub(crate) quarantined: IntGauge,
+    pub(crate) notifying: IntGauge,
     pub(crate) heuristic: IntCounter,
     pub(crate) turned_round: IntCounter,
     pub(crate) phase_one: Histogram,
@@ -144,6 +145,10 @@ impl Metrics {
             quarantined: gauge(
                 "dtc_participants_quarantined",
                 "Participants that say that they know a newer run of this coordinator",
+            )?,
+            notifying: gauge(
+                "dtc_transactions_notification_owed",
+                "Transactions that an operator resolved and whose participants are not all notified",
             )?,
             heuristic: counter(
                 "dtc_branches_heuristic_total",

@@ -22,6 +22,8 @@ pub(crate) fn tell(
         TrailKind::Stalled
         | TrailKind::TurnedRound
         | TrailKind::Forced
+        | TrailKind::Asserted
+        | TrailKind::Abandoned
         | TrailKind::Heuristic
         | TrailKind::Hazard
         | TrailKind::LeftToAsk => Level::WARN,
@@ -85,6 +87,10 @@ fn words(kind: TrailKind) -> &'static str {
         TrailKind::Hazard => "the participant does not know the branch that it voted for",
         TrailKind::Recovered => "recovered from the journal",
         TrailKind::Forced => "ended by force, by hand",
+        TrailKind::Asserted => {
+            "resolved, and not acknowledged: shown as asserted; the participant will be notified"
+        }
+        TrailKind::Abandoned => "an operator says that the participant never will be notified",
         TrailKind::TurnedRound => "turned round: what was committed is undone",
         TrailKind::Ended => "ended",
     }

@@ -102,6 +102,8 @@ type Script = Box<dyn FnMut(&Heard) -> Reply + Send>;
 
 struct State {
     journal_id: Uuid,
+    /// Whether votes name it too.
+    votes_name_it: bool,
     heard: Vec<Heard>,
     script: Script,
     link: Option<mpsc::Sender<Result<LinkResponse, Status>>>,
@@ -113,6 +115,7 @@ impl State {
     fn new() -> Shared {
         Arc::new(Mutex::new(Self {
             journal_id: Uuid::from_u128(0x0fa4e),
+            votes_name_it: true,
             heard: Vec::new(),
             script: Box::new(agree),
             link: None,
@@ -179,6 +182,11 @@ impl FakeParticipant {
     /// Has another journal from now on, as after the loss of its disk.
     pub fn set_journal_id(&self, journal_id: Uuid) {
         lock(&self.state).journal_id = journal_id;
+    }
+
+    /// Over HTTP: names its journal with acknowledgements only, and not with its votes.
+    pub fn vote_without_journal_id(&self) {
+        lock(&self.state).votes_name_it = false;
     }
 
     /// Everything that came, in order.

@@ -136,7 +136,7 @@ async fn what_was_forced_and_cannot_be_told_is_a_hazard_and_survives_a_restart()
     let transaction = answer.into_inner().transaction.unwrap();
     assert_eq!(transaction.outcome(), Outcome::HeuristicHazard, "{transaction:?}");
     scene.cluster.coordinator.restart().await.unwrap();
-    // Where its end was not durable, it is forced once more.
+    // Where that it has ended was not durable, it is resolved once more.
     let kept = eventually("it is known again", async || {
         let known = scene.shop.transaction(&id).await?;
         ensure!(known.outcome() == Outcome::HeuristicHazard, "{known:?}");
@@ -147,7 +147,7 @@ async fn what_was_forced_and_cannot_be_told_is_a_hazard_and_survives_a_restart()
     assert_eq!(kept.interventions.len(), 1);
     let late = admin(&scene).resolve(resolve(&id, None, Resolution::Commit)).await.unwrap_err();
     assert_eq!(late.code(), Code::FailedPrecondition, "{late}");
-    assert!(late.message().contains("nothing is owed"), "{late}");
+    assert!(late.message().contains("resolve is not"), "{late}");
 }
 
 #[tokio::test]

@@ -18,8 +18,8 @@ use common::{TransactionId, planted};
 
 use crate::{
     Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, Fingerprint, Found, FoundBranch,
-    Inquirer, NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, Sequence,
-    SessionRecord, Time, View, Waiter,
+    Inquirer, NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, SessionRecord, Time,
+    View, Waiter,
     failure::brief,
     intervention::MAX_RETRIES,
     keys::{Keys, MAX_REPEATS, Parked},
@@ -49,6 +49,8 @@ pub struct Coordinator {
     bytes: usize,
     /// Bytes of the outputs of all transactions, recovered ones too.
     outputs: usize,
+    /// Transactions that only notify.
+    notifying: usize,
 }
 
 macro_rules! context {
@@ -66,6 +68,7 @@ macro_rules! context {
 }
 
 // After the macro, which they use.
+mod durable;
 mod forgetting;
 mod locks;
 mod projection;
@@ -117,6 +120,7 @@ impl Coordinator {
             begun: 0,
             bytes: 0,
             outputs: 0,
+            notifying: 0,
         };
         let mut actions = Vec::new();
         for session in sessions {
@@ -135,6 +139,7 @@ impl Coordinator {
                 coordinator.keys.take(key.clone(), transaction.id(), *fingerprint);
             }
             coordinator.outputs += transaction.output_bytes();
+            coordinator.notifying += usize::from(transaction.is_closed());
             coordinator.transactions.insert(transaction.id(), transaction);
         }
         (coordinator, actions)
@@ -253,6 +258,12 @@ impl Coordinator {
     /// Whether no transaction is in memory.
     pub fn is_empty(&self) -> bool {
         self.transactions.is_empty()
+    }
+
+    /// How many of them have ended for their clients, and are in memory only until a
+    /// participant was notified of what an operator resolved.
+    pub fn notifying(&self) -> usize {
+        self.notifying
     }
 
     /// How many transactions with a branch at the participant are in memory.
@@ -497,6 +508,12 @@ impl Coordinator {
                 }
                 transaction.wait(Waiter { token, at: AnswerAt::Completion, until }, &mut context);
             }
+            Client::Abandon { intervention, until } => {
+                if !transaction.abandon(intervention, &mut context) {
+                    return wrong_state("abandon", actions, transaction);
+                }
+                transaction.wait(Waiter { token, at: AnswerAt::Completion, until }, &mut context);
+            }
             Client::Retry { intervention } => {
                 if !transaction.retry_now(intervention, &mut context) {
                     return wrong_state("retry", actions, transaction);
@@ -513,47 +530,6 @@ impl Coordinator {
                 transaction.wait(Waiter { token, at, until }, &mut context);
             }
         }
-    }
-
-    fn durable(&mut self, now: Time, up_to: Sequence, actions: &mut Vec<Action>) {
-        self.sessions.durable(up_to, &mut context!(self, now, actions));
-        while let Some(&(sequence, id, milestone)) = self.log.pending.front()
-            && sequence <= up_to
-        {
-            self.log.pending.pop_front();
-            let Some(transaction) = self.transactions.get_mut(&id) else {
-                continue;
-            };
-            let ended = transaction.durable(milestone, &mut context!(self, now, actions));
-            if ended {
-                self.forget(id);
-            }
-        }
-    }
-
-    fn forget(&mut self, id: TransactionId) {
-        let Some(transaction) = self.transactions.remove(&id) else {
-            return;
-        };
-        if let Some((key, _)) = transaction.key() {
-            self.keys.release(key, id);
-        }
-        self.interactive.remove(&id);
-        self.participants.elsewhere.forget(id);
-        for participant in transaction.participants() {
-            let known = self.participants.get(participant);
-            if known.unfinished.remove(&id) && transaction.is_new() {
-                known.begun -= 1;
-            }
-        }
-        self.outputs -= transaction.output_bytes();
-        if transaction.is_new() {
-            self.begun -= 1;
-            self.bytes -= transaction.bytes();
-        }
-        let all = &self.transactions;
-        let is_live = |at, id: &_| all.get(id).is_some_and(|it| it.is_timed_at(at));
-        self.timers.prune(all.len(), is_live);
     }
 
     fn inquired(

@@ -51,8 +51,8 @@ pub enum Event {
     Voted {
         /// Who.
         from: ParticipantId,
-        /// With which journal.
-        journal: JournalId,
+        /// With which journal; none where it names none.
+        journal: Option<JournalId>,
         /// For which transaction.
         id: TransactionId,
         /// For which branch.
@@ -232,6 +232,14 @@ pub enum Client {
         /// How long to wait.
         until: Time,
     },
+    /// Notify participants of what an operator resolved no more: they never will be.
+    /// Only where it has ended; it is done once that is durable.
+    Abandon {
+        /// Of which branch, by whom and why.
+        intervention: Intervention,
+        /// How long to wait.
+        until: Time,
+    },
     /// Send what is owed now, whatever wait was planned.
     Retry {
         /// By whom and why.
@@ -282,7 +290,7 @@ pub enum Vote {
 }
 
 /// What a participant did with a decision.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acknowledgement {
     /// The branch is committed.
     Committed,

@@ -33,4 +33,6 @@ pub enum InterventionAction {
     Retry,
     /// Looked at, and no longer kept from retention.
     Forget,
+    /// A participant that was not notified of a resolution never will be.
+    Abandon,
 }

@@ -73,6 +73,10 @@ pub struct TransactionProjection {
     pub recovered: bool,
     /// Branches that are to be ended by force once that is durable, and how.
     pub forcing: Vec<(usize, bool)>,
+    /// Branches whose participants are not to be notified, once that is durable.
+    pub abandoning: Vec<usize>,
+    /// Its end is durable, or its end for its clients.
+    pub is_final: bool,
     /// Somebody intervened: it is kept until that is forgotten.
     pub intervened: bool,
     /// What becomes of a commit that keeps failing.
@@ -92,6 +96,8 @@ pub struct BranchProjection {
     pub asks: bool,
     /// What was decided of it by force.
     pub forced: Option<bool>,
+    /// Its participant is still to be notified of that.
+    pub notify: bool,
     /// Undecided: whether a prepare may have reached it.
     pub sent: bool,
     /// Attempts, where and as far as anything asks for them.
@@ -131,6 +137,10 @@ pub enum Milestone {
     Forced,
     /// Nothing: it is kept for people.
     Noted,
+    /// It has ended for its clients; a participant is still to be notified.
+    Closed,
+    /// Participants are not to be notified any more.
+    Abandoned,
     /// It may be forgotten.
     Ended,
 }
@@ -163,6 +173,9 @@ pub enum Phase {
     Turning,
     /// Aborted; branches are being told.
     Aborting,
+    /// It has ended for its clients; a participant is still to be notified of what an
+    /// operator resolved.
+    Notifying,
     /// Nothing is owed; to be forgotten once that is durable.
     Ended,
 }

@@ -82,6 +82,8 @@ pub struct BeginBranch {
     pub payload: Opaque,
     /// Whether its participant asks when in doubt.
     pub asks: bool,
+    /// One phase: the journal that is asked to commit, where its link names one.
+    pub journal: Option<JournalId>,
 }
 
 /// See [`Record::Decision`].
@@ -105,6 +107,9 @@ pub struct DecisionRecord {
     pub begun_at: Time,
     /// When it was decided.
     pub decided_at: Time,
+    /// When it ended for its clients, where a participant is still to be notified of
+    /// what an operator resolved.
+    pub ended_at: Option<Time>,
     /// What it holds until its end.
     pub locks: Vec<HeldLock>,
     /// The branches as they are told from here on.
@@ -136,6 +141,8 @@ pub struct DecisionBranch {
     pub asks: bool,
     /// What was decided of it by force.
     pub forced: Option<bool>,
+    /// Its participant is still to be notified of that, and nobody waits for it.
+    pub notify: bool,
 }
 
 /// See [`Record::End`].
@@ -151,6 +158,8 @@ pub struct EndRecord {
     pub heuristic: bool,
     /// Whether somebody has to say so before it may be forgotten.
     pub kept: bool,
+    /// Branches whose participants never will be notified, as an operator says.
+    pub abandoned: Vec<u32>,
     /// What happened since the decision.
     pub trail: Vec<TrailEvent>,
 }

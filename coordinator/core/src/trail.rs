@@ -39,6 +39,11 @@ pub enum TrailKind {
     TurnedRound,
     /// It was ended by force, by hand.
     Forced,
+    /// Its participant has not acknowledged what an operator resolved; it is waited
+    /// for no longer, and notified as soon as it can be.
+    Asserted,
+    /// It is not to be notified any more: an operator says that it never will.
+    Abandoned,
     /// The decision is still being retried after the set number of attempts.
     Stalled,
     /// A rollback is no longer sent; the participant asks when it is back.

@@ -13,6 +13,7 @@
 //!   held until nothing is owed.
 //! - No prepare is sent while a participant is known to be away.
 
+mod acknowledge;
 mod branch;
 mod compensate;
 mod decide;
@@ -20,6 +21,7 @@ mod finish;
 mod force;
 mod linking;
 mod locking;
+mod notify;
 mod prepare;
 mod projection;
 mod repeat;
@@ -114,6 +116,8 @@ pub(crate) struct Transaction {
     interventions: Vec<Intervention>,
     /// Branches that are ended by force once that is durable, and how.
     forcing: Vec<(usize, bool)>,
+    /// Branches whose participants are not to be notified, once that is durable.
+    abandoning: Vec<usize>,
     /// The decision, once there is one.
     commit: bool,
     number: u32,
@@ -134,6 +138,10 @@ pub(crate) struct Transaction {
     timer: Option<Time>,
     /// Read from the journal at start.
     recovered: bool,
+    /// It is one of this run, and counts for its bounds.
+    counted: bool,
+    /// It has ended for its clients, durably, and still notifies.
+    closed: bool,
 }
 
 impl Transaction {
@@ -161,6 +169,7 @@ impl Transaction {
             reason: None,
             interventions: Vec::new(),
             forcing: Vec::new(),
+            abandoning: Vec::new(),
             commit: false,
             number: 1,
             one_phase: false,
@@ -172,6 +181,8 @@ impl Transaction {
             deadline: None,
             timer: None,
             recovered: false,
+            counted: true,
+            closed: false,
         }
     }
 
@@ -182,6 +193,7 @@ impl Transaction {
             commit_requested: true,
             logged: true,
             recovered: true,
+            counted: false,
             ..Self::new(id, begun_at)
         }
     }
@@ -267,6 +279,8 @@ impl Transaction {
             Milestone::TurnedRound => self.become_compensating(context),
             Milestone::Noted => {}
             Milestone::Forced => self.become_forced(context),
+            Milestone::Closed => self.become_closed(context),
+            Milestone::Abandoned => self.become_abandoned(context),
             Milestone::Ended => {
                 self.is_final = true;
                 context.actions.append(&mut self.untold);
@@ -329,7 +343,7 @@ impl Transaction {
             AnswerAt::Begun => told || self.logged,
             AnswerAt::Prepared => told || self.state == State::Prepared,
             AnswerAt::Decision => told,
-            AnswerAt::Completion => told && self.state == State::Ended,
+            AnswerAt::Completion => told && self.has_ended() && self.abandoning.is_empty(),
         };
         let known = self.is_known();
         let ready = |waiter: &Waiter| reached(waiter.at) || (known && waiter.until <= context.now);
@@ -360,10 +374,10 @@ impl Transaction {
     fn is_told(&self) -> bool {
         match self.state {
             State::Committing => self.commit_stands() || planted!(CompensableToldEarly),
-            State::Ended if self.commit => self.commit_stands(),
+            State::Notifying | State::Ended if self.commit => self.commit_stands(),
             State::Deciding => planted!(CommitShownEarly),
             State::Aborting => self.tellable && !self.is_turned_round(),
-            State::Ended => self.tellable,
+            State::Notifying | State::Ended => self.tellable,
             _ => false,
         }
     }
@@ -373,8 +387,8 @@ impl Transaction {
         match self.state {
             State::Deciding => !planted!(CommitShownEarly),
             State::Turning => true,
-            State::Ended if self.commit => !self.commit_stands(),
-            State::Aborting | State::Ended => !self.commit && !self.tellable,
+            State::Notifying | State::Ended if self.commit => !self.commit_stands(),
+            State::Aborting | State::Notifying | State::Ended => !self.commit && !self.tellable,
             _ => false,
         }
     }
@@ -383,7 +397,7 @@ impl Transaction {
     fn is_durably_decided(&self) -> bool {
         self.is_told()
             || self.state == State::Committing
-            || self.state == State::Ended && self.commit
+            || self.has_ended() && self.commit
             || self.state == State::Aborting && self.is_turned_round()
     }
 
@@ -437,9 +451,9 @@ impl Transaction {
         self.key.as_ref()
     }
 
-    /// Whether it was begun in this run.
-    pub(crate) fn is_new(&self) -> bool {
-        !self.recovered
+    /// Whether it counts for the bounds of this run.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.counted
     }
 
     /// How many branches it has.
@@ -452,13 +466,14 @@ impl Transaction {
         self.branches.iter().map(|branch| branch.participant)
     }
 
-    /// Where its branches are, and which journals voted for them; one of zeros is that of
-    /// a participant which doesn't say.
+    /// Where the branches are that it owes something, and which journals voted for them;
+    /// once it only notifies, only those that are known: who gave no id can't ask, and
+    /// forgets nothing on its word.
     pub(crate) fn journals(
         &self,
     ) -> impl Iterator<Item = (crate::ParticipantId, Option<JournalId>)> {
-        let told = |journal: &JournalId| *journal.as_bytes() != [0; 16];
-        self.branches.iter().map(move |it| (it.participant, it.journal.filter(told)))
+        let owed = |it: &&Branch| !self.closed || it.notify && it.journal.is_some();
+        self.branches.iter().filter(owed).map(|it| (it.participant, it.journal))
     }
 
     /// Payload bytes that it was begun or enlisted with.

@@ -65,8 +65,12 @@ pub enum BranchState {
     LeftToAsk,
     /// Did the opposite of the decision.
     Heuristic,
-    /// Its participant does not know it any more.
+    /// Its participant does not know it any more, or its fate cannot be known for
+    /// another reason.
     Hazard,
+    /// Resolved by an operator as it was decided; its participant has not
+    /// acknowledged that.
+    Asserted,
 }
 
 impl BranchState {
@@ -87,6 +91,10 @@ pub struct BranchView {
     pub refusal: Option<Arc<Reason>>,
     /// How often the message that is waited for was sent; 0 where nothing is.
     pub attempts: u32,
+    /// What an operator resolved it to: to commit, or to roll back.
+    pub resolution: Option<bool>,
+    /// Resolved, and its participant is still to be notified. Nobody waits for that.
+    pub notification_owed: bool,
 }
 
 /// A transaction as it may be shown.

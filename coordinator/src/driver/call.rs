@@ -1,6 +1,8 @@
-//! What clients ask of a transaction.
+//! What clients and operators ask of a transaction.
 
-use coordinator_core::{AnswerAt, CallKey, InterventionAction, LockKey, LockMode, NewBranch};
+use coordinator_core::{
+    AnswerAt, CallKey, Client, Intervention, InterventionAction, LockKey, LockMode, NewBranch, Time,
+};
 
 /// A client's call, before its wait has become a deadline.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub(crate) enum Call {
     Get,
     Resolve(ByHand),
     Retry(ByHand),
+    Abandon(ByHand),
 }
 
 /// What somebody does by hand.
@@ -30,4 +33,28 @@ pub(crate) struct ByHand {
     pub(crate) branch: Option<u32>,
     pub(crate) reason: String,
     pub(crate) caller: String,
+}
+
+impl ByHand {
+    fn at(self, at: Time) -> Intervention {
+        let Self { action, branch, reason, caller } = self;
+        Intervention { at, action, branch, reason: reason.into(), caller: caller.into() }
+    }
+}
+
+impl Call {
+    /// The call as the machine takes it.
+    pub(super) fn of_client(self, now: Time, until: Time) -> Client {
+        match self {
+            Self::Enlist { branch, key } => Client::Enlist { branch, key },
+            Self::Lock { locks, key } => Client::Lock { locks, key, until },
+            Self::Prepare => Client::Prepare { until },
+            Self::Commit(at) => Client::Commit { at, until },
+            Self::Rollback(at) => Client::Rollback { at, until },
+            Self::Get => Client::Get,
+            Self::Resolve(by_hand) => Client::Resolve { intervention: by_hand.at(now), until },
+            Self::Retry(by_hand) => Client::Retry { intervention: by_hand.at(now) },
+            Self::Abandon(by_hand) => Client::Abandon { intervention: by_hand.at(now), until },
+        }
+    }
 }

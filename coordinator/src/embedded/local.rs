@@ -196,7 +196,7 @@ impl Locals {
         match message {
             Message::Prepare { .. } => {
                 let vote = self.vote(from, id, number).await?;
-                Ok(Event::Voted { from, journal: self.journal, id, branch: number, vote })
+                Ok(Event::Voted { from, journal: Some(self.journal), id, branch: number, vote })
             }
             Message::Commit { number: decision, output } => {
                 let done = self.decide(from, id, number, Decided::Commit, output).await?;

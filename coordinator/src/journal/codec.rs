@@ -43,7 +43,7 @@ pub(crate) fn encode(record: &Record, directory: &Directory) -> Entry {
         }
         Record::End(record) => {
             let body = encode_end(record).encode_to_vec();
-            let unnotified = record.branches.iter().any(|it| is_unnotified(*it));
+            let unnotified = unnotified(record).next().is_some();
             let keep = Keep { operator: record.kept, unnotified };
             Entry::End { id: record.id, keep, body }
         }
@@ -65,6 +65,7 @@ fn encode_begin(record: &BeginRecord, directory: &Directory) -> journal::Begin {
         participant: directory.name(branch.participant).to_string(),
         payload: Bytes::from_owner(branch.payload.clone()),
         asks: branch.asks,
+        journal_id: journal_bytes(branch.journal),
     };
     let (request_key, fingerprint) = wire_key(record.key.as_ref());
     journal::Begin {
@@ -86,13 +87,12 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
     let branch = |branch: &DecisionBranch| journal::DecisionBranch {
         participant: directory.name(branch.participant).to_string(),
         state: convert::branch_state(branch.state).into(),
-        journal_id: branch
-            .journal
-            .map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes())),
+        journal_id: journal_bytes(branch.journal),
         output: branch.output.clone().map_or_else(Bytes::new, Bytes::from_owner),
         abort_reason: branch.refusal.as_ref().map(|it| convert::reason(it, directory)),
         asks: branch.asks,
         forced: branch.forced,
+        notify: branch.notify,
     };
     let (request_key, fingerprint) = wire_key(record.key.as_ref());
     journal::Decision {
@@ -108,6 +108,7 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
         attempt_timeout_us: encode_timeout(record.attempt_timeout),
         begun_at_us: record.begun_at.0,
         decided_at_us: record.decided_at.0,
+        ended_at_us: record.ended_at.map(|at| at.0),
         branches: record.branches.iter().map(branch).collect(),
         abort_reason: record.reason.as_ref().map(|reason| convert::reason(reason, directory)),
         interventions: record.interventions.iter().map(intervention).collect(),
@@ -149,17 +150,35 @@ fn decode_intervention(
     Ok(Intervention { at, action, branch, reason, caller })
 }
 
+fn journal_bytes(id: Option<JournalId>) -> Bytes {
+    id.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes()))
+}
+
+fn decode_journal(id: TransactionId, bytes: &[u8]) -> Result<Option<JournalId>, Damaged> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let journal = JournalId::from_slice(bytes);
+    let what = || format!("a journal id of {} bytes, not 16", bytes.len());
+    journal.map(Some).ok_or_else(|| Damaged { id, what: what() })
+}
+
 fn encode_end(record: &EndRecord) -> journal::End {
     journal::End {
         ended_at_us: record.ended_at.0,
         branches: record.branches.iter().map(|it| convert::branch_state(*it).into()).collect(),
         trail: encode_trail(&record.trail),
         interventions: Vec::new(),
-        unnotified: (0..)
-            .zip(&record.branches)
-            .filter_map(|(number, state)| is_unnotified(*state).then_some(number))
-            .collect(),
+        unnotified: unnotified(record).collect(),
     }
+}
+
+/// Branches whose participants may come back and ask.
+fn unnotified(record: &EndRecord) -> impl Iterator<Item = u32> {
+    let may_ask = |(number, state): (u32, &BranchState)| {
+        (is_unnotified(*state) && !record.abandoned.contains(&number)).then_some(number)
+    };
+    (0..).zip(&record.branches).filter_map(may_ask)
 }
 
 /// Whether the participant may be in doubt about a branch that ended like this: the
@@ -244,6 +263,7 @@ fn decode_begin(
             participant: participant(id, &branch.participant, directory)?,
             payload: Opaque::from(&branch.payload[..]),
             asks: branch.asks,
+            journal: decode_journal(id, &branch.journal_id)?,
         })
     });
     if begin.one_phase && begin.branches.len() != 1 {
@@ -288,22 +308,16 @@ fn decode_decision(
                 let decided = if decision.commit { "commit" } else { "abort" };
                 Damaged { id, what: format!("branch state {} in a {decided}", branch.state) }
             })?;
-        let journal = match &branch.journal_id[..] {
-            [] => None,
-            bytes => Some(JournalId::from_slice(bytes).ok_or_else(|| Damaged {
-                id,
-                what: format!("a journal id of {} bytes, not 16", bytes.len()),
-            })?),
-        };
         let refusal = branch.abort_reason.as_ref();
         Ok(DecisionBranch {
             participant: participant(id, &branch.participant, directory)?,
             state,
-            journal,
+            journal: decode_journal(id, &branch.journal_id)?,
             output: output(branch),
             refusal: refusal.map(|it| Arc::new(convert::core_reason(it, directory))),
             asks: branch.asks,
             forced: branch.forced,
+            notify: branch.notify,
         })
     };
     if decision.decision_number == 0 {
@@ -324,6 +338,7 @@ fn decode_decision(
         attempt_timeout: decode_timeout(decision.attempt_timeout_us),
         begun_at: Time(decision.begun_at_us),
         decided_at: Time(decision.decided_at_us),
+        ended_at: decision.ended_at_us.map(Time),
         locks: decode_locks(&decision.locks).map_err(|what| Damaged { id, what })?,
         branches: decision.branches.iter().map(branch).collect::<Result<_, _>>()?,
         calls: call::decode_all(id, &decision.calls)?,
@@ -336,11 +351,13 @@ fn decode_decision(
 /// Whether a decision's record can hold a branch in this state.
 fn is_decided(commit: bool, state: BranchState) -> bool {
     use BranchState::{
-        Committed, Committing, Enlisted, Hazard, Heuristic, LeftToAsk, ReadOnly, Refused,
+        Asserted, Committed, Committing, Enlisted, Hazard, Heuristic, LeftToAsk, ReadOnly, Refused,
         RolledBack, RollingBack,
     };
     match commit {
-        true => matches!(state, Committing | Committed | ReadOnly | Heuristic | Hazard),
+        true => {
+            matches!(state, Committing | Committed | ReadOnly | Heuristic | Hazard | Asserted)
+        }
         false => matches!(
             state,
             Enlisted
@@ -351,6 +368,7 @@ fn is_decided(commit: bool, state: BranchState) -> bool {
                 | LeftToAsk
                 | Heuristic
                 | Hazard
+                | Asserted
         ),
     }
 }
@@ -382,6 +400,7 @@ mod tests {
             attempt_timeout: Some(Duration::from_secs(10)),
             begun_at: Time(1),
             decided_at: Time(2),
+            ended_at: Some(Time(4)),
             locks: vec![HeldLock { key: "a".into(), mode: LockMode::Exclusive, token: 9 }],
             branches: vec![DecisionBranch {
                 participant: inventory,
@@ -391,6 +410,7 @@ mod tests {
                 refusal: Some(reason.clone()),
                 asks: true,
                 forced: Some(false),
+                notify: true,
             }],
             calls: vec![coordinator_core::EnlistCall { key: ("b".into(), [8; 32]), branch: 0 }],
             interventions: vec![Intervention {

@@ -48,8 +48,6 @@ const PREPARE: &str = "prepare";
 const AGENT: &str = concat!("dtc-coordinator/", env!("CARGO_PKG_VERSION"));
 /// In which a participant may tell its journal: a UUID, made with its database.
 const JOURNAL: HeaderName = HeaderName::from_static("dtc-journal-id");
-/// Of one that doesn't tell.
-const NO_JOURNAL: JournalId = JournalId::from_bytes([0; 16]);
 
 /// A client with no connections yet.
 pub(crate) fn client(network: Arc<dyn Network>) -> Client {
@@ -184,7 +182,7 @@ impl Caller {
                     answer = self.post(PREPARE, &to, body, timeout) => answer?,
                 };
                 let vote = self.vote(&answer)?;
-                let journal = journal(&answer)?.unwrap_or(NO_JOURNAL);
+                let journal = journal(&answer)?;
                 Ok(Event::Voted { from, journal, id, branch, vote })
             }
             Message::Commit { number, output } => {

@@ -36,7 +36,8 @@ pub(super) fn read(
         let kind = vote.vote();
         let vote_read = self::vote(from, kind, vote.output, vote.abort_reason, vote.committed)?;
         let branch = vote.branch;
-        let voted = Event::Voted { from, journal: journal_id, id, branch, vote: vote_read };
+        let journal = Some(journal_id);
+        let voted = Event::Voted { from, journal, id, branch, vote: vote_read };
         inbound.events.push(voted);
     }
     for answer in response.acknowledgements {

@@ -131,7 +131,7 @@ impl Caller {
                 let (output, reason) = (answer.output, answer.abort_reason);
                 let vote = inbound::vote(from, kind, output, reason, answer.committed)
                     .map_err(|what| Status::internal(format!("the participant sent {what}")))?;
-                Ok(Event::Voted { from, journal, id, branch, vote })
+                Ok(Event::Voted { from, journal: Some(journal), id, branch, vote })
             }
             Message::Commit { number, output } => {
                 let output = output.as_ref().and_then(payload);

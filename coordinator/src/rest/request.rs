@@ -149,6 +149,8 @@ pub(super) struct Filter {
     participant: Option<String>,
     /// Only those whose commit or rollback is still sent after the set number of attempts.
     stalled: Option<bool>,
+    /// Only those that an operator resolved and whose participants are not all notified.
+    notification_owed: Option<bool>,
     /// Only those begun at this time or later (RFC 3339).
     #[param(format = DateTime)]
     begun_after: Option<String>,
@@ -297,6 +299,7 @@ impl Filter {
             outcomes: self.state.into_iter().map(|state| Outcome::from(state).into()).collect(),
             participant: self.participant.unwrap_or_default(),
             stalled: self.stalled.unwrap_or_default(),
+            notification_owed: self.notification_owed.unwrap_or_default(),
             begun_after: time("begun_after", self.begun_after)?,
             begun_before: time("begun_before", self.begun_before)?,
             page_size: self.page_size.unwrap_or_default(),

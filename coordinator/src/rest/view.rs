@@ -106,8 +106,11 @@ words! {
         LeftToAsk,
         /// Did the opposite of the decision.
         Heuristic,
-        /// The participant does not know the branch that it voted for.
+        /// The participant does not know the branch that it voted for, or its fate cannot
+        /// be known for another reason.
         Hazard,
+        /// Resolved by an operator as it was decided; not acknowledged.
+        Asserted,
     } or Enlisted
 }
 
@@ -150,6 +153,21 @@ pub(super) struct Branch {
     attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
+    /// What an operator resolved it to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolution: Option<Resolution>,
+    /// Resolved, and its participant is still to be notified. Nobody waits for that.
+    notification_owed: bool,
+}
+
+/// Which way an operator resolved a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Resolution {
+    /// To commit it.
+    Commit,
+    /// To roll it back.
+    Rollback,
 }
 
 /// Something that happened to a transaction.
@@ -265,8 +283,15 @@ impl From<dtc::AbortReason> for Reason {
 impl From<dtc::BranchStatus> for Branch {
     fn from(wire: dtc::BranchStatus) -> Self {
         let state = wire.state().into();
+        let resolution = match wire.resolution() {
+            dtc::Resolution::Unspecified => None,
+            dtc::Resolution::Commit => Some(Resolution::Commit),
+            dtc::Resolution::Rollback => Some(Resolution::Rollback),
+        };
+        let notification_owed = wire.notification_owed;
         let (branch, participant, attempts) = (wire.branch, wire.participant, wire.attempts);
-        Self { branch, participant, state, attempts, reason: wire.abort_reason.map(Reason::from) }
+        let reason = wire.abort_reason.map(Reason::from);
+        Self { branch, participant, state, attempts, reason, resolution, notification_owed }
     }
 }
 

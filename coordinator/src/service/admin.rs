@@ -6,14 +6,15 @@ use common_service::Peer;
 use coordinator_core::{InterventionAction, Reply};
 use proto::{
     dtc::{
-        self, ForgetRequest, ForgetResponse, Resolution, ResolveRequest, ResolveResponse,
-        RetryRequest, RetryResponse, admin_service_server::AdminService,
+        self, AbandonRequest, AbandonResponse, ForgetRequest, ForgetResponse, Resolution,
+        ResolveRequest, ResolveResponse, RetryRequest, RetryResponse,
+        admin_service_server::AdminService,
     },
     journal,
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Services, request};
+use super::{Services, list::owes_notifications, request};
 use crate::{
     convert,
     driver::{ByHand, Call},
@@ -55,6 +56,18 @@ impl Services {
         let done = self.by_hand(id, reply, "retry").await;
         let transaction = self.unless_on_record(id, &by_hand, done).await?;
         Ok(RetryResponse { transaction: Some(transaction) })
+    }
+
+    async fn abandon(&self, request: AbandonRequest, peer: &str) -> Result<AbandonResponse, Error> {
+        let id = request::transaction_id(&request.transaction_id)?;
+        let (reason, caller) = signed(request.reason, &request.caller, peer)?;
+        tracing::warn!(transaction = %id, branch = request.branch, reason, caller,
+            "the participant is not to be notified any more");
+        let (action, branch) = (InterventionAction::Abandon, request.branch);
+        let by_hand = ByHand { action, branch, reason, caller };
+        let reply = self.handle.call(id, Call::Abandon(by_hand), WAIT).await?;
+        let transaction = self.by_hand(id, reply, "abandon").await?;
+        Ok(AbandonResponse { transaction: Some(transaction) })
     }
 
     /// The transaction in memory that a reply shows; what is not there has ended, or
@@ -115,6 +128,10 @@ impl Services {
         let transaction = self.look(id).await?;
         if !released {
             let instead = match transaction.ended_at {
+                _ if owes_notifications(&transaction) => {
+                    "a participant is still to be notified of what was resolved; wait until it is \
+                     back, or say with Abandon that it never will be"
+                }
                 Some(_) => "it is not kept, retention takes it in its time",
                 None => "it has not ended; resolve it, or wait",
             };
@@ -173,6 +190,14 @@ impl AdminService for Services {
     ) -> Result<Response<RetryResponse>, Status> {
         let peer = peer(&request);
         Ok(Response::new(Services::retry(self, request.into_inner(), &peer).await?))
+    }
+
+    async fn abandon(
+        &self,
+        request: Request<AbandonRequest>,
+    ) -> Result<Response<AbandonResponse>, Status> {
+        let peer = peer(&request);
+        Ok(Response::new(Services::abandon(self, request.into_inner(), &peer).await?))
     }
 
     async fn forget(

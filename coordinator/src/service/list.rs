@@ -116,4 +116,10 @@ fn matches(request: &ListTransactionsRequest, transaction: &Transaction) -> bool
         && (request.outcomes.is_empty() || request.outcomes.contains(&transaction.outcome))
         && (at.is_empty() || transaction.branches.iter().any(|it| it.participant == *at))
         && (!request.stalled || transaction.stalled)
+        && (!request.notification_owed || owes_notifications(transaction))
+}
+
+/// Whether a participant is still to be notified of what an operator resolved.
+pub(super) fn owes_notifications(transaction: &Transaction) -> bool {
+    transaction.branches.iter().any(|branch| branch.notification_owed)
 }

@@ -78,19 +78,20 @@ impl Hash for Share<'_> {
             for it in transaction.branches.iter().filter(|it| is_here(it.participant.0)) {
                 let kind = (it.state, it.journal, it.asks, it.sent, it.attempts, it.pace);
                 let forcing = transaction.forcing.iter().find(|(branch, _)| *branch == index);
-                (transaction.id, kind, it.forced, forcing.map(|(_, commit)| commit)).hash(hasher);
+                let forcing = forcing.map(|(_, commit)| commit);
+                (transaction.id, kind, it.forced, it.notify, forcing).hash(hasher);
             }
         }
         for (durable, record) in records(state) {
             match record {
                 Record::Begin(begin) => {
                     for branch in begin.branches.iter().filter(|it| is_here(it.participant.0)) {
-                        (begin.id, durable, branch.asks).hash(hasher);
+                        (begin.id, durable, branch.asks, branch.journal).hash(hasher);
                     }
                 }
                 Record::Decision(decision) => {
                     for it in decision.branches.iter().filter(|it| is_here(it.participant.0)) {
-                        let kind = (it.state, it.journal, it.asks, it.forced);
+                        let kind = (it.state, it.journal, it.asks, it.forced, it.notify);
                         (decision.id, durable, kind).hash(hasher);
                     }
                 }
@@ -120,14 +121,16 @@ impl Hash for State {
             (it.id, it.phase, it.branches.len(), &it.waiters, it.keyed, it.interactive)
                 .hash(hasher);
             (it.commit, it.number, it.one_phase, it.commit_requested, it.tellable).hash(hasher);
-            (it.deadline, it.recovered, it.intervened).hash(hasher);
+            (it.deadline, it.recovered, it.intervened, it.is_final).hash(hasher);
         }
         (&machine.parked, &machine.keyed, &machine.pending).hash(hasher);
         for (durable, record) in records(self) {
             (record.id(), durable).hash(hasher);
             match record {
                 Record::Begin(begin) => (0, begin.one_phase, begin.branches.len()).hash(hasher),
-                Record::Decision(it) => (1, it.commit, it.number).hash(hasher),
+                Record::Decision(it) => {
+                    (1, it.commit, it.number, it.ended_at.is_some()).hash(hasher);
+                }
                 Record::End(end) => (2, end.heuristic).hash(hasher),
             }
         }

@@ -54,6 +54,22 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
     if setup.forces > 0 {
         all.push(Property::always("a branch does what was decided or forced", as_forced));
         all.push(Property::always("a broken promise is told", is_told_of));
+        let name = "what was resolved is shown as acknowledged only when it is";
+        all.push(Property::always(name, is_shown_as_asserted));
+        all.push(Property::sometimes("it is asserted", |_: &System, it: &State| {
+            let branches = it.machine.transactions.iter().flat_map(|it| &it.branches);
+            branches.into_iter().any(|it| it.state == BranchState::Asserted && it.notify)
+        }));
+        all.push(Property::sometimes(
+            "a restart goes on notifying",
+            |system: &System, it: &State| {
+                let phase = coordinator_core::Phase::Notifying;
+                let notifies = |it: &coordinator_core::TransactionProjection| {
+                    it.phase == phase && it.recovered
+                };
+                system.0.crashes == 0 || it.machine.transactions.iter().any(notifies)
+            },
+        ));
         all.push(Property::sometimes("a promise is broken by force", |_: &System, it: &State| {
             finds_hazard(it) && !agree(it)
         }));
@@ -378,12 +394,6 @@ fn ends_when_done(_: &System, state: &State) -> bool {
         branches.into_iter().all(|(branch, ended)| {
             let participant = &state.participants[branch.participant.0 as usize];
             let history = participant.history(id);
-            // Whoever forced what was decided answers for it.
-            if branch.forced == Some(decision.commit)
-                && matches!(ended, BranchState::Committed | BranchState::RolledBack)
-            {
-                return (*ended == BranchState::Committed) == decision.commit;
-            }
             match ended {
                 BranchState::Committed => {
                     // The journal that promised it, where one did, is the one that did it.
@@ -398,10 +408,30 @@ fn ends_when_done(_: &System, state: &State) -> bool {
                 BranchState::ReadOnly | BranchState::Refused => true,
                 BranchState::Enlisted => !decision.commit,
                 BranchState::Heuristic | BranchState::Hazard => end.heuristic,
+                // Nobody says of a participant that it never will be notified.
+                BranchState::Asserted => false,
                 BranchState::Preparing
                 | BranchState::Prepared
                 | BranchState::Committing
                 | BranchState::RollingBack => false,
+            }
+        })
+    })
+}
+
+/// What an operator resolved is shown as acknowledged only when the participant that
+/// promised it has done it.
+fn is_shown_as_asserted(_: &System, state: &State) -> bool {
+    state.machine.transactions.iter().all(|transaction| {
+        let id = crate::journal::number(transaction.id);
+        transaction.branches.iter().filter(|it| it.forced.is_some()).all(|branch| {
+            let history = state.participants[branch.participant.0 as usize].history(id);
+            match branch.state {
+                BranchState::Committed => history.committed != 0,
+                BranchState::RolledBack => {
+                    history.rolled_back != 0 && history.committed & !history.undone == 0
+                }
+                _ => true,
             }
         })
     })

@@ -468,7 +468,8 @@ impl State {
         let Content::Answer { journal, answer } = message.content else { return };
         let from = ParticipantId(message.participant.into());
         let (id, branch) = (journal::id(message.id), u32::from(message.participant));
-        let voted = |vote| Event::Voted { from, journal: journal_id(journal), id, branch, vote };
+        let own = Some(journal_id(journal));
+        let voted = |vote| Event::Voted { from, journal: own, id, branch, vote };
         let acknowledged = |number: u8, acknowledgement| Event::Acknowledged {
             from,
             journal: Some(journal_id(journal)),

@@ -6,6 +6,7 @@ use std::{fmt::Write as _, panic};
 use common::planted::{Bug, plant};
 use protocol_model::{Asking, REACHES_END, Setup, System, Until, Use, search};
 
+const ASSERTED: &str = "what was resolved is shown as acknowledged only when it is";
 const AS_DECIDED: &str = "a participant does what was decided";
 const ALONE: &str = "a prepared branch never acts alone";
 const ALONE_LOCKED: &str = "who has locked is alone until it has ended";
@@ -75,7 +76,9 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
         Bug::CompensationLeftToAsk => (turned(0), ENDS),
 
         Bug::ForcedEarly => (forced(0), COMMIT_DURABLE),
-        Bug::ForceDressedUp => (forced(0), ENDS),
+        Bug::ForceDressedUp => (forced(0), ASSERTED),
+        Bug::AssertedAsAcknowledged => (forced(0), ASSERTED),
+        Bug::NotificationForgotten => (forced(0), ENDS),
 
         Bug::LocksNotAwaited => (locked(0), ALONE_LOCKED),
         Bug::LocksReleasedEarly => (locked(0), ALONE_LOCKED),

@@ -135,8 +135,12 @@ async fn answer(state: &Shared, heard: Heard) -> Response {
             (StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
         }
     };
-    let journal = lock(state).journal_id.to_string();
-    if let Ok(journal) = journal.parse() {
+    let (journal, votes_name_it) = {
+        let state = lock(state);
+        (state.journal_id.to_string(), state.votes_name_it)
+    };
+    let named = votes_name_it || !matches!(asked, Heard::Prepare(_));
+    if let Some(journal) = journal.parse().ok().filter(|_| named) {
         response.headers_mut().insert("dtc-journal-id", journal);
     }
     response

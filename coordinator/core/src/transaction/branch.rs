@@ -13,7 +13,7 @@ pub(super) struct Branch {
     /// The payload's length when it came; the payload itself is dropped at the decision.
     pub(super) bytes: usize,
     pub(super) state: BranchState,
-    /// The journal that voted.
+    /// The journal that voted, or was asked to commit in one phase.
     pub(super) journal: Option<JournalId>,
     pub(super) output: Option<Opaque>,
     pub(super) refusal: Option<Arc<Reason>>,
@@ -21,6 +21,10 @@ pub(super) struct Branch {
     pub(super) asks: bool,
     /// What was decided of it by force, durably.
     pub(super) forced: Option<bool>,
+    /// Its participant is still to be notified of that, and nobody waits for it.
+    pub(super) notify: bool,
+    /// An operator says that it never will be.
+    pub(super) abandoned: bool,
     /// Its participant can commit in one call.
     pub(super) one_phase: bool,
     /// Whether a prepare may have reached its participant.
@@ -70,6 +74,8 @@ impl Branch {
             refusal: None,
             asks: false,
             forced: None,
+            notify: false,
+            abandoned: false,
             one_phase: false,
             sent: false,
             attempts: 0,
@@ -107,5 +113,6 @@ impl Branch {
     pub(super) fn finish(&mut self, state: BranchState) {
         self.state = state;
         self.attempt = Attempt::None;
+        self.notify = false;
     }
 }

@@ -1,6 +1,6 @@
 //! The decision.
 
-use alloc::sync::Arc;
+use alloc::{sync::Arc, vec::Vec};
 use core::time::Duration;
 
 use common::planted;
@@ -81,11 +81,11 @@ impl Transaction {
         // An attempt that fails at once may turn the decision round.
         let owed = self.owed_state();
         for index in 0..self.branches.len() {
-            if self.branches[index].state == owed {
+            if self.branches[index].state == owed || self.branches[index].notify {
                 self.send(index, context);
             }
         }
-        if self.owes_nothing() {
+        if self.owes_nothing() && !self.has_ended() {
             return self.become_ended(context);
         }
         self.answer(context);
@@ -143,14 +143,16 @@ impl Transaction {
         let branch = |(index, branch): (usize, &super::Branch)| DecisionBranch {
             participant: branch.participant,
             state: match forcing(index) {
-                Some(_) => self.owed_state(),
-                None => branch.state,
+                Some(_) if !self.is_unsettled(index) => self.owed_state(),
+                _ => branch.state,
             },
             journal: branch.journal,
             output: branch.output.clone(),
             refusal: branch.refusal.clone(),
             asks: branch.asks,
             forced: forcing(index).or(branch.forced),
+            notify: branch.notify && !self.abandoning.contains(&index)
+                || forcing(index).is_some() && self.is_unsettled(index),
         };
         let mut trail = self.trail.clone();
         let decided = match self.state {
@@ -171,7 +173,11 @@ impl Transaction {
             attempt_timeout: self.own_attempt_timeout(context),
             begun_at: self.begun_at,
             decided_at: self.decided_at.unwrap_or(context.now),
-            locks: context.locks.held_by(self.owner()),
+            ended_at: self.ended_at,
+            locks: match self.has_ended() {
+                true => Vec::new(),
+                false => context.locks.held_by(self.owner()),
+            },
             branches: self.branches.iter().enumerate().map(branch).collect(),
             calls: self.enlist_calls(),
             reason: self.reason.clone(),

@@ -1,14 +1,18 @@
 //! Phase two: from the decision until nothing is owed, and recovery into it.
 
-use alloc::{format, sync::Arc, vec::Vec};
+use alloc::{format, sync::Arc};
 use core::time::Duration;
 
 use common::{JournalId, planted};
 
-use super::{Branch, Context, Milestone, State, Transaction, branch::Attempt};
+use super::{
+    Branch, Context, State, Transaction,
+    acknowledge::{Awaited, Verdict},
+    branch::Attempt,
+};
 use crate::{
-    Acknowledgement, BeginRecord, BranchState, DecisionRecord, EndRecord, HeldLock, Opaque,
-    Options, Outcome, ParticipantId, Reason, Record, TrailKind, failure::brief,
+    Acknowledgement, BeginRecord, BranchState, DecisionRecord, HeldLock, Opaque, Options,
+    ParticipantId, Reason, TrailKind, failure::brief,
 };
 
 impl Transaction {
@@ -24,13 +28,12 @@ impl Transaction {
     ) {
         let index = branch_number as usize;
         // Locks are held until the journal that voted has answered.
-        let (turned_round, locked) = (self.is_turned_round(), self.holds_locks(context));
+        let (compensating, locked) = (self.is_turned_round(), self.holds_locks(context));
         let Some(branch) = self.branches.get_mut(index).filter(|branch| branch.participant == from)
         else {
             return;
         };
-        let forced = branch.forced;
-        if decision_number != self.number + u32::from(forced.is_some()) {
+        if decision_number != self.number + u32::from(branch.forced.is_some()) {
             return;
         }
         let other = |voted| journal.is_some_and(|journal| journal != voted);
@@ -38,64 +41,27 @@ impl Transaction {
         if self.state == State::Settling {
             return self.settled(index, own_journal, acknowledgement, context);
         }
-        if !matches!(self.state, State::Committing | State::Aborting) {
+        if !matches!(self.state, State::Committing | State::Aborting | State::Notifying) {
             return;
         }
-        if forced.is_some() && branch.state.is_owed() {
-            let answer = own_journal.then_some(acknowledgement);
-            self.end_forced(index, answer, context);
-            return self.after_attempts(context);
-        }
-        let (state, kind) = match (branch.state, acknowledgement) {
-            (BranchState::Committing, Acknowledgement::Committed) if own_journal => {
-                (BranchState::Committed, TrailKind::CommitAcknowledged)
-            }
-            (BranchState::Committing, Acknowledgement::Unknown) if planted!(UnknownAccepted) => {
-                (BranchState::Committed, TrailKind::CommitAcknowledged)
-            }
-            (BranchState::Committing, Acknowledgement::Committed | Acknowledgement::Unknown) => {
-                (BranchState::Hazard, TrailKind::Hazard)
-            }
-            (BranchState::Committing, Acknowledgement::RolledBack) if own_journal => {
-                (BranchState::Heuristic, TrailKind::Heuristic)
-            }
-            (BranchState::Committing, Acknowledgement::RolledBack) => {
-                (BranchState::Hazard, TrailKind::Hazard)
-            }
-            (BranchState::RollingBack | BranchState::LeftToAsk, Acknowledgement::RolledBack)
-                if own_journal =>
-            {
-                (BranchState::RolledBack, TrailKind::RollbackAcknowledged)
-            }
-            // It may have committed, and cannot be asked whether it undid that.
-            (BranchState::RollingBack, Acknowledgement::RolledBack) if turned_round => {
-                (BranchState::Hazard, TrailKind::Hazard)
-            }
-            // It had voted, so that what became of it there is lost.
-            (BranchState::RollingBack, Acknowledgement::Unknown)
-                if turned_round && !planted!(UnknownAccepted) =>
-            {
-                (BranchState::Hazard, TrailKind::Hazard)
-            }
-            (BranchState::RollingBack, Acknowledgement::Unknown) if turned_round => {
-                (BranchState::RolledBack, TrailKind::RollbackAcknowledged)
-            }
-            // The journal that voted is not there; it will ask when it is back.
-            (BranchState::RollingBack, Acknowledgement::RolledBack) if branch.asks && !locked => {
-                (BranchState::LeftToAsk, TrailKind::LeftToAsk)
-            }
-            (BranchState::RollingBack | BranchState::LeftToAsk, Acknowledgement::Committed) => {
-                (BranchState::Heuristic, TrailKind::Heuristic)
-            }
-            (BranchState::Committing | BranchState::RollingBack, answer) => {
-                return self.answered_with_an_error(index, answer, context);
-            }
-            _ => return,
+        let awaited = Awaited {
+            state: branch.state,
+            commit: self.commit,
+            compensating,
+            resolved: branch.forced,
+            notify: branch.notify,
+            asks: branch.asks,
+            locked,
+            own_journal,
         };
-        branch.finish(state);
-        self.note(context, kind, Some(index));
-        if self.owes_nothing() {
-            self.become_ended(context);
+        match awaited.judge(&acknowledgement) {
+            Verdict::Finish(state, kind) => {
+                branch.finish(state);
+                self.note(context, kind, Some(index));
+                self.branch_ended(index, context);
+            }
+            Verdict::Retry => self.answered_with_an_error(index, acknowledgement, context),
+            Verdict::Ignore => {}
         }
     }
 
@@ -131,7 +97,7 @@ impl Transaction {
         match answer {
             // The journal that was asked to commit is gone, and whether it did
             // cannot be known.
-            Acknowledgement::RolledBack if !own_journal => {
+            Acknowledgement::RolledBack | Acknowledgement::Unknown if !own_journal => {
                 self.branches[index].finish(BranchState::Hazard);
                 self.note(context, TrailKind::Hazard, Some(index));
                 let participant = Some(self.branches[index].participant);
@@ -159,38 +125,12 @@ impl Transaction {
         }
     }
 
-    /// Nothing is owed: the end is asked to be written, unless the decision
-    /// record says it already.
-    pub(super) fn become_ended(&mut self, context: &mut Context) {
-        debug_assert!(matches!(self.state, State::Committing | State::Aborting));
-        self.state = State::Ended;
-        self.stalled = false;
-        self.ended_at = Some(context.now);
-        self.note(context, TrailKind::Ended, None);
-        let states: Vec<_> = self.branches.iter().map(|branch| branch.state).collect();
-        let outcome = Outcome::of(self.commit, states.iter().copied());
-        let record = EndRecord {
-            id: self.id,
-            ended_at: context.now,
-            heuristic: outcome.is_heuristic(),
-            kept: outcome.is_heuristic() || !self.interventions.is_empty(),
-            branches: states,
-            trail: self.trail[self.recorded..].to_vec(),
-        };
-        // A broken promise must not be forgotten in a crash, and clients wait for a
-        // commit that could be turned round until then.
-        let forced = outcome.is_heuristic() || !self.commit_stands() && self.commit;
-        context.append(Record::End(record), forced, Milestone::Ended);
-        // Whoever gets them writes that later than this end.
-        context.locks.release_all(context.now, self.owner());
-        self.answer(context);
-    }
-
     /// Takes up a transaction whose outcome was not recorded: it is aborted, or
     /// its participant is asked.
     pub(crate) fn recover_begun(record: BeginRecord, context: &mut Context) -> Self {
         let branches = record.branches.into_iter().map(|begun| Branch {
             asks: begun.asks,
+            journal: begun.journal,
             sent: true,
             state: BranchState::Preparing,
             ..Branch::new(begun.participant, Opaque::default())
@@ -235,6 +175,7 @@ impl Transaction {
             refusal: decided.refusal,
             asks: decided.asks,
             forced: decided.forced,
+            notify: decided.notify,
             sent: true,
             ..Branch::new(decided.participant, Opaque::default())
         });
@@ -243,11 +184,18 @@ impl Transaction {
             age: record.age,
             key: record.key,
             options: Options { commit_policy: record.policy, ..options },
-            state: if record.commit { State::Committing } else { State::Aborting },
+            state: match record.ended_at {
+                Some(_) => State::Notifying,
+                None if record.commit => State::Committing,
+                None => State::Aborting,
+            },
             branches: branches.collect(),
             recorded: record.trail.len(),
             trail: record.trail,
             decided_at: Some(record.decided_at),
+            ended_at: record.ended_at,
+            is_final: record.ended_at.is_some(),
+            closed: record.ended_at.is_some(),
             reason: record.reason,
             interventions: record.interventions,
             commit: record.commit,
@@ -257,8 +205,12 @@ impl Transaction {
         };
         transaction.register(&record.locks, context);
         transaction.restore_calls(record.calls);
-        transaction.note(context, TrailKind::Recovered, None);
+        // Nobody waits for a notification.
+        if !transaction.is_closed() {
+            transaction.note(context, TrailKind::Recovered, None);
+        }
         transaction.tell_branches(context);
+        transaction.end_if_notified(context);
         transaction
     }
 
@@ -266,11 +218,7 @@ impl Transaction {
         if !planted!(LocksForgotten) {
             context.locks.restore(context.now, self.owner(), self.age, locks);
         }
-        for (participant, voted) in self.journals() {
-            context.participants.get(participant).unfinished.insert(self.id);
-            // The name may be another's by now, or nobody's.
-            context.participants.elsewhere.add(voted, self.id);
-        }
+        self.register_owed(context);
     }
 }
 

@@ -2,17 +2,16 @@
 //!
 //! Invariants:
 //! - Nothing is done by force before the record that says by whom and why is durable.
-//! - A branch that was ended by force against the decision is never shown as what was
-//!   decided, unless its participant says that it is.
+//! - What an operator resolved is shown as acknowledged only when its participant says
+//!   so: until then it is asserted, or a hazard (see `notify`).
 
-use alloc::{collections::BTreeSet, format, sync::Arc};
+use alloc::{collections::BTreeSet, format, sync::Arc, vec::Vec};
 
 use common::planted;
 
 use super::{Context, Milestone, State, Transaction};
 use crate::{
-    Acknowledgement, BranchState, Intervention, InterventionAction, Reason, TrailKind,
-    intervention::MAX_RETRIES,
+    BranchState, Intervention, InterventionAction, Reason, TrailKind, intervention::MAX_RETRIES,
 };
 
 impl Transaction {
@@ -48,14 +47,18 @@ impl Transaction {
             }
             // Whether it was committed in one phase only its participant knows.
             State::Settling if it.branch.unwrap_or(0) == 0 => {
-                self.branches[0].finish(BranchState::Hazard);
-                self.note(context, TrailKind::Hazard, Some(0));
                 let reason = by_force(&it);
                 self.interventions.push(it);
+                // The participant is notified, and may know better.
+                self.branches[0].finish(BranchState::Hazard);
+                self.note(context, TrailKind::Hazard, Some(0));
+                self.forcing = Vec::from([(0, commit)]);
                 match commit {
                     true => self.become_deciding(context),
                     false => self.abort(reason, context),
                 }
+                // The decision is a record of its own, with its own number.
+                self.record_again(true, Milestone::Forced, context);
                 true
             }
             State::Committing | State::Aborting if self.forcing.is_empty() => {
@@ -87,6 +90,11 @@ impl Transaction {
         true
     }
 
+    /// Whether a branch was asked to commit in one phase and nobody knows whether it did.
+    pub(super) fn is_unsettled(&self, index: usize) -> bool {
+        self.one_phase && self.branches[index].state == BranchState::Hazard
+    }
+
     /// What a branch is that is told the decision.
     pub(super) fn owed_state(&self) -> BranchState {
         match self.commit {
@@ -96,7 +104,12 @@ impl Transaction {
     }
 
     /// Asks for the decision's record once more, with what was done by hand.
-    fn record_again(&mut self, forced: bool, milestone: Milestone, context: &mut Context) {
+    pub(super) fn record_again(
+        &mut self,
+        forced: bool,
+        milestone: Milestone,
+        context: &mut Context,
+    ) {
         let record = self.decision_record(context);
         self.recorded = self.trail.len();
         context.append(record, forced, milestone);
@@ -106,55 +119,23 @@ impl Transaction {
     pub(super) fn become_forced(&mut self, context: &mut Context) {
         let owed = self.owed_state();
         for (index, commit) in core::mem::take(&mut self.forcing) {
+            let unsettled = self.is_unsettled(index);
             let branch = &mut self.branches[index];
             let is_open = branch.state.is_owed() || branch.state == BranchState::LeftToAsk;
+            let is_open = is_open || unsettled;
             // It may have been acknowledged meanwhile, and the transaction ended.
             if !is_open || !matches!(self.state, State::Committing | State::Aborting) {
                 continue;
             }
             branch.forced = Some(commit);
-            branch.become_state(owed);
+            branch.become_state(if unsettled { BranchState::Hazard } else { owed });
+            branch.notify = unsettled;
             self.note(context, TrailKind::Forced, Some(index));
             self.send(index, context);
         }
         self.after_attempts(context);
         self.answer(context);
         self.set_timer(context);
-    }
-
-    /// The participant has answered to force, or could not be told: what it then does
-    /// when it is back and asks is what was forced.
-    pub(super) fn end_forced(
-        &mut self,
-        index: usize,
-        answer: Option<Acknowledgement>,
-        context: &mut Context,
-    ) {
-        let as_decided = match self.commit {
-            true => BranchState::Committed,
-            false => BranchState::RolledBack,
-        };
-        let forced = self.branches[index].forced;
-        let (state, kind) = match (answer, self.commit) {
-            _ if planted!(ForceDressedUp) => (as_decided, TrailKind::CommitAcknowledged),
-            (Some(Acknowledgement::Committed), true) => (as_decided, TrailKind::CommitAcknowledged),
-            (Some(Acknowledgement::RolledBack), false) => {
-                (as_decided, TrailKind::RollbackAcknowledged)
-            }
-            (Some(Acknowledgement::Committed | Acknowledgement::RolledBack), _) => {
-                (BranchState::Heuristic, TrailKind::Heuristic)
-            }
-            (Some(Acknowledgement::Unknown), _) => (BranchState::Hazard, TrailKind::Hazard),
-            // Whoever forced what was decided anyway answers for it.
-            (Some(Acknowledgement::Failed(_)) | None, commit) if forced == Some(commit) => {
-                (as_decided, TrailKind::Unreachable)
-            }
-            (Some(Acknowledgement::Failed(_)) | None, _) => {
-                (BranchState::Hazard, TrailKind::Hazard)
-            }
-        };
-        self.branches[index].finish(state);
-        self.note(context, kind, Some(index));
     }
 
     /// Sends now what waits for its next attempt. False where nothing is waited for.
@@ -164,7 +145,7 @@ impl Transaction {
             return false;
         }
         self.interventions.push(it);
-        if matches!(self.state, State::Committing | State::Aborting) {
+        if matches!(self.state, State::Committing | State::Aborting | State::Notifying) {
             self.record_again(false, Milestone::Noted, context);
         }
         for participant in self.participants().collect::<BTreeSet<_>>() {

@@ -38,6 +38,11 @@ impl Transaction {
         }
         self.one_phase =
             self.commit_requested && matches!(&self.branches[..], [only] if only.one_phase);
+        for branch in &mut self.branches {
+            let participant = context.participants.get(branch.participant);
+            // The one that is asked to commit: see `begin_record`.
+            branch.journal = participant.journal.filter(|_| self.one_phase);
+        }
         let all_ask = self.branches.iter().all(|branch| branch.asks);
         // In one phase the participant decides: a run that was forgotten could
         // be done a second time under its key.
@@ -61,6 +66,7 @@ impl Transaction {
             participant: branch.participant,
             payload: branch.payload.clone(),
             asks: branch.asks,
+            journal: branch.journal,
         };
         // Nothing is sent before the next one.
         let sent = !matches!(self.state, State::Linking | State::Locking);
@@ -77,6 +83,15 @@ impl Transaction {
             calls: self.enlist_calls(),
             trail: self.trail.clone(),
         })
+    }
+
+    /// Another journal is about to be asked to commit in one phase than the begin
+    /// record names: a crash must not lose which.
+    pub(super) fn log_again(&mut self, context: &mut Context) {
+        debug_assert_eq!(self.state, State::Preparing);
+        self.state = State::Logging;
+        self.branches[0].attempt = Attempt::None;
+        context.append(self.begin_record(context), true, Milestone::Logged);
     }
 
     pub(super) fn become_preparing(&mut self, context: &mut Context) {
@@ -98,7 +113,7 @@ impl Transaction {
     pub(crate) fn voted(
         &mut self,
         from: ParticipantId,
-        journal: JournalId,
+        journal: Option<JournalId>,
         number: u32,
         vote: Vote,
         room: usize,
@@ -116,7 +131,7 @@ impl Transaction {
     fn take_vote(
         &mut self,
         from: ParticipantId,
-        journal: JournalId,
+        journal: Option<JournalId>,
         number: u32,
         vote: Vote,
         room: usize,
@@ -129,10 +144,13 @@ impl Transaction {
         };
         let open = matches!(self.state, State::Preparing | State::Settling);
         if !open || branch.state != BranchState::Preparing {
-            // A late promise of a branch that is no longer told: tell it once more.
+            // A late promise of a branch that nobody waits for: its participant is back.
             let promised = matches!(vote, Vote::Commit { committed: false, .. });
             if promised && branch.state == BranchState::LeftToAsk {
                 self.send_once(index, context);
+            } else if promised && matches!(branch.attempt, Attempt::Waiting(_)) && branch.notify {
+                self.send(index, context);
+                self.set_timer(context);
             }
             return;
         }
@@ -143,7 +161,7 @@ impl Transaction {
             // attempt among several.
             return;
         }
-        branch.journal = Some(journal);
+        branch.journal = journal.or(branch.journal);
         match vote {
             Vote::Commit { output, committed } => {
                 let excess = excess(from, output.as_deref(), room, context);

@@ -30,6 +30,8 @@ impl Transaction {
             deadline: self.deadline.is_some(),
             recovered: self.recovered,
             forcing: self.forcing.clone(),
+            abandoning: self.abandoning.clone(),
+            is_final: self.is_final,
             intervened: !self.interventions.is_empty(),
             commit_policy: self.options.commit_policy,
         }
@@ -61,7 +63,12 @@ impl Transaction {
         };
         let undecided = !matches!(
             self.state,
-            Phase::Deciding | Phase::Committing | Phase::Turning | Phase::Aborting | Phase::Ended
+            Phase::Deciding
+                | Phase::Committing
+                | Phase::Turning
+                | Phase::Aborting
+                | Phase::Notifying
+                | Phase::Ended
         );
         BranchProjection {
             participant: branch.participant,
@@ -69,6 +76,7 @@ impl Transaction {
             journal: branch.journal,
             asks: branch.asks,
             forced: branch.forced,
+            notify: branch.notify,
             sent: branch.sent && undecided,
             attempts: branch.attempts.min(counted),
             pace: match branch.attempt {

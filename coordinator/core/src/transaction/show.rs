@@ -27,9 +27,15 @@ impl Transaction {
                 state => state,
             };
             // What has ended is read from its record, which has no attempts.
-            let attempts = if is_waited_for(state) { branch.attempts } else { 0 };
-            let refusal = branch.refusal.clone();
-            BranchView { participant: branch.participant, state, refusal, attempts }
+            let waited_for = is_waited_for(state) || branch.notify;
+            BranchView {
+                participant: branch.participant,
+                state,
+                refusal: branch.refusal.clone(),
+                attempts: if waited_for { branch.attempts } else { 0 },
+                resolution: branch.forced,
+                notification_owed: branch.notify,
+            }
         });
         let branches: Vec<_> = branches.collect();
         let outcome = match self.is_told() {
@@ -71,11 +77,15 @@ impl Transaction {
             | State::Deciding => TransactionState::Preparing,
             State::Prepared => TransactionState::Prepared,
             State::Committing | State::Turning => TransactionState::Committing,
-            State::Ended if self.commit && self.is_untold() => TransactionState::Committing,
-            State::Aborting | State::Ended if self.is_untold() => TransactionState::Preparing,
+            State::Notifying | State::Ended if self.commit && self.is_untold() => {
+                TransactionState::Committing
+            }
+            State::Aborting | State::Notifying | State::Ended if self.is_untold() => {
+                TransactionState::Preparing
+            }
             State::Aborting => TransactionState::Aborting,
-            State::Ended if self.commit => TransactionState::Committed,
-            State::Ended => TransactionState::Aborted,
+            State::Notifying | State::Ended if self.commit => TransactionState::Committed,
+            State::Notifying | State::Ended => TransactionState::Aborted,
         }
     }
 
@@ -96,7 +106,7 @@ impl Transaction {
 
     /// Whether it was decided to abort.
     pub(crate) fn is_aborting(&self) -> bool {
-        matches!(self.state, State::Aborting | State::Ended) && !self.commit
+        (self.state == State::Aborting || self.has_ended()) && !self.commit
     }
 
     /// Whether its begin record is not durable, so that no client has its id.
@@ -126,8 +136,10 @@ impl Transaction {
         }
         match self.state {
             State::Committing => self.committed(index, self.number),
-            State::Ended if self.commit => self.committed(index, self.number),
-            State::Aborting | State::Ended => BranchOutcome::Aborted { number: self.number },
+            State::Notifying | State::Ended if self.commit => self.committed(index, self.number),
+            State::Aborting | State::Notifying | State::Ended => {
+                BranchOutcome::Aborted { number: self.number }
+            }
             _ if planted!(PendingAnsweredAborted) => BranchOutcome::Aborted { number: self.number },
             _ => BranchOutcome::Pending,
         }

@@ -25,16 +25,19 @@ impl Transaction {
         if !participant.connected {
             return self.not_sent(index, context);
         }
-        if self.one_phase && self.state == State::Preparing {
+        if self.one_phase && self.state == State::Preparing && !branch.sent {
             // It may commit with no vote that arrives: only this journal knows.
-            branch.journal = branch.journal.or(participant.journal);
+            let named = core::mem::replace(&mut branch.journal, participant.journal);
+            if self.logged && named != participant.journal {
+                return self.log_again(context);
+            }
         }
         let first = !branch.sent;
         branch.sent = true;
         branch.attempt = Attempt::Running(context.now + timeout);
         if first {
             self.note(context, TrailKind::PrepareSent, Some(index));
-        } else if branch.attempts > 1 {
+        } else if branch.attempts > 1 && !branch.notify {
             self.note(context, TrailKind::Retried, Some(index));
         }
         self.push_message(index, timeout, context);
@@ -56,7 +59,7 @@ impl Transaction {
     fn send_in_turn(&mut self, index: usize, context: &mut Context) {
         let participant = self.branches[index].participant;
         if context.participants.get(participant).awaits_turn(self.id) {
-            let later = context.now + context.config.backoff_cap;
+            let later = context.now + self.longest_wait(index, context);
             self.branches[index].attempt = Attempt::Waiting(later);
         } else {
             self.send(index, context);
@@ -103,7 +106,8 @@ impl Transaction {
             return self.leave_to_ask(index, context);
         }
         // At a start nobody is linked yet; that is no news.
-        if !self.recovered || self.branches[index].attempts > 1 {
+        let news = !self.recovered || self.branches[index].attempts > 1;
+        if news && !self.branches[index].notify {
             self.note(context, TrailKind::Unreachable, Some(index));
         }
         self.retry_or_leave(index, context);
@@ -137,7 +141,9 @@ impl Transaction {
 
     /// An attempt ended without an answer.
     fn attempt_failed(&mut self, index: usize, context: &mut Context) {
-        self.note(context, TrailKind::Unreachable, Some(index));
+        if !self.branches[index].notify {
+            self.note(context, TrailKind::Unreachable, Some(index));
+        }
         context.participants.get(self.branches[index].participant).freed += 1;
         self.retry_or_leave(index, context);
     }
@@ -145,8 +151,9 @@ impl Transaction {
     /// Plans the next attempt, where another is owed.
     pub(super) fn retry_or_leave(&mut self, index: usize, context: &mut Context) {
         let tried = self.branches[index].attempts >= context.config.rollback_attempts;
-        if tried && self.branches[index].forced.is_some() {
-            return self.end_forced(index, None, context);
+        let waited_for = self.branches[index].state.is_owed();
+        if tried && waited_for && self.branches[index].forced.is_some() {
+            return self.assert_resolved(index, context);
         }
         if tried && self.may_leave_to_ask(index, context) {
             return self.leave_to_ask(index, context);
@@ -172,8 +179,9 @@ impl Transaction {
 
     /// Plans the next attempt.
     pub(super) fn retry_later(&mut self, index: usize, context: &mut Context) {
+        let longest = self.longest_wait(index, context);
         let branch = &mut self.branches[index];
-        let wait = backoff(context.config, &self.id, index, branch.attempts.max(1));
+        let wait = backoff(context.config, longest, &self.id, index, branch.attempts.max(1));
         branch.attempt = Attempt::Waiting(context.now + wait);
         if self.has_failed_to_commit(index) {
             return self.become_turning(index, context);

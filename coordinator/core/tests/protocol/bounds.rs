@@ -81,7 +81,7 @@ fn vote(run: Run, branch: u32, output: usize) -> Event {
     let output = Some(Opaque::from(vec![7; output]));
     let vote = Vote::Commit { output, committed: false };
     let from = ParticipantId(branch);
-    Event::Voted { from, journal: JournalId::from_bytes([9; 16]), id: run.id, branch, vote }
+    Event::Voted { from, journal: Some(JournalId::from_bytes([9; 16])), id: run.id, branch, vote }
 }
 
 fn aborted(world: &World, run: Run) -> Option<String> {

@@ -10,12 +10,16 @@ use crate::{
     world::{P0, P1, P2, Run, World, locks, seconds},
 };
 
-fn by_hand(world: &World, action: InterventionAction, branch: Option<u32>) -> Intervention {
+pub(crate) fn by_hand(
+    world: &World,
+    action: InterventionAction,
+    branch: Option<u32>,
+) -> Intervention {
     let (reason, caller) = ("the disk is in the river".into(), "ada".into());
     Intervention { at: world.now, action, branch, reason, caller }
 }
 
-fn resolve(world: &mut World, run: Run, commit: bool, branch: Option<u32>) -> u64 {
+pub(crate) fn resolve(world: &mut World, run: Run, commit: bool, branch: Option<u32>) -> u64 {
     let action = match commit {
         true => InterventionAction::Commit,
         false => InterventionAction::Rollback,
@@ -24,12 +28,12 @@ fn resolve(world: &mut World, run: Run, commit: bool, branch: Option<u32>) -> u6
     world.call(run.id, Client::Resolve { intervention, until })
 }
 
-fn is_refused(world: &World, token: u64) -> bool {
+pub(crate) fn is_refused(world: &World, token: u64) -> bool {
     matches!(world.reply(token), Some(Reply::Refused(Refused::WrongState { .. })))
 }
 
 /// Committed at P0; P1 cannot be reached any more.
-fn stuck(world: &mut World) -> Run {
+pub(crate) fn stuck(world: &mut World) -> Run {
     let run = world.execute(&[P0, P1]);
     world.exchange();
     world.sync();
@@ -57,14 +61,19 @@ fn a_branch_that_is_rolled_back_by_force_against_its_commit_is_a_hazard_until_it
     assert_eq!((view.state, view.outcome), (TransactionState::Committed, Outcome::HeuristicHazard));
     assert_eq!(view.interventions.len(), 1);
     assert_eq!((&*view.interventions[0].caller, view.interventions[0].branch), ("ada", Some(1)));
+    assert_eq!(view.branches[1].state, BranchState::Hazard);
+    assert_eq!(view.branches[1].resolution, Some(false));
+    assert!(view.branches[1].notification_owed && !view.branches[0].notification_owed);
     world.sync();
-    let end = world.journal.end(run.id).unwrap();
-    assert!(end.heuristic && end.kept);
-    // When it is back, it does what was forced.
+    assert!(world.journal.end(run.id).is_none(), "its participant was not notified");
+    // When it is back, it does what was forced, and that is known.
     world.connect(P1);
     world.inquire(P1);
     world.settle();
     assert!(world.is_rolled_back_at(P1, run.id) && world.is_committed_at(P0, run.id));
+    let end = world.journal.end(run.id).unwrap();
+    assert!(end.heuristic && end.kept);
+    assert_eq!(end.branches[1], BranchState::Heuristic);
 }
 
 #[test]
@@ -100,20 +109,26 @@ fn one_that_can_be_reached_says_what_became_of_it() {
 }
 
 #[test]
-fn what_is_forced_as_it_was_decided_is_as_good_as_done() {
+fn what_is_resolved_as_it_was_decided_is_shown_as_asserted_until_it_is_acknowledged() {
     let mut world = World::new();
     let run = stuck(&mut world);
     let token = resolve(&mut world, run, true, None);
     world.sync();
     world.advance(seconds(30));
-    assert_eq!(world.answer(token).outcome, Outcome::Committed);
-    world.sync();
-    let end = world.journal.end(run.id).unwrap();
-    assert!(!end.heuristic && end.kept, "somebody intervened");
+    let view = world.answer(token).clone();
+    assert_eq!((view.state, view.outcome), (TransactionState::Committed, Outcome::Committed));
+    assert_eq!(view.branches[1].state, BranchState::Asserted);
+    assert_eq!(view.branches[1].resolution, Some(true));
+    assert!(view.branches[1].notification_owed);
+    assert!(view.ended_at.is_some());
     world.connect(P1);
-    world.inquire(P1);
+    world.exchange();
+    assert_eq!(world.look(run.id).branches[1].state, BranchState::Committed);
     world.settle();
     assert!(world.is_committed_at(P1, run.id));
+    let end = world.journal.end(run.id).unwrap();
+    assert!(!end.heuristic && end.kept, "somebody intervened");
+    assert_eq!(end.branches, [BranchState::Committed; 2]);
 }
 
 #[test]
@@ -172,8 +187,15 @@ fn what_cannot_be_settled_in_one_phase_is_ended_as_a_hazard() {
         let token = resolve(&mut world, run, commit, None);
         assert!(world.reply(token).is_none(), "told before it is on record");
         world.sync();
+        world.advance(seconds(30));
         assert_eq!(world.answer(token).outcome, Outcome::HeuristicHazard);
         assert_eq!(world.journal.commits(run.id), Some(commit));
+        let branch = &world.look(run.id).branches[0];
+        assert_eq!((branch.state, branch.resolution), (BranchState::Hazard, Some(commit)));
+        assert!(branch.notification_owed);
+        // A crash does not make it more certain than it is.
+        world.crash();
+        assert_eq!(world.look(run.id).outcome, Outcome::HeuristicHazard);
     }
 }
 
@@ -191,6 +213,9 @@ fn nothing_is_forced_where_nothing_is_owed() {
     world.sync();
     world.advance(seconds(30));
     assert!(world.reply(first).is_some());
+    let refused = resolve(&mut world, run, true, Some(1));
+    assert!(is_refused(&world, refused), "it was resolved");
+    world.connect(P1);
     world.settle();
     let gone = resolve(&mut world, run, true, Some(1));
     assert!(matches!(world.reply(gone), Some(Reply::NotHere)));

@@ -6,6 +6,7 @@ mod journal;
 mod participant;
 mod world;
 
+mod acknowledgements;
 mod bounds;
 mod compensation;
 mod forced;
@@ -15,6 +16,7 @@ mod interactive;
 mod keys;
 mod links;
 mod locks;
+mod notifications;
 mod one_phase;
 mod phase_one;
 mod phase_two;

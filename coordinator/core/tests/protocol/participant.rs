@@ -154,7 +154,8 @@ impl Participant {
     }
 
     fn vote(&self, key: Key, vote: Vote) -> Event {
-        Event::Voted { from: self.id, journal: self.journal, id: key.0, branch: key.1, vote }
+        let journal = Some(self.journal);
+        Event::Voted { from: self.id, journal, id: key.0, branch: key.1, vote }
     }
 }
 

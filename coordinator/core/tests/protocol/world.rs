@@ -345,7 +345,7 @@ impl World {
 
     /// A vote of the test's own.
     pub(crate) fn vote(&mut self, from: ParticipantId, id: TransactionId, branch: u32, vote: Vote) {
-        let journal = self.participant(from).journal;
+        let journal = Some(self.participant(from).journal);
         self.event(Event::Voted { from, journal, id, branch, vote });
     }
 

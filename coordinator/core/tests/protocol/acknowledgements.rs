@@ -1,0 +1,192 @@
+//! Which answers to a decision count: whose journal voted, whose answers, whether it can
+//! ask, before and after a crash, resolved by an operator or not.
+
+use common::JournalId;
+use coordinator_core::{Acknowledgement, BranchState, Event, Vote};
+
+use crate::{
+    forced::resolve,
+    participant::{NO, YES},
+    world::{P0, P1, World},
+};
+
+const OWN: JournalId = JournalId::from_bytes([7; 16]);
+const OTHER: JournalId = JournalId::from_bytes([8; 16]);
+const BOTH: [bool; 2] = [true, false];
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    commit: bool,
+    asks: bool,
+    recovered: bool,
+    resolved: bool,
+    /// In its vote; none where it names none.
+    voted: Option<JournalId>,
+    /// In its answer.
+    answered: Option<JournalId>,
+}
+
+impl Case {
+    fn all() -> impl Iterator<Item = Self> {
+        (0..1_u32 << 4).flat_map(|bits| {
+            let [commit, asks, recovered, resolved] =
+                core::array::from_fn(|bit| bits & 1 << bit != 0);
+            [None, Some(OWN)].into_iter().flat_map(move |voted| {
+                [None, Some(OWN), Some(OTHER)].map(|answered| Self {
+                    commit,
+                    asks,
+                    recovered,
+                    resolved,
+                    voted,
+                    answered,
+                })
+            })
+        })
+    }
+
+    /// Only an id that differs from one that voted is another journal's.
+    fn is_own(&self) -> bool {
+        self.voted.is_none() || self.answered != Some(OTHER)
+    }
+
+    fn expected(&self, answer: &Acknowledgement) -> BranchState {
+        use Acknowledgement::{Committed, Failed, RolledBack, Unknown};
+        // A restart leaves the rollback to it, and ends.
+        if !self.commit && self.asks && self.recovered {
+            return BranchState::LeftToAsk;
+        }
+        match (self.commit, answer) {
+            (true, Failed(_)) => BranchState::Committing,
+            (false, Failed(_)) => BranchState::RollingBack,
+            (true, Committed) if self.is_own() => BranchState::Committed,
+            (true, RolledBack) if self.is_own() => BranchState::Heuristic,
+            (true, _) => BranchState::Hazard,
+            (false, Committed) => BranchState::Heuristic,
+            (false, RolledBack) if self.is_own() => BranchState::RolledBack,
+            (false, Unknown) if self.is_own() && self.resolved => BranchState::Hazard,
+            (false, Unknown) if self.is_own() => BranchState::RollingBack,
+            (false, _) if !self.asks => BranchState::Hazard,
+            (false, RolledBack) if !self.resolved => BranchState::LeftToAsk,
+            (false, _) => BranchState::RollingBack,
+        }
+    }
+
+    fn run(&self, answer: &Acknowledgement) -> BranchState {
+        let mut world = World::new();
+        if !self.asks {
+            world.cannot_ask(P0);
+        }
+        let other = if self.commit { YES } else { NO };
+        let run = world.execute_with(&[(P0, YES), (P1, other)], |_| {});
+        world.sync();
+        let (id, journal) = (run.id, self.voted);
+        let vote = Vote::Commit { output: None, committed: false };
+        world.event(Event::Voted { from: P0, journal, id, branch: 0, vote });
+        world.deliver_to(P1);
+        world.hear_all();
+        world.sync();
+        if self.recovered {
+            world.lose_all();
+            world.crash();
+            world.connect_all();
+        }
+        if self.resolved {
+            resolve(&mut world, run, self.commit, Some(0));
+            world.sync();
+        }
+        world.event(Event::Acknowledged {
+            from: P0,
+            journal: self.answered,
+            id,
+            branch: 0,
+            number: 1 + u32::from(self.resolved),
+            acknowledgement: answer.clone(),
+        });
+        match world.journal.end(id) {
+            Some(end) => end.branches[0],
+            None => world.look(id).branches[0].state,
+        }
+    }
+}
+
+#[test]
+fn an_answer_counts_by_who_gives_it_and_by_what_was_promised() {
+    use Acknowledgement::{Committed, Failed, RolledBack, Unknown};
+    for case in Case::all() {
+        for answer in [Committed, RolledBack, Unknown, Failed("busy".into())] {
+            assert_eq!(case.run(&answer), case.expected(&answer), "{case:?} {answer:?}");
+        }
+    }
+}
+
+/// One phase: a rollback is the question, and only the journal that was asked can say
+/// that it did not commit.
+#[test]
+fn a_disk_that_is_lost_after_one_phase_is_found_out_before_and_after_a_crash() {
+    for crash in BOTH {
+        for lost in BOTH {
+            let mut world = World::new();
+            let run = world.execute_keyed("key", &[P0]);
+            world.answer_lookups();
+            world.sync();
+            assert_eq!(world.on_the_way(), [(P0, "one phase")]);
+            // It may or may not have been done there.
+            world.lose_all();
+            if lost {
+                world.participant(P0).lose_disk();
+            }
+            match crash {
+                true => {
+                    world.crash();
+                    world.connect_all();
+                }
+                false => {
+                    world.connect(P0);
+                    world.advance(crate::world::seconds(10));
+                    world.flights.retain(|it| it.id == run.id);
+                }
+            }
+            world.flights.retain(|flight| {
+                matches!(flight.message, coordinator_core::Message::Rollback { .. })
+            });
+            world.settle();
+            let end = world.journal.end(run.id).unwrap();
+            let expected = if lost { BranchState::Hazard } else { BranchState::RolledBack };
+            assert_eq!(end.branches, [expected], "crash {crash}, lost {lost}");
+        }
+    }
+}
+
+#[test]
+fn the_journal_that_is_asked_in_one_phase_is_on_record_before_it_is_asked() {
+    for known_before in BOTH {
+        let mut world = World::new();
+        if known_before {
+            // Another one is there by the time that the record is durable.
+            let run = world.execute_keyed("key", &[P0]);
+            world.answer_lookups();
+            world.participant(P0).lose_disk();
+            world.connect(P0);
+            check(&mut world, run.id);
+        } else {
+            world.disconnect(P0);
+            world.crash();
+            let run = world.execute_keyed("key", &[P0]);
+            world.answer_lookups();
+            world.sync();
+            assert!(world.on_the_way().is_empty());
+            world.connect(P0);
+            check(&mut world, run.id);
+        }
+    }
+
+    fn check(world: &mut World, id: common::TransactionId) {
+        while world.on_the_way().is_empty() {
+            assert!(!world.journal.pending.is_empty(), "never asked");
+            world.sync();
+        }
+        assert_eq!(world.on_the_way(), [(P0, "one phase")]);
+        let asked = Some(world.participant(P0).journal);
+        assert_eq!(world.journal.begin(id).unwrap().branches[0].journal, asked);
+    }
+}
