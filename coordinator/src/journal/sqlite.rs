@@ -207,7 +207,7 @@ fn insert_or_update(
 /// A row of either table, with the columns id, begin, decision, end.
 fn stored(table: &'static str, row: &Row<'_>) -> rusqlite::Result<Stored> {
     let row = Suspect::new(table, row, 1);
-    let id = transaction_id(&row)?;
+    let id = transaction_id(&row, 0)?;
     let stored = Stored {
         id,
         begin: decode(&row, id, 1, "begin")?,
@@ -222,11 +222,11 @@ fn stored(table: &'static str, row: &Row<'_>) -> rusqlite::Result<Stored> {
     }
 }
 
-fn transaction_id(row: &Suspect<'_>) -> rusqlite::Result<TransactionId> {
-    let bytes: [u8; 16] = row.get(0)?;
+fn transaction_id(row: &Suspect<'_>, index: usize) -> rusqlite::Result<TransactionId> {
+    let bytes: [u8; 16] = row.get(index)?;
     match uuid::Uuid::from_bytes(bytes).get_version_num() {
         7 => Ok(TransactionId::from_bytes(bytes)),
-        version => Err(row.damaged(0, format!("it is a UUID of version {version}, not 7"))),
+        version => Err(row.damaged(index, format!("it is a UUID of version {version}, not 7"))),
     }
 }
 
@@ -246,7 +246,7 @@ fn decode<M: Message + Default>(
 
 fn session(row: &Row<'_>) -> rusqlite::Result<(SessionId, journal::Session)> {
     let row = Suspect::new("locks", row, 1);
-    let id = transaction_id(&row)?;
+    let id = transaction_id(&row, 0)?;
     let session = decode(&row, id, 1, "body")?;
     let session = session.ok_or_else(|| row.damaged(1, "the row is empty"))?;
     Ok((SessionId::from_bytes(*id.as_bytes()), session))
@@ -359,11 +359,11 @@ impl Journal for SqliteJournal {
     async fn find_keys(&self, keys: Vec<RequestKey>) -> Result<Vec<Option<User>>, JournalError> {
         let find = move |connection: &Connection| {
             let mut select = connection.prepare_cached(
-                "SELECT id, fingerprint FROM request_keys WHERE request_key = ?1",
+                "SELECT request_key, id, fingerprint FROM request_keys WHERE request_key = ?1",
             )?;
             let user = |row: &Row<'_>| {
                 let row = Suspect::new("request_keys", row, 1);
-                Ok((transaction_id(&row)?, row.get(1)?))
+                Ok((transaction_id(&row, 1)?, row.get(2)?))
             };
             keys.iter().map(|key| select.query_row([&**key], user).optional()).collect()
         };
@@ -450,7 +450,7 @@ impl Journal for SqliteJournal {
                     .query_row(
                         &format!("SELECT id FROM {table} ORDER BY id DESC LIMIT 1"),
                         [],
-                        |row| transaction_id(&Suspect::new(table, row, 1)),
+                        |row| transaction_id(&Suspect::new(table, row, 1), 0),
                     )
                     .optional()
             };

@@ -170,11 +170,8 @@ async fn a_stop_answers_those_who_wait() {
     });
     let rest = Rest::new(coordinator.process.address());
     let over_http = tokio::spawn({
-        let body = serde_json::json!({ "participants": [uri.clone(), uri.clone()] }).to_string();
-        async move {
-            let headers = [("content-type", "application/json")];
-            rest.send("POST", "/transactions?wait=3600", &headers, body).await.unwrap()
-        }
+        let body = serde_json::json!([uri.clone(), uri.clone()]);
+        async move { rest.json("POST", "/transactions?wait=3600", &body).await.unwrap() }
     });
     eventually("all are decided", async || {
         let request = ListTransactionsRequest::default();
