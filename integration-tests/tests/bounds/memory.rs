@@ -45,7 +45,9 @@ pub(super) async fn half(channel: Channel, sent: Bytes) -> Result<(), ()> {
     let body = Body::new(StreamBody::new(begun.chain(stream::pending())));
     let path = "http://localhost/dtc.v1.TransactionService/Execute";
     let request = Request::post(path).header("content-type", "application/grpc");
-    channel.oneshot(request.body(body).unwrap()).await.map(drop).map_err(drop)
+    channel.oneshot(request.body(body).unwrap()).await.map(drop).map_err(|error| {
+        eprintln!("a call ended without an answer: {error:?}");
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
