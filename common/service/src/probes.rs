@@ -73,20 +73,30 @@ pub(crate) fn router(readiness: Readiness) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { answer(readiness.now()) }))
+        .method_not_allowed_fallback(|| async {
+            let (code, detail) = ("METHOD_NOT_ALLOWED", "a probe has GET and HEAD only");
+            problem(StatusCode::METHOD_NOT_ALLOWED, code, "There is no such method here", detail)
+        })
 }
 
 fn answer(ready: Result<(), String>) -> Response {
-    let Err(reason) = ready else {
-        return "ok\n".into_response();
-    };
-    let status = StatusCode::SERVICE_UNAVAILABLE;
-    // RFC 9457.
+    match ready {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            problem(status, "NOT_READY", "No new work is taken", &reason)
+        }
+    }
+}
+
+/// RFC 9457.
+fn problem(status: StatusCode, code: &str, title: &str, detail: &str) -> Response {
     let problem = serde_json::json!({
-        "type": "urn:dtc:not-ready",
-        "title": "No new work is taken",
+        "type": format!("urn:dtc:{}", code.to_lowercase().replace('_', "-")),
+        "title": title,
         "status": status.as_u16(),
-        "detail": reason,
-        "code": "NOT_READY",
+        "detail": detail,
+        "code": code,
     });
     (status, [(CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
 }

@@ -38,7 +38,10 @@ struct Probes;
 /// As long as it answers.
 #[utoipa::path(
     get, path = "/healthz", tag = "probes",
-    responses((status = 200, description = "It is.", body = String, content_type = "text/plain")),
+    responses(
+        (status = 200, description = "It is.", body = String, content_type = "text/plain"),
+        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+    ),
 )]
 #[allow(dead_code, reason = "describes what common_service serves")]
 fn healthz() {}
@@ -52,6 +55,7 @@ fn healthz() {}
     responses(
         (status = 200, description = "It does.", body = String, content_type = "text/plain"),
         (status = 503, description = "It does not; `detail` says why.", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 #[allow(dead_code, reason = "describes what common_service serves")]
