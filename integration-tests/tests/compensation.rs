@@ -10,7 +10,7 @@ use integration_tests::{
 use proto::{
     dtc::{
         AnswerAt, Branch, CommitPolicy, ExecuteRequest, ExecuteResponse, Outcome, Participant,
-        RegisterRequest, TrailKind, TransactionOptions, TransactionState,
+        RegisterRequest, TrailKind, Transaction, TransactionOptions, TransactionState,
     },
     shop::{OrderState, ReserveStock},
 };
@@ -226,7 +226,7 @@ async fn known_twice() -> anyhow::Result<Scene> {
     let mut cluster = Cluster::prepare(Binaries::test()?, Addresses::pick())?;
     let start = Start::new().arg("--retention").arg("1s");
     cluster.process(Inventory).start_with(start).await?;
-    let store = format!("store={}", elsewhere(&cluster));
+    let store = format!("store=http://{}", cluster.inventory.address());
     let start = Start::new().arg("--participant").arg(store);
     cluster.process(Coordinator).start_with(start).await?;
     let scene = Scene::of(cluster).await?;
@@ -234,9 +234,10 @@ async fn known_twice() -> anyhow::Result<Scene> {
     Ok(scene)
 }
 
-/// Where the inventory is, too.
+/// Where the inventory is, in other words.
 fn elsewhere(cluster: &Cluster) -> String {
-    format!("http://localhost:{}", cluster.inventory.address().port())
+    let address = cluster.inventory.address();
+    format!("http://[::ffff:{}]:{}", address.ip(), address.port())
 }
 
 /// A purchase that is undone after long enough for the inventory to forget its part of
@@ -258,8 +259,15 @@ async fn is_truly_undone(scene: Scene, inventory: &str) -> anyhow::Result<()> {
     register(&scene, &courier).await?;
     let answer = scene.shop.execute(delivered_late(inventory)).await?;
     let transaction = answer.transaction.context("no transaction")?;
-    ensure!(transaction.outcome() == Outcome::Aborted, "{transaction:?}");
+    is_aborted_for_its_commit(&transaction)?;
     scene.check_sold(0).await
+}
+
+fn is_aborted_for_its_commit(transaction: &Transaction) -> anyhow::Result<()> {
+    let reason = transaction.abort_reason.clone().unwrap_or_default();
+    ensure!(transaction.outcome() == Outcome::Aborted, "{transaction:?}");
+    ensure!(reason.code == "COMMIT_FAILED", "it was not committed first: {reason:?}");
+    Ok(())
 }
 
 #[tokio::test]
@@ -317,6 +325,6 @@ async fn a_participant_whose_name_moves_undoes_what_it_did() {
     let request = RegisterRequest { participant: Some(participant), lease: None };
     scene.shop.registry.clone().register(request).await.unwrap();
     let transaction = placing.await.unwrap().unwrap().transaction.unwrap();
-    assert_eq!(transaction.outcome(), Outcome::Aborted, "{transaction:?}");
+    is_aborted_for_its_commit(&transaction).unwrap();
     scene.check_sold(0).await.unwrap();
 }
