@@ -20,6 +20,8 @@ use hyper_util::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
+use crate::customers::books::Journals;
+
 use book::{Asked, Book, Said};
 
 mod book;
@@ -82,9 +84,9 @@ impl Neighbour {
         Self { name, speech, manners, state, healed: Arc::default() }
     }
 
-    /// From here on its answers are its own.
-    pub(crate) fn heal(&self) {
-        self.healed.store(true, Relaxed);
+    /// From here on its answers are its own; or not any more.
+    pub(crate) fn heal(&self, healed: bool) {
+        self.healed.store(healed, Relaxed);
     }
 
     /// How many branches wait for a decision.
@@ -92,9 +94,12 @@ impl Neighbour {
         self.lock().book.undecided()
     }
 
-    /// Looks at its books.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&Book) -> T) -> T {
-        look(&self.lock().book)
+    /// Adds to the journals what its books hold.
+    pub(crate) fn testify(&self, journals: &mut Journals) {
+        let book = &self.lock().book;
+        book.decided().for_each(|(id, is_committed)| journals.add_branch(id, is_committed));
+        let complaints = book.complaints.iter().map(|what| format!("{}: {what}", self.name));
+        journals.complaints.extend(complaints);
     }
 
     /// Answers what comes to a port.
@@ -107,7 +112,10 @@ impl Neighbour {
             let (stream, _) = port.accept().await?;
             let service = TowerToHyperService::new(router.clone());
             tokio::spawn(async move {
-                let server = auto::Builder::new(TokioExecutor::new());
+                let mut server = auto::Builder::new(TokioExecutor::new());
+                // Its length would follow the real clock.
+                server.http1().auto_date_header(false);
+                server.http2().auto_date_header(false);
                 // It ends with the network.
                 let _ = server.serve_connection(TokioIo::new(stream), service).await;
             });

@@ -34,6 +34,26 @@ pub(crate) fn trust(database: &Path) -> io::Result<()> {
     SUFFIXES.iter().try_for_each(|suffix| remove(&shadow_path(&with_suffix(database, suffix))))
 }
 
+/// Copies a database's files as they are.
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for suffix in SUFFIXES {
+        let (from, to) = (with_suffix(from, suffix), with_suffix(to, suffix));
+        remove(&to)?;
+        if from.exists() {
+            fs::copy(from, to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a copy in the place of a database's files, as if all of it were synced. Nobody
+/// may use them.
+pub(crate) fn replace(database: &Path, copy: &Path) -> io::Result<()> {
+    trust(database)?;
+    remove(&with_suffix(database, "-shm"))?;
+    self::copy(copy, database)
+}
+
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

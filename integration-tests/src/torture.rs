@@ -57,6 +57,15 @@ struct Args {
     #[arg(long)]
     no_small_disk: bool,
 
+    /// Call inventory and payment by second names too
+    #[arg(long)]
+    names: bool,
+
+    /// Have participants over HTTP and unary gRPC in the transactions, whose answers may
+    /// have any status
+    #[arg(long)]
+    neighbours: bool,
+
     /// Keep databases and logs though nothing was wrong
     #[arg(long)]
     keep: bool,

@@ -310,6 +310,35 @@ pub(crate) fn check_journals(cases: &[Case], journals: &Journals) -> Vec<Violati
     found
 }
 
+/// All that holds where the coordinator's journal was lost and an older one restored:
+/// keys may run again and branches stay in doubt, but none is decided against another,
+/// nor against what anybody was told.
+pub(crate) fn check_restored(cases: &[Case], journals: &Journals) -> Vec<Violation> {
+    let mut found: Vec<_> = journals.damaged.iter().cloned().map(Violation::Damaged).collect();
+    found.extend(journals.complaints.iter().cloned().map(Violation::Untrue));
+    for (id, (committed, rolled_back)) in &journals.branches {
+        if *committed > 0 && *rolled_back > 0 {
+            found.push(Violation::Torn(format!(
+                "transaction {id}: {committed} branches committed, {rolled_back} rolled back"
+            )));
+        }
+    }
+    for case in cases {
+        for told in &case.told {
+            let Told::Outcome { committed, id } = told else { continue };
+            let (done, undone) = journals.branches.get(id).copied().unwrap_or_default();
+            if *committed && undone > 0 || !*committed && done > 0 {
+                found.push(Violation::Untrue(format!(
+                    "{} was told {}; {done} branches are committed, {undone} rolled back",
+                    case.name(),
+                    words((*committed, *id))
+                )));
+            }
+        }
+    }
+    found
+}
+
 fn words((committed, id): (bool, Uuid)) -> String {
     format!("{} as {id}", if committed { "committed" } else { "aborted" })
 }

@@ -35,6 +35,8 @@ pub(crate) struct Extras {
     pub(crate) forgets: bool,
     /// Whether somebody often resolves, retries and forgets.
     pub(crate) operators: bool,
+    /// Whether decisions may be lost, so that none may be turned round.
+    pub(crate) loses: bool,
     /// Whether a call may be refused for what has changed since another.
     pub(crate) refuses: bool,
 }
@@ -42,6 +44,9 @@ pub(crate) struct Extras {
 impl Extras {
     /// Draws what a transaction has of them.
     pub(crate) fn change(&self, case: &mut Case, random: &mut impl Rng) {
+        if self.loses {
+            case.work.compensate_after = 0;
+        }
         for &(name, largest) in &self.neighbours {
             if case.kind != Kind::Compensable && random.random_bool(0.4) {
                 let longest = if random.random_bool(0.05) { largest } else { 100 };

@@ -29,10 +29,12 @@ pub(super) enum Class {
     Flags,
     /// Somebody often resolves, retries and forgets, while participants are away.
     Operators,
+    /// The coordinator's disk is lost, and a backup taken before that is restored.
+    Restores,
 }
 
 impl Class {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Retention,
         Self::Bytes,
         Self::Days,
@@ -42,10 +44,11 @@ impl Class {
         Self::Names,
         Self::Flags,
         Self::Operators,
+        Self::Restores,
     ];
 
     /// Those that are drawn where nothing else is said.
-    pub(super) const USUAL: [Self; 0] = [];
+    pub(super) const USUAL: [Self; 3] = [Self::Bytes, Self::Days, Self::Restores];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -58,6 +61,7 @@ impl Class {
             Self::Names => "names",
             Self::Flags => "flags",
             Self::Operators => "operators",
+            Self::Restores => "restores",
         }
     }
 
@@ -66,7 +70,7 @@ impl Class {
         match self {
             Self::Retention | Self::Days | Self::Neighbours | Self::Names => 30,
             Self::Forgeries | Self::Flags | Self::Operators => 20,
-            Self::Bytes | Self::Sizes => 10,
+            Self::Bytes | Self::Sizes | Self::Restores => 10,
         }
     }
 }
@@ -122,6 +126,7 @@ pub(super) struct Drawn {
     pub(super) names: bool,
     pub(super) flags: bool,
     pub(super) operators: bool,
+    pub(super) restores: bool,
     pub(super) faults: Vec<Planned>,
 }
 
@@ -183,6 +188,15 @@ impl Drawn {
             Class::Names => self.names = true,
             Class::Flags => self.flags = true,
             Class::Operators => self.operators = true,
+            Class::Restores => {
+                self.restores = true;
+                let backup = Duration::from_millis(random.random_range(300..4_000));
+                let restore = backup + Duration::from_millis(random.random_range(300..3_500));
+                let length = Duration::from_millis(random.random_range(50..1_500));
+                let of = |at, length, fault| Planned { at, length, fault };
+                self.faults.push(of(backup, Duration::ZERO, Fault::Backup));
+                self.faults.push(of(restore, length, Fault::Restore));
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    io,
     path::{Path, PathBuf},
     rc::Rc,
     sync::{
@@ -19,7 +20,7 @@ use tokio::sync::Notify;
 use turmoil::Sim;
 
 use super::network::Simulated;
-use crate::{Role, vfs::Disk};
+use crate::{Role, power, vfs::Disk};
 
 /// The first second of the simulated time, after 1970.
 pub(super) const EPOCH: Duration = Duration::from_secs(1_800_000_000);
@@ -54,6 +55,19 @@ struct Machine {
     exit: Arc<AtomicU8>,
     ended: RefCell<Option<Result<(), Fatal>>>,
     starts: Cell<u32>,
+    backup: Cell<Backup>,
+}
+
+/// What has become of a machine's backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Backup {
+    #[default]
+    None,
+    Taken,
+    /// It takes the place of the files at the next start.
+    Due,
+    /// All starts know of it.
+    Restored,
 }
 
 const RUNS_ON: u8 = 255;
@@ -88,6 +102,7 @@ impl Node {
             exit: Arc::new(AtomicU8::new(RUNS_ON)),
             ended: RefCell::default(),
             starts: Cell::default(),
+            backup: Cell::default(),
         });
         let node = Self { role, shared };
         let program = node.clone();
@@ -116,7 +131,9 @@ impl Node {
         let data = machine.data.borrow().display().to_string();
         let more = machine.changing.as_ref().map(|flags| flags(machine.starts.get()));
         let flags = machine.flags.iter().cloned().chain(["--data".into(), data]);
+        let restored = machine.backup.get() == Backup::Restored;
         let flags = flags.chain(more.into_iter().flatten());
+        let flags = flags.chain(restored.then(|| "--restored".into()));
         let ended = match self.role {
             Role::Coordinator => coordinator::run_in(environment, flags).await,
             Role::Inventory => participant_inventory::program().run_in(environment, flags).await,
@@ -217,9 +234,34 @@ impl Node {
     }
 
     /// Starts it again after it was buried.
-    pub(super) fn start(&self, sim: &mut Sim<'static>) {
+    pub(super) fn start(&self, sim: &mut Sim<'static>) -> io::Result<()> {
+        if self.shared.backup.get() == Backup::Due {
+            self.disk().replace(&self.backup())?;
+            self.shared.backup.set(Backup::Restored);
+        }
         self.disk().restore();
         sim.bounce(self.role.name());
+        Ok(())
+    }
+
+    fn backup(&self) -> PathBuf {
+        self.shared.folder.join("backup")
+    }
+
+    /// Copies its files as they are, in the middle of its work.
+    pub(super) fn back_up(&self) -> io::Result<()> {
+        power::copy(&self.database(), &self.backup())?;
+        self.shared.backup.set(Backup::Taken);
+        Ok(())
+    }
+
+    /// At its next start it has its backup only; false if there is none.
+    pub(super) fn restore_at_start(&self) -> bool {
+        let taken = self.shared.backup.get() == Backup::Taken;
+        if taken {
+            self.shared.backup.set(Backup::Due);
+        }
+        taken
     }
 
     /// How it has ended by itself, if it has: its exit code and why.

@@ -74,6 +74,10 @@ pub(super) enum Fault {
     /// Another coordinator, with a journal of its own, serves where the one was;
     /// customers don't reach it.
     Stranger,
+    /// A copy of the coordinator's files is made while it runs ...
+    Backup,
+    /// ... and is all that is left when it starts again, as restored.
+    Restore,
 }
 
 /// Some of the four, in the order of [`Role::ALL`].

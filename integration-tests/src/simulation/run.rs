@@ -51,6 +51,8 @@ use crate::{
 pub(super) const RESOLVED_WITHIN: Duration = Duration::from_secs(90);
 /// How long the last questions may take.
 const ASKED_WITHIN: Duration = Duration::from_secs(60);
+/// How long is waited where something may stay open for ever.
+const SETTLED_WITHIN: Duration = Duration::from_secs(25);
 const LOOK: Duration = Duration::from_millis(250);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
@@ -78,6 +80,7 @@ struct Run {
     violations: Vec<Violation>,
     neighbours: Vec<Neighbour>,
     remembered: Remembered,
+    restores: bool,
 }
 
 /// Runs one seed in `folder`, which is made and removed.
@@ -94,7 +97,7 @@ pub(super) fn run(
     tracing::info!(drawn = ?plan.drawn, "begins");
     let mut run = Run::new(&plan, folder, opening, &mut random)?;
     let resolved = run.play(&plan)?;
-    if run.violations.is_empty() {
+    if run.violations.is_empty() && !plan.drawn.restores {
         run.last_look()?;
     }
     let (total, length) = (run.market.tally.numbers().total(), run.sim.elapsed());
@@ -154,6 +157,7 @@ impl Run {
             violations: Vec::new(),
             neighbours: Vec::new(),
             remembered: remembered(&plan.drawn),
+            restores: plan.drawn.restores,
         };
         for (host, name) in CUSTOMERS.into_iter().enumerate() {
             let seeds = (0..plan.customers).map(|_| random.random()).collect();
@@ -237,9 +241,26 @@ impl Run {
         }
         self.gate.send_replace(false);
         let healed = self.sim.elapsed();
-        self.neighbours.iter().for_each(Neighbour::heal);
+        self.neighbours.iter().for_each(|it| it.heal(true));
         self.weather.heal(&mut self.sim, healed)?;
-        self.resolve(healed)
+        match plan.drawn.restores {
+            true => self.settle(healed),
+            false => self.resolve(healed),
+        }
+    }
+
+    /// Waits until customers know what can be known. What a restored journal has lost
+    /// stays in doubt.
+    fn settle(&mut self, since: Duration) -> anyhow::Result<Duration> {
+        while self.sim.elapsed() < since + SETTLED_WITHIN {
+            self.step()?;
+        }
+        let busy = self.market.busy.load(Relaxed);
+        if busy > 0 {
+            let text = format!("{busy} customers don't know an outcome");
+            self.violations.push(Violation::Open(text));
+        }
+        Ok(SETTLED_WITHIN)
     }
 
     fn step(&mut self) -> anyhow::Result<Duration> {
@@ -318,13 +339,9 @@ impl Run {
             Ok(journals) => journals,
             Err(error) => return damaged(error),
         };
-        for neighbour in &self.neighbours {
-            neighbour.look(|book| {
-                book.decided().for_each(|(id, is_committed)| journals.add_branch(id, is_committed));
-                let complaints = book.complaints.iter();
-                let complaints = complaints.map(|what| format!("{}: {what}", neighbour.name));
-                journals.complaints.extend(complaints);
-            });
+        self.neighbours.iter().for_each(|it| it.testify(&mut journals));
+        if self.restores {
+            return checker::check_restored(&cases, &journals);
         }
         let mut found = match self.books() {
             Ok(books) => checker::check_books(&cases, &market::opening(), &books, &journals),
@@ -398,9 +415,10 @@ fn flags_of_start(seed: u64, start: u32) -> Vec<String> {
 
 fn extras(drawn: &Drawn) -> Extras {
     let mut extras = Extras {
-        forgets: drawn.retention.is_some(),
+        forgets: drawn.retention.is_some() || drawn.restores,
         operators: drawn.operators,
-        refuses: drawn.names || drawn.flags,
+        loses: drawn.restores,
+        refuses: drawn.names || drawn.flags || drawn.restores,
         ..Extras::default()
     };
     if drawn.neighbours.is_some() {

@@ -126,6 +126,17 @@ impl Weather {
                     }
                 }
             }
+            Fault::Backup => {
+                self.nodes[Role::Coordinator as usize].back_up()?;
+                "backup"
+            }
+            Fault::Restore => {
+                let index = Role::Coordinator as usize;
+                if self.nodes[index].restore_at_start() && !self.off.contains_key(&index) {
+                    self.kill(index, planned.at, until, false);
+                }
+                "backup restored"
+            }
             Fault::Stranger => {
                 self.healing.push((until, planned.fault));
                 self.strangers = (self.strangers.0 + 1, true);
@@ -210,7 +221,7 @@ impl Weather {
             self.off.remove(&index);
             let node = &self.nodes[index];
             tracing::info!(role = node.role.name(), "starts");
-            node.start(sim);
+            node.start(sim)?;
             self.excuse_faults_of(index);
         }
         Ok(())
@@ -287,7 +298,7 @@ impl Weather {
                 self.change_coordinator(sim, now);
             }
             Fault::Clock(role, _) => self.nodes[role as usize].set_clock_error(0),
-            Fault::End(..) => {}
+            Fault::End(..) | Fault::Backup | Fault::Restore => {}
         }
         if self.strangers.1 {
             // It may have been this that kept customers away.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use common_service::Environment;
 use proto::{
     dtc::{
         admin_service_client::AdminServiceClient,
@@ -18,7 +19,7 @@ use proto::{
         payment_service_client::PaymentServiceClient,
     },
 };
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tonic::transport::{Channel, Endpoint};
 
@@ -38,6 +39,7 @@ use crate::{
         market::{self, Extras},
     },
     eventually,
+    neighbour::{Manners, Neighbour, Speech},
 };
 
 /// Violations that are printed; the first are the ones to look at.
@@ -54,6 +56,7 @@ struct Run {
     resolved: Vec<Resolved>,
     violations: BTreeSet<Violation>,
     resolve_within: Duration,
+    neighbours: Vec<Neighbour>,
 }
 
 /// True if nothing was wrong.
@@ -73,7 +76,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<bool> {
 async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow::Result<bool> {
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..100_000));
     let length = Duration::from_secs_f64(args.minutes * 60.0);
-    let world = World::new((!args.no_small_disk).then(|| plan::small_disk(seed))).await?;
+    let extras = extras(seed, args);
+    let neighbours = neighbours(seed, &extras).await?;
+    let others: Vec<_> =
+        neighbours.iter().map(|(it, address)| (it.name, address.clone())).collect();
+    let world = World::new((!args.no_small_disk).then(|| plan::small_disk(seed)), &others).await?;
     let small = world.small_disk();
     println!(
         "Seed {seed}: {} clients for {}; small file system: {}",
@@ -95,13 +102,14 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
             busy: Default::default(),
             rest: args.rest,
             now: || 0,
-            extras: Extras::default(),
+            extras,
         }),
         gate: watch::Sender::new(false),
         counts: Counts::default(),
         resolved: Vec::new(),
         violations: BTreeSet::new(),
         resolve_within: args.resolve_within,
+        neighbours: neighbours.into_iter().map(|(it, _)| it).collect(),
     };
     let world = Arc::clone(&run.world);
     let mut tasks = JoinSet::new();
@@ -141,6 +149,7 @@ impl Run {
     /// A round's faults, then healing, then a look at everything but the journals.
     async fn round(&mut self, round: &Round) -> anyhow::Result<()> {
         self.gate.send_replace(true);
+        self.neighbours.iter().for_each(|it| it.heal(false));
         {
             let mut playing = std::pin::pin!(stage::play(&self.world, round, &self.counts));
             loop {
@@ -152,6 +161,7 @@ impl Run {
         }
         self.gate.send_replace(false);
         self.world.heal()?;
+        self.neighbours.iter().for_each(|it| it.heal(true));
         let healed = Instant::now();
         let open = self.resolve(healed).await;
         self.resolved.push(Resolved { power: round.power, took: healed.elapsed() });
@@ -177,7 +187,7 @@ impl Run {
             let open = match Books::read_open(files.each_ref().map(PathBuf::as_path)) {
                 _ if busy > 0 => format!("{busy} clients don't know an outcome"),
                 Err(error) => format!("{error:#}"),
-                Ok(books) => books.open()?,
+                Ok(books) => self.with_neighbours(books).open()?,
             };
             if healed.elapsed() > self.resolve_within {
                 return Some(open);
@@ -229,7 +239,10 @@ impl Run {
     fn check_journals(&mut self) {
         let files = self.files();
         let found = match Journals::read(files.each_ref().map(PathBuf::as_path), None) {
-            Ok(journals) => checker::check_journals(&self.market.history.lock(), &journals),
+            Ok(mut journals) => {
+                self.neighbours.iter().for_each(|it| it.testify(&mut journals));
+                checker::check_journals(&self.market.history.lock(), &journals)
+            }
             Err(error) => vec![Violation::Damaged(format!("{error:#}"))],
         };
         self.violations.extend(found);
@@ -263,7 +276,12 @@ impl Run {
 
     fn books(&self) -> anyhow::Result<Books> {
         let files = self.files();
-        Books::read(files.each_ref().map(PathBuf::as_path))
+        Ok(self.with_neighbours(Books::read(files.each_ref().map(PathBuf::as_path))?))
+    }
+
+    fn with_neighbours(&self, mut books: Books) -> Books {
+        books.undecided.extend(self.neighbours.iter().map(|it| (it.name, it.undecided())));
+        books
     }
 
     fn market_line(&self) {
@@ -295,6 +313,36 @@ impl Run {
             open: self.gate.subscribe(),
         })
     }
+}
+
+/// What transactions have beside the usual.
+fn extras(seed: u64, args: &Args) -> Extras {
+    let mut random = StdRng::seed_from_u64(!seed);
+    let mut extras = Extras { operators: random.random_bool(0.5), ..Extras::default() };
+    if args.names {
+        extras.names = [vec!["inventory-b"], vec!["payment-b"], Vec::new()];
+    }
+    if args.neighbours {
+        let largest = *[100, 10_000, 500_000].choose(&mut random).unwrap_or(&100);
+        extras.neighbours = vec![("vouchers", largest), ("points", largest)];
+    }
+    extras
+}
+
+/// Those that the transactions name, each with its address.
+async fn neighbours(seed: u64, extras: &Extras) -> anyhow::Result<Vec<(Neighbour, String)>> {
+    let mut found = Vec::new();
+    for (number, (name, _)) in extras.neighbours.iter().enumerate() {
+        let speech = if number == 0 { Speech::Http } else { Speech::Calls };
+        let manners = Manners { trouble: 15, refusals: 5, output: 50_000, forges: true };
+        let neighbour = Neighbour::new(name, speech, manners, seed ^ number as u64);
+        let port = Environment::real().network.bind(([127, 0, 0, 1], 0).into()).await?;
+        let path = if speech == Speech::Http { "/prepare" } else { "" };
+        let address = format!("http://{}{path}", port.local_addr()?);
+        tokio::spawn(neighbour.clone().serve(port));
+        found.push((neighbour, address));
+    }
+    Ok(found)
 }
 
 /// As a careful client connects: it finds out when nobody is at the other end.

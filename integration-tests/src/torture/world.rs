@@ -83,7 +83,11 @@ struct SmallDisk {
 impl World {
     /// Nothing runs yet. With `small`, that process's data is on a small file
     /// system, where the system lets us make one.
-    pub(super) async fn new(small: Option<Role>) -> anyhow::Result<Self> {
+    /// `others` are named to the coordinator, with where they are, beside the shop's.
+    pub(super) async fn new(
+        small: Option<Role>,
+        others: &[(&'static str, String)],
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("dtc-torture-").tempdir()?;
         let small = small.and_then(|role| SmallDisk::mount(role, folder.path()));
         let addresses = Addresses::pick();
@@ -102,10 +106,15 @@ impl World {
         let hosts = Role::ALL.map(|role| {
             let mut args = match role {
                 Role::Coordinator => {
+                    let at = |participant: Role| at(Wire::Down(participant));
                     let known = [Role::Inventory, Role::Payment, Role::Order];
-                    known.into_iter().fold(Start::new(), |start, participant| {
-                        let address = at(Wire::Down(participant));
-                        start.arg("--participant").arg(format!("{}={address}", participant.name()))
+                    let known = known.map(|it| (it.name(), at(it)));
+                    // One participant under two names.
+                    let second =
+                        [("inventory-b", at(Role::Inventory)), ("payment-b", at(Role::Payment))];
+                    let all = known.iter().chain(&second).chain(others);
+                    all.fold(Start::new(), |start, (name, address)| {
+                        start.arg("--participant").arg(format!("{name}={address}"))
                     })
                 }
                 _ => Start::new().arg("--coordinator").arg(at(Wire::Up(role))),

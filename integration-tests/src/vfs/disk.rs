@@ -69,6 +69,18 @@ impl Disk {
         Ok(())
     }
 
+    /// Has a copy's files from now on. As with [`Self::lose_unsynced`].
+    ///
+    /// # Errors
+    ///
+    /// When files cannot be replaced.
+    pub fn replace(&self, copy: &Path) -> std::io::Result<()> {
+        assert!(self.is_cut(), "{} still has power", self.database.display());
+        power::replace(&self.database, copy)?;
+        self.unload();
+        Ok(())
+    }
+
     /// Takes it out of the machine, for good.
     pub fn remove(&self) {
         disks().remove(&self.database);

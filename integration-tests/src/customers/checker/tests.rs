@@ -354,3 +354,30 @@ fn the_branches_of_neighbours_count() {
     assert_eq!(found(done), []);
     assert_only!(found(|it| it.journals.complaints.push("a commit".into())), Untrue);
 }
+
+#[test]
+fn what_holds_after_a_restored_backup() {
+    let found = |change: fn(&mut World)| {
+        let mut world = good();
+        change(&mut world);
+        check_restored(&world.cases, &world.journals)
+    };
+    // In doubt at one, and the key ran again.
+    let lost = |it: &mut World| {
+        it.journals.branches.insert(FIRST, (2, 0));
+        it.cases[0].told.push(told(true, Uuid::from_u128(3)));
+    };
+    assert_eq!(found(lost), []);
+    let torn = |it: &mut World| {
+        it.journals.branches.insert(Uuid::from_u128(3), (1, 2));
+    };
+    assert_only!(found(torn), Torn);
+    let rolled_back = |it: &mut World| {
+        it.journals.branches.insert(FIRST, (0, 3));
+    };
+    assert_only!(found(rolled_back), Untrue);
+    let committed = |it: &mut World| {
+        it.journals.branches.insert(SECOND, (1, 0));
+    };
+    assert_only!(found(committed), Untrue);
+}
