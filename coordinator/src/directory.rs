@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -16,9 +19,16 @@ use crate::{
     journal::{Declared, Registration},
 };
 
-/// How many participants that were never registered may be known, each by the
-/// address that a client gave.
+/// How many participants that were never registered are kept, each by the address that
+/// a client gave. Above it those that were used longest ago go, where nothing is
+/// unfinished there.
 const MAX_ADDRESSES: usize = 4096;
+/// How many more there may be until those have gone.
+const EXCESS: usize = 4096;
+/// After so long without use an address goes, where nothing is unfinished there.
+const UNUSED: Duration = Duration::from_secs(60);
+/// Above the bound it goes after this, in which a request that named it has begun.
+const UNUSED_ABOVE: Duration = Duration::from_secs(2);
 
 /// A participant, as it was registered or named by its address.
 #[derive(Debug, Clone)]
@@ -38,6 +48,16 @@ pub(crate) struct Participant {
     /// epoch.
     pub(crate) newer_epoch: Option<u64>,
     pub(crate) journal: Option<JournalId>,
+    /// When it was named last, in milliseconds of the directory's own time; kept for
+    /// those that are known by their address alone.
+    used: Arc<AtomicU64>,
+}
+
+impl Participant {
+    /// Whether it is known by its address alone.
+    fn is_address(&self) -> bool {
+        self.standing.is_none() && self.address.is_some()
+    }
 }
 
 /// How long a registration is good.
@@ -57,26 +77,38 @@ impl Standing {
 
 /// All participants. Numbers are given in the order of their first mention and
 /// are good for one run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Directory {
     known: RwLock<Known>,
+    since: Instant,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self { known: RwLock::default(), since: Instant::now() }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Known {
     by_name: HashMap<Arc<str>, ParticipantId>,
     by_id: BTreeMap<ParticipantId, Participant>,
+    /// A number is never given twice.
+    next: u32,
+    /// How many are known by their address alone.
     addresses: usize,
 }
 
 impl Known {
-    fn intern(&mut self, name: &str) -> &mut Participant {
-        let next = ParticipantId(self.by_name.len() as u32);
+    fn intern(&mut self, name: &str, now: u64) -> &mut Participant {
         let id = match self.by_name.get(name) {
             Some(id) => *id,
             None => {
-                self.by_name.insert(name.into(), next);
-                next
+                let id = ParticipantId(self.next);
+                self.next += 1;
+                self.by_name.insert(name.into(), id);
+                self.addresses += usize::from(name.parse::<Address>().is_ok());
+                id
             }
         };
         self.by_id.entry(id).or_insert_with(|| Participant {
@@ -90,6 +122,7 @@ impl Known {
             on_its_link: None,
             newer_epoch: None,
             journal: None,
+            used: Arc::new(AtomicU64::new(now)),
         })
     }
 }
@@ -97,13 +130,26 @@ impl Known {
 impl Directory {
     /// The number of a name, a new one if need be. For names in the journal.
     pub(crate) fn intern(&self, name: &str) -> ParticipantId {
-        self.write().intern(name).id
+        let now = self.now();
+        self.write().intern(name, now).id
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes that an address is still of use.
+    fn touch(&self, found: &Participant) {
+        if found.standing.is_none() {
+            found.used.store(self.now(), Relaxed);
+        }
     }
 
     /// A participant that can be reached, by its name.
     pub(crate) fn find(&self, name: &str) -> Option<Participant> {
         let known = self.read();
         let found = known.by_name.get(name).and_then(|id| known.by_id.get(id))?;
+        self.touch(found);
         found.address.is_some().then(|| found.clone())
     }
 
@@ -118,26 +164,75 @@ impl Directory {
     pub(crate) fn at(&self, address: &Address) -> Option<Participant> {
         let known = self.read();
         let mut all = known.by_id.values();
-        all.find(|known| known.address.as_deref() == Some(address)).cloned()
+        let found = all.find(|known| known.address.as_deref() == Some(address))?;
+        self.touch(found);
+        Some(found.clone())
     }
 
     /// Takes in an address that a client gave; none when there are too many.
     pub(crate) fn add_address(&self, address: &Address) -> Option<Participant> {
+        let now = self.now();
         let mut known = self.write();
         let name = address.to_string();
-        if !known.by_name.contains_key(&*name) {
-            if known.addresses >= MAX_ADDRESSES {
-                return None;
-            }
-            known.addresses += 1;
+        if !known.by_name.contains_key(&*name) && known.addresses >= MAX_ADDRESSES + EXCESS {
+            return None;
         }
-        Some(known.intern(&name).clone())
+        let added = known.intern(&name, now);
+        added.used.store(now, Relaxed);
+        Some(added.clone())
+    }
+
+    /// Addresses that nobody has used for long, those first that were used longest ago;
+    /// above the bound as many more as there are too many.
+    pub(crate) fn unused(&self) -> Vec<ParticipantId> {
+        let (known, now) = (self.read(), self.now());
+        let excess = known.addresses.saturating_sub(MAX_ADDRESSES);
+        let addresses = known.by_id.values().filter(|known| known.is_address());
+        let mut all: Vec<_> = addresses.map(|known| (known.used.load(Relaxed), known.id)).collect();
+        all.sort_unstable();
+        let is_old =
+            |used: u64, limit: Duration| u128::from(now.saturating_sub(used)) >= limit.as_millis();
+        // Some of them may have unfinished work, and others go in their place.
+        let for_excess = all.iter().filter(|(used, _)| is_old(*used, UNUSED_ABOVE));
+        let old = all.iter().take_while(|(used, _)| is_old(*used, UNUSED)).count();
+        let count = old.max(if excess > 0 { for_excess.count() } else { 0 });
+        all.into_iter().take(count).map(|(_, id)| id).collect()
+    }
+
+    /// Something is unfinished there.
+    pub(crate) fn note_use(&self, id: ParticipantId) {
+        if let Some(found) = self.read().by_id.get(&id) {
+            self.touch(found);
+        }
+    }
+
+    /// Forgets an address, unless it was used just now or may stay. True if it has gone.
+    pub(crate) fn let_go(&self, id: ParticipantId) -> bool {
+        let now = self.now();
+        let mut known = self.write();
+        let limit = match known.addresses > MAX_ADDRESSES {
+            true => UNUSED_ABOVE,
+            false => UNUSED,
+        };
+        let Some(found) = known.by_id.get(&id).filter(|found| found.is_address()) else {
+            return false;
+        };
+        let unused = now.saturating_sub(found.used.load(Relaxed));
+        if u128::from(unused) < limit.as_millis() {
+            return false;
+        }
+        let name = Arc::clone(&found.name);
+        known.by_id.remove(&id);
+        known.by_name.remove(&name);
+        known.addresses -= 1;
+        true
     }
 
     /// Registers a participant, or moves it to another address.
     pub(crate) fn register(&self, registration: &Registration) -> Participant {
+        let now = self.now();
         let mut known = self.write();
-        let participant = known.intern(&registration.name);
+        let participant = known.intern(&registration.name, now);
         participant.address = Some(Arc::new(registration.address.clone()));
         participant.declared = registration.declared;
         participant.standing = Some(Standing {
@@ -230,14 +325,48 @@ mod tests {
         assert_eq!(directory.intern("inventory"), before);
     }
 
-    #[test]
-    fn addresses_are_bounded() {
+    fn at(port: usize) -> Address {
+        format!("http://127.0.0.1:{port}").parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_that_nobody_uses_go_and_their_numbers_are_not_given_again() {
         let directory = Directory::default();
-        let address = |port: usize| format!("http://127.0.0.1:{port}").parse().unwrap();
-        for port in 1..=MAX_ADDRESSES {
-            assert!(directory.add_address(&address(port)).is_some());
+        let old = directory.add_address(&at(1)).unwrap().id;
+        tokio::time::advance(UNUSED / 2).await;
+        let used = directory.add_address(&at(2)).unwrap().id;
+        tokio::time::advance(UNUSED / 2).await;
+        assert_eq!(directory.unused(), [old]);
+        assert!(directory.find(&at(1).to_string()).is_some(), "which uses it");
+        assert!(directory.unused().is_empty() && !directory.let_go(old));
+        tokio::time::advance(UNUSED).await;
+        assert_eq!(directory.unused(), [used, old]);
+        assert!(directory.let_go(old) && directory.let_go(used) && !directory.let_go(used));
+        assert!(directory.find(&at(1).to_string()).is_none());
+        let again = directory.add_address(&at(1)).unwrap().id;
+        assert!(again > old && again > used);
+        let named = directory.register(&registration("http://127.0.0.1:3")).id;
+        tokio::time::advance(UNUSED * 2).await;
+        assert_eq!(directory.unused(), [again], "the registered stay");
+        assert!(!directory.let_go(named));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn above_the_bound_the_ones_used_longest_ago_go_sooner() {
+        let directory = Directory::default();
+        for port in 1..=MAX_ADDRESSES + EXCESS {
+            assert!(directory.add_address(&at(port)).is_some(), "{port}");
         }
-        assert!(directory.add_address(&address(MAX_ADDRESSES + 1)).is_none());
+        assert!(directory.add_address(&at(60_000)).is_none(), "until some have gone");
+        tokio::time::advance(UNUSED_ABOVE).await;
+        directory.find(&at(1).to_string()).unwrap();
+        let unused = directory.unused();
+        assert_eq!(unused.len(), MAX_ADDRESSES + EXCESS - 1, "all but the one in use");
+        for id in unused {
+            directory.let_go(id);
+        }
+        assert!(directory.add_address(&at(60_000)).is_some());
+        assert_eq!(directory.all().len(), MAX_ADDRESSES + 1, "no more than need be");
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ mod waits;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -122,6 +122,16 @@ enum Input {
         participant: ParticipantId,
         queue: mpsc::Sender<Outgoing>,
     },
+    Unlink {
+        participant: ParticipantId,
+    },
+}
+
+/// Where messages to a participant go.
+struct Queue {
+    messages: mpsc::Sender<Outgoing>,
+    /// What has ended, while that waits there: only the newest would count.
+    ended: Weak<()>,
 }
 
 pub(crate) struct Driver {
@@ -136,7 +146,7 @@ pub(crate) struct Driver {
     own: mpsc::Sender<Input>,
     durable: (watch::Sender<Sequence>, watch::Receiver<Sequence>),
     events: broadcast::Sender<Happened>,
-    links: BTreeMap<ParticipantId, mpsc::Sender<Outgoing>>,
+    links: BTreeMap<ParticipantId, Queue>,
     /// The newest id when all were told that everything has ended.
     told_at: Option<TransactionId>,
     pending: Pending,
@@ -354,8 +364,13 @@ impl Driver {
                 self.perform(Action::Answer { to, id, branch, outcome });
             }
             Input::Link { participant, queue } => {
+                let queue = Queue { messages: queue, ended: Weak::new() };
                 self.links.insert(participant, queue);
                 self.told_at = None;
+            }
+            Input::Unlink { participant } => {
+                self.links.remove(&participant);
+                self.machine.forget_participant(participant);
             }
         }
     }
@@ -485,7 +500,7 @@ impl Driver {
     }
 
     fn send(&mut self, to: ParticipantId, outgoing: Outgoing) -> bool {
-        self.links.get(&to).is_some_and(|queue| queue.try_send(outgoing).is_ok())
+        self.links.get(&to).is_some_and(|queue| queue.messages.try_send(outgoing).is_ok())
     }
 
     fn note_progress(&mut self, id: TransactionId, kind: TrailKind) {
@@ -517,9 +532,13 @@ impl Driver {
         let next = self.ids.next(now);
         let mut all = true;
         let endings = self.machine.endings(old, next);
-        for (&participant, queue) in &self.links {
-            if let Some(ended) = endings.of(participant) {
-                all &= queue.try_send(Outgoing::Ended(ended)).is_ok();
+        for (&participant, queue) in &mut self.links {
+            if queue.ended.strong_count() > 0 {
+                all = false;
+            } else if let Some(ended) = endings.of(participant) {
+                let waits = Arc::new(());
+                queue.ended = Arc::downgrade(&waits);
+                all &= queue.messages.try_send(Outgoing::Ended { ended, _waits: waits }).is_ok();
             }
         }
         self.told_at = (all && self.machine.is_empty()).then_some(next);

@@ -58,7 +58,11 @@ pub(crate) enum Outgoing {
         branch: u32,
         outcome: BranchOutcome,
     },
-    Ended(Ended),
+    Ended {
+        ended: Ended,
+        /// Gone when this was sent or dropped: no other is queued before.
+        _waits: Arc<()>,
+    },
 }
 
 /// Why a link ended.

@@ -117,6 +117,7 @@ impl Links {
             known.task.abort();
             let why = "it was deregistered".into();
             self.handle.events(vec![Event::Disconnected { participant, why }]).await;
+            self.handle.unlink(participant).await;
         }
     }
 

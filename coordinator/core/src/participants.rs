@@ -61,6 +61,12 @@ impl Participants {
         freed.map(|(id, participant)| (*id, core::mem::take(&mut participant.freed))).collect()
     }
 
+    pub(crate) fn forget(&mut self, id: ParticipantId) {
+        if self.known.get(&id).is_some_and(|known| known.unfinished.is_empty()) {
+            self.known.remove(&id);
+        }
+    }
+
     pub(crate) fn unfinished(&self, id: ParticipantId) -> usize {
         self.known.get(&id).map_or(0, |participant| participant.unfinished.len())
     }

@@ -195,6 +195,11 @@ impl Handle {
         let _ = self.inputs.send(Input::EndWaits).await;
     }
 
+    /// No link to the participant is there any more, nor will it come back by itself.
+    pub(crate) async fn unlink(&self, participant: ParticipantId) {
+        let _ = self.inputs.send(Input::Unlink { participant }).await;
+    }
+
     /// All that happens from here on.
     pub(crate) fn watch(&self) -> broadcast::Receiver<Happened> {
         self.events.subscribe()

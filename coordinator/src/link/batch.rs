@@ -50,7 +50,7 @@ fn size(outgoing: &Outgoing) -> usize {
             output.as_ref()
         }
         Outgoing::Outcome { .. } => None,
-        Outgoing::Ended(Ended { except, .. }) => return FIXED * (1 + except.len()),
+        Outgoing::Ended { ended: Ended { except, .. }, .. } => return FIXED * (1 + except.len()),
     };
     FIXED + opaque.map_or(0, |opaque| opaque.len())
 }
@@ -95,7 +95,7 @@ fn add(batch: &mut LinkRequest, outgoing: Outgoing) {
             let answer = LinkOutcome { transaction_id, branch, outcome, decision_number, output };
             batch.outcomes.push(answer);
         }
-        Outgoing::Ended(Ended { before, except }) => {
+        Outgoing::Ended { ended: Ended { before, except }, .. } => {
             batch.ended_before = Bytes::copy_from_slice(before.as_bytes());
             batch.ended_except = except.iter().map(exception).collect();
         }

@@ -117,11 +117,26 @@ impl Services {
         Ok(())
     }
 
-    /// Removes participants when they have been drained, for as long as the
-    /// process runs.
+    /// Lets go of addresses that nobody uses, where nothing is unfinished.
+    async fn let_go_of_addresses(&self) -> Result<(), Error> {
+        for id in self.handle.directory.unused() {
+            if self.handle.unfinished(id).await? > 0 {
+                self.handle.directory.note_use(id);
+            } else if self.handle.directory.let_go(id) {
+                self.links.end(id).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes participants when they have been drained, and addresses that nobody uses,
+    /// for as long as the process runs.
     pub(crate) async fn drain(self) {
         loop {
             tokio::time::sleep(LOOK).await;
+            if self.let_go_of_addresses().await.is_err() {
+                return;
+            }
             for known in self.handle.directory.draining() {
                 if let Err(error) = self.remove_if_drained(&known).await {
                     tracing::warn!(participant = %known.name, %error, "cannot be deregistered");

@@ -39,6 +39,11 @@ impl Coordinator {
         endings
     }
 
+    /// What is known of a participant goes, unless transactions name it.
+    pub fn forget_participant(&mut self, participant: ParticipantId) {
+        self.participants.forget(participant);
+    }
+
     /// A participant is linked, and told its journal, or did not. What it has unfinished
     /// under this name may be where it was before.
     pub(super) fn note_journal(&mut self, participant: ParticipantId, now: Option<JournalId>) {
