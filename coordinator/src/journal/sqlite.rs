@@ -204,6 +204,18 @@ fn insert_or_update(
     Ok(())
 }
 
+/// A mark that nobody wrote would keep a decision from being taken up.
+fn check_lost(connection: &Connection) -> rusqlite::Result<()> {
+    let sql = "SELECT id, lost FROM unfinished
+               WHERE typeof(lost) <> 'integer' OR lost NOT IN (0, 1) LIMIT 1";
+    let bad = |row: &Row<'_>| {
+        let row = Suspect::new("unfinished", row, 1);
+        let mark: i64 = row.get(1)?;
+        Err::<(), _>(row.damaged(1, format!("it is {mark}, neither 0 nor 1")))
+    };
+    connection.query_row(sql, [], bad).optional().map(drop)
+}
+
 /// A row of either table, with the columns id, begin, decision, end.
 fn stored(table: &'static str, row: &Row<'_>) -> rusqlite::Result<Stored> {
     let row = Suspect::new(table, row, 1);
@@ -419,6 +431,7 @@ impl Journal for SqliteJournal {
     async fn unfinished(&self) -> Result<Vec<Stored>, JournalError> {
         let find = |connection: &Connection| {
             check_pages(connection, "unfinished")?;
+            check_lost(connection)?;
             let sql = "SELECT id, begin, decision, NULL FROM unfinished WHERE lost = 0 ORDER BY id";
             list(connection, "unfinished", sql, [])
         };
