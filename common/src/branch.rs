@@ -221,12 +221,12 @@ fn prepare(branch: Option<&Branch>, same_payload: bool, forgotten: bool) -> Step
 
 fn rollback(branch: Option<&Branch>, compensate: bool, can_compensate: bool) -> Step {
     match branch {
-        None if planted!(TombstoneMissing) => Step::AnswerRolledBack,
         Some(Branch::Committed { .. }) if planted!(CommitUndone) => Step::ApplyRollback,
 
         // It had voted: what became of it is lost. A tombstone would answer the next
         // attempt as if it had been undone.
         None if compensate && !planted!(UnknownCompensated) => Step::AnswerUnknown,
+        None if planted!(TombstoneMissing) => Step::AnswerRolledBack,
         None => Step::LeaveTombstone,
         Some(Branch::Prepared { .. }) => Step::ApplyRollback,
         Some(Branch::Committed { .. })
