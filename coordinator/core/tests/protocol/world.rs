@@ -2,16 +2,18 @@
 //! test delivers, drops or repeats. Whatever happens in it is checked against
 //! the write-ahead rule.
 
+mod looks;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use common::{SessionId, TransactionId, branch::Branch};
+use common::{SessionId, TransactionId};
 use coordinator_core::{
     Acknowledgement, Action, AnswerAt, Begin, BranchOutcome, CallKey, Client, Config, Coordinator,
     Event, Failure, Found, Inquirer, LockKey, LockMode, Message, NewBranch, Opaque, Options,
-    Outcome, ParticipantId, Reply, SessionCall, Time, TrailEvent, TrailKind, View, Vote, Waiter,
+    Outcome, ParticipantId, Reply, SessionCall, Time, TrailEvent, View, Vote, Waiter,
 };
 
 use crate::{
@@ -478,38 +480,6 @@ impl World {
         }
         let left: Vec<_> = self.coordinator.list(None).collect();
         panic!("something is still owed: {left:?}");
-    }
-
-    // What can be seen.
-
-    pub(crate) fn branch_at(&self, at: ParticipantId, id: TransactionId) -> Option<Branch> {
-        let of = |(key, _): &(&(TransactionId, u32), &Branch)| key.0 == id;
-        self.participants[&at].branches.iter().find(of).map(|(_, branch)| *branch)
-    }
-
-    pub(crate) fn is_committed_at(&self, at: ParticipantId, id: TransactionId) -> bool {
-        matches!(self.branch_at(at, id), Some(Branch::Committed { .. }))
-    }
-
-    pub(crate) fn is_rolled_back_at(&self, at: ParticipantId, id: TransactionId) -> bool {
-        matches!(self.branch_at(at, id), Some(Branch::RolledBack { .. }))
-    }
-
-    /// The participants that a message is on its way to, with what it is.
-    pub(crate) fn on_the_way(&self) -> Vec<(ParticipantId, &'static str)> {
-        let kind = |message: &Message| match message {
-            Message::Prepare { one_phase: true, .. } => "one phase",
-            Message::Prepare { .. } => "prepare",
-            Message::Commit { .. } => "commit",
-            Message::Rollback { compensate: true, .. } => "compensate",
-            Message::Rollback { .. } => "rollback",
-        };
-        self.flights.iter().map(|flight| (flight.to, kind(&flight.message))).collect()
-    }
-
-    pub(crate) fn count(&self, id: TransactionId, kind: TrailKind) -> usize {
-        let of = |(of, event): &&(TransactionId, TrailEvent)| *of == id && event.kind == kind;
-        self.happened.iter().filter(of).count()
     }
 
     fn perform(&mut self, actions: Vec<Action>) {
