@@ -50,8 +50,13 @@ impl Transaction {
             return self.options.prepare_attempt_timeout;
         }
         let first = self.options.commit_attempt_timeout;
+        let branch = &self.branches[index];
+        // An operator waits: what takes longer goes on with nobody waiting.
+        if branch.forced.is_some() && branch.state.is_owed() {
+            return first;
+        }
         let longest = first.max(LONGEST_ATTEMPT);
-        first.saturating_mul(1 << self.branches[index].cut.min(16)).min(longest)
+        first.saturating_mul(1 << branch.cut.min(16)).min(longest)
     }
 
     /// Makes the next attempt, unless older ones are still sent to a participant
