@@ -56,9 +56,8 @@ pub(crate) struct Keep {
 
 /// What the journal knows of a transaction that a participant asks about.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, and nearly all are stored")]
 pub(crate) enum Recalled {
-    Stored(Stored),
+    Stored(Box<Stored>),
     /// It was never written here.
     Never,
     /// It may have been here: it is older than what was removed, or of a run whose

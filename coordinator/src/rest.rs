@@ -14,14 +14,11 @@ mod transactions;
 mod view;
 mod wait;
 
-use axum::{Router, extract::DefaultBodyLimit, http::Uri};
+use axum::{Router, http::Uri};
 use common::TransactionId;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{
-    config::MAX_REQUEST,
-    service::{Services, transaction_id},
-};
+use crate::service::{Services, transaction_id};
 use problem::Problem;
 
 /// Everything under `/transactions` and `/participants`, its description at
@@ -40,7 +37,6 @@ pub(crate) fn router(services: Services) -> Router {
         .split_for_parts();
     router
         .with_state(services)
-        .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .merge(document::router(document))
         .method_not_allowed_fallback(|uri: Uri| async move { Problem::method_not_allowed(&uri) })
 }

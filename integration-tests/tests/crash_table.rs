@@ -162,7 +162,8 @@ async fn coordinator_after_some_prepares_but_not_all(
     scene: &mut Scene,
     loss: Loss,
 ) -> anyhow::Result<()> {
-    scene.cluster.order.kill();
+    // Linked, and answering nothing: others are not prepared while a link is down.
+    scene.cluster.order.pause()?;
     let placing = place(scene, patient(&Scene::purchase("a"), 25));
     for role in [Inventory, Payment] {
         eventually("two have promised", async || {
@@ -175,6 +176,7 @@ async fn coordinator_after_some_prepares_but_not_all(
     if loss == Loss::Power {
         scene.cluster.coordinator.lose_power()?;
     }
+    scene.cluster.order.kill();
     ensure!(placing.await?.is_err(), "a dead coordinator answered");
     scene.cluster.start_all().await?;
     scene.check_sold(0).await?;
@@ -374,7 +376,8 @@ async fn everything_at_once(scene: &mut Scene, loss: Loss) -> anyhow::Result<()>
     let prepared = scene.prepare("prepared").await?;
     let committing = scene.prepare("committing").await?;
     let aborting = scene.prepare("aborting").await?;
-    scene.cluster.order.kill();
+    // Linked, and answering nothing.
+    scene.cluster.order.pause()?;
     ensure!(scene.commit(&committing).await?.committed);
     roll_back(scene, &aborting).await?;
     let preparing = place(scene, patient(&Scene::purchase("preparing"), 25));

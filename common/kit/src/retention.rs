@@ -418,7 +418,7 @@ mod tests {
             .unwrap();
         let searches = |table: &str, by: &str| {
             let search = format!("SEARCH {table} USING PRIMARY KEY ({by})");
-            steps.iter().any(|step| *step == search)
+            steps.contains(&search)
         };
         assert!(
             searches("decided", "(transaction_id,branch)>(?,?) AND transaction_id<?"),

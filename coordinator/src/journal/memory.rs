@@ -154,7 +154,7 @@ impl Journal for MemoryJournal {
     async fn recall(&self, id: TransactionId, _epoch: u64) -> Result<Recalled, JournalError> {
         let held = self.held();
         Ok(match held.transactions.get(&id) {
-            Some(found) => Recalled::Stored(found.stored.clone()),
+            Some(found) => Recalled::Stored(Box::new(found.stored.clone())),
             None if Some(id) <= held.watermark => Recalled::Forgotten,
             None => Recalled::Never,
         })

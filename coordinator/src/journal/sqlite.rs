@@ -390,7 +390,7 @@ impl Journal for SqliteJournal {
         let is_lost = epoch < self.store.identity().restored_at;
         let recall = move |connection: &Connection| {
             Ok(match find(connection, id)? {
-                Some(stored) => Recalled::Stored(stored),
+                Some(stored) => Recalled::Stored(Box::new(stored)),
                 None if is_lost || id <= Memory::read(connection)?.watermark => Recalled::Forgotten,
                 None => Recalled::Never,
             })
@@ -440,6 +440,7 @@ impl Journal for SqliteJournal {
 
     async fn lost(&self) -> Result<Vec<Stored>, JournalError> {
         let find = |connection: &Connection| {
+            check_lost(connection)?;
             let sql = "SELECT id, begin, decision, NULL FROM unfinished WHERE lost <> 0";
             list(connection, "unfinished", sql, [])
         };

@@ -3,18 +3,24 @@
 use std::time::Duration;
 
 use axum::{
-    body::Bytes,
+    body::Body,
     extract::{FromRequest, Request},
     http::{StatusCode, header},
 };
+use bytes::BytesMut;
+use http_body_util::BodyExt;
 use proto::json::{self, ReadError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::problem::Problem;
+use crate::config::MAX_REQUEST;
 
 /// How long a body may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that are read of a body, though not kept: a client that is cut off while it
+/// sends may not see why.
+const DRAINED: usize = 4 * MAX_REQUEST;
 
 /// A body that is JSON; null where there is none.
 pub(super) struct JsonBody(pub(super) Value);
@@ -22,17 +28,14 @@ pub(super) struct JsonBody(pub(super) Value);
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-        let reading = tokio::time::timeout(PATIENCE, Bytes::from_request(request, state));
         let late = |_| {
             let detail = format!("the body did not come within {PATIENCE:?}");
             Problem::unreadable(StatusCode::REQUEST_TIMEOUT, detail)
         };
-        let bytes = reading
-            .await
-            .map_err(late)?
-            .map_err(|rejection| Problem::unreadable(rejection.status(), rejection.body_text()))?;
+        let bytes = tokio::time::timeout(PATIENCE, collect(request.into_body()));
+        let bytes = bytes.await.map_err(late)??;
         if bytes.is_empty() {
             return Ok(Self(Value::Null));
         }
@@ -56,6 +59,29 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
             }
         })
     }
+}
+
+async fn collect(mut body: Body) -> Result<BytesMut, Problem> {
+    let (mut bytes, mut length) = (BytesMut::new(), 0);
+    while length <= DRAINED
+        && let Some(frame) = body.frame().await
+    {
+        let broken = |error| {
+            let detail = format!("the body cannot be read: {error}");
+            Problem::unreadable(StatusCode::BAD_REQUEST, detail)
+        };
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        length += data.len();
+        match length <= MAX_REQUEST {
+            true => bytes.extend_from_slice(&data),
+            false => bytes.clear(),
+        }
+    }
+    if length > MAX_REQUEST {
+        let detail = format!("the body is longer than {MAX_REQUEST} bytes; send less at once");
+        return Err(Problem::unreadable(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    Ok(bytes)
 }
 
 /// A value as a type; a problem names the field.

@@ -136,7 +136,12 @@ async fn answers_that_say_nothing_are_asked_again_and_then_abort() {
     let all = rest.get("/participants").await.unwrap();
     let known = all.body["participants"].as_array().unwrap();
     let known = known.iter().find(|it| it["name"] == one.uri()).unwrap();
-    assert!(known["last_error"].as_str().unwrap().contains("500 (200 means yes, 409 no): never"));
+    assert!(
+        known["last_error"]
+            .as_str()
+            .unwrap()
+            .contains("500 Internal Server Error (200 means yes, 409 no): never")
+    );
 }
 
 #[tokio::test]
