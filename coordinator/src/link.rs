@@ -185,11 +185,11 @@ impl Link {
         };
         let endpoint = (**endpoint).clone();
         let channel = self.handle.environment.network.connect(&endpoint).await?;
-        let client = ParticipantServiceClient::new(channel);
-        match stream::open(client.clone(), self.origin.clone()).await {
+        let client = ParticipantServiceClient::new(channel.clone());
+        match stream::open(client, self.origin.clone()).await {
             Ok(opened) => Ok(self.stream(opened).await),
             Err(Lost::Status(status)) if status.code() == tonic::Code::Unimplemented => {
-                Ok(self.unary(client, endpoint).await)
+                Ok(self.unary(channel).await)
             }
             Err(lost) => Err(lost),
         }
@@ -206,13 +206,9 @@ impl Link {
         stream::run(self, opened).await
     }
 
-    async fn unary(
-        &mut self,
-        client: ParticipantServiceClient<Channel>,
-        endpoint: Endpoint,
-    ) -> Lost {
+    async fn unary(&mut self, channel: Channel) -> Lost {
         self.connected(LinkState::Unary).await;
-        unary::run(self, client, endpoint).await
+        unary::run(self, channel).await
     }
 
     async fn http(&mut self, base: String) -> Lost {

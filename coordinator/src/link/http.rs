@@ -24,6 +24,7 @@ use proto::{
     dtc::Origin,
     marker::{COMMITTED, EPOCH, FENCED, INCARNATION, ROLLED_BACK, UNKNOWN_BRANCH},
 };
+use tokio::io::AsyncReadExt;
 
 use dialer::Dialer;
 
@@ -42,6 +43,8 @@ const MAX_OUTPUT: usize = 1 << 20;
 const MAX_ANSWER: usize = 64 << 10;
 /// Shorter than servers usually keep a connection that is idle.
 const POOL_IDLE: Duration = Duration::from_secs(4);
+/// How soon a connection that nobody takes is closed.
+const CLOSES_WITHIN: Duration = Duration::from_millis(50);
 /// How much of an answer that says nothing is told.
 const TOLD: usize = 200;
 const PREPARE: &str = "prepare";
@@ -57,10 +60,16 @@ pub(crate) fn client(network: Arc<dyn Network>) -> Client {
         .build(Dialer(network))
 }
 
-/// Whether somebody listens there.
+/// Whether somebody listens there, and keeps a connection open: a proxy with nobody behind
+/// it closes what it accepts.
 pub(super) async fn probe(network: &Arc<dyn Network>, address: &Address) -> Result<(), Lost> {
     let uri: Uri = address.base().parse().map_err(|error| lost(&error))?;
-    Dialer(Arc::clone(network)).open(uri).await.map(drop).map_err(|error| lost(&error))
+    let opened = Dialer(Arc::clone(network)).open(uri).await;
+    let mut connection = opened.map_err(|error| lost(&error))?;
+    match tokio::time::timeout(CLOSES_WITHIN, connection.0.read_u8()).await {
+        Ok(Err(error)) => Err(Lost::Http(format!("the connection was closed at once: {error}"))),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
 }
 
 fn lost(error: &dyn std::error::Error) -> Lost {

@@ -11,13 +11,11 @@ use proto::{
     },
     marker::{ROLLED_BACK, UNKNOWN_BRANCH, marker},
 };
-use tonic::{
-    Code, Request, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, Status, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::{
-    Link, Lost,
+    CONNECT_TIMEOUT, Link, Lost,
     batch::payload,
     calls::{self, Heard},
     inbound, transport,
@@ -37,23 +35,30 @@ struct Caller {
     heard: Heard,
 }
 
-/// Works until a call shows that the participant is away, or nobody listens there.
-pub(super) async fn run(
-    link: &mut Link,
-    client: ParticipantServiceClient<Channel>,
-    endpoint: Endpoint,
-) -> Lost {
-    let (heard, network) = (Heard::now(), link.handle.environment.network.clone());
+/// Works until a call shows that the participant is away.
+pub(super) async fn run(link: &mut Link, channel: Channel) -> Lost {
+    let heard = Heard::now();
     let caller = Caller {
         participant: link.participant,
         name: link.name.clone(),
         origin: link.origin.clone(),
         handle: link.handle.clone(),
-        client,
+        client: ParticipantServiceClient::new(channel.clone()),
         heard: heard.clone(),
     };
-    let probe = || async { Ok(network.connect(&endpoint).await.map(drop)?) };
-    calls::run(link, caller, calls::watch(heard, probe)).await
+    calls::run(link, caller, calls::watch(heard, || probe(channel.clone()))).await
+}
+
+/// Any answer will do, 'unimplemented' too: what accepts connections may be a proxy with
+/// nobody behind it.
+async fn probe(channel: Channel) -> Result<(), Lost> {
+    let check = request(HealthCheckRequest::default(), CONNECT_TIMEOUT);
+    match HealthClient::new(channel).check(check).await {
+        Err(status) if transport::trouble(&status) == Trouble::ConnectionLost => {
+            Err(Lost::Status(status))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl calls::Caller for Caller {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::ensure;
 use integration_tests::{Alone, Cluster, Heard, Reply, Rest, Start, agree, eventually};
 use serde_json::{Value, json};
 
@@ -19,8 +20,14 @@ async fn a_list_of_urls_is_a_transaction_that_is_known_from_the_answer_on() {
     let id = created.text("id").to_owned();
     assert_eq!(created.header("location"), format!("/transactions/{id}"));
     assert_eq!(created.text("state"), "pending");
-    let look = rest.get(created.header("location")).await.unwrap();
-    assert!(look.body["waiting_for"][0].as_str().unwrap().contains("the vote of branch 0"));
+    eventually("it waits for a vote", async || {
+        let look = rest.get(created.header("location")).await?;
+        let waits = look.body["waiting_for"][0].as_str().unwrap_or_default();
+        ensure!(waits.contains("the vote of branch 0"), "{look:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 
     coordinator.process.kill();
     one.set_script(agree);

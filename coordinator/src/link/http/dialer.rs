@@ -23,7 +23,7 @@ use super::super::CONNECT_TIMEOUT;
 pub(crate) struct Dialer(pub(super) Arc<dyn Network>);
 
 /// A connection, whatever the network made of it.
-pub(crate) struct Dialled(Box<dyn Stream>);
+pub(crate) struct Dialled(pub(super) Box<dyn Stream>);
 
 type Opening = Pin<Box<dyn Future<Output = io::Result<TokioIo<Dialled>>> + Send>>;
 
