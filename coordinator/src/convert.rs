@@ -270,6 +270,11 @@ fn decided(decision: &journal::Decision, end: Option<&journal::End>) -> dtc::Tra
     });
     let branches: Vec<dtc::BranchStatus> = branches.collect();
     let states = branches.iter().filter_map(|branch| core_branch_state(branch.state()));
+    // The branches of an interactive one are not in its begin record.
+    let of_all = match decision.lost {
+        true => Outcome::HeuristicHazard,
+        false => Outcome::of(decision.commit, states),
+    };
     let state = match (decision.commit, end.is_some() || decision.ended_at_us.is_some()) {
         (true, true) => dtc::TransactionState::Committed,
         (true, false) => dtc::TransactionState::Committing,
@@ -279,7 +284,7 @@ fn decided(decision: &journal::Decision, end: Option<&journal::End>) -> dtc::Tra
     dtc::Transaction {
         request_key: decision.request_key.clone(),
         state: state.into(),
-        outcome: outcome(Outcome::of(decision.commit, states)).into(),
+        outcome: outcome(of_all).into(),
         committed: decision.commit,
         branches,
         abort_reason: decision.abort_reason.clone(),
@@ -291,5 +296,16 @@ fn decided(decision: &journal::Decision, end: Option<&journal::End>) -> dtc::Tra
             decision.interventions.iter().chain(since).map(intervention).collect()
         },
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_backup_holds_as_begun_is_a_hazard_with_no_branches_too() {
+        let lost = journal::Decision { lost: true, ..journal::Decision::default() };
+        assert_eq!(decided(&lost, None).outcome(), dtc::Outcome::HeuristicHazard);
     }
 }
