@@ -92,6 +92,8 @@ pub(super) struct Options {
     #[schema(minimum = 1, maximum = 86400000)]
     pub(super) prepare_timeout_ms: Option<u64>,
     /// Attempts of prepare a branch; 0 for no limit but the timeout.
+    // As 'int32' a schema would end at half of it.
+    #[schema(value_type = Option<u64>, maximum = 4294967295u64)]
     pub(super) prepare_attempts: Option<u32>,
     /// How long one attempt of prepare may take.
     #[schema(minimum = 1, maximum = 86400000)]
