@@ -86,11 +86,27 @@ async fn collect(mut body: Body) -> Result<BytesMut, Problem> {
 
 /// A value as a type; a problem names the field.
 pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    refuse_arrays_for_objects(&value)?;
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { "the body".into() } else { path };
         Problem::invalid(field, in_json_words(&error.into_inner().to_string()))
     })
+}
+
+/// serde takes an array for a struct, its fields in their order.
+fn refuse_arrays_for_objects(value: &Value) -> Result<(), Problem> {
+    let refuse = |field: String| Err(Problem::invalid(field, "is an array; give an object"));
+    if value.get("options").is_some_and(Value::is_array) {
+        return refuse("options".into());
+    }
+    for list in ["branches", "locks"] {
+        let items = value.get(list).and_then(Value::as_array);
+        if let Some(index) = items.and_then(|items| items.iter().position(Value::is_array)) {
+            return refuse(format!("{list}[{index}]"));
+        }
+    }
+    Ok(())
 }
 
 /// serde speaks of Rust's types.
@@ -103,6 +119,14 @@ fn in_json_words(problem: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_array_is_no_object() {
+        for wrong in [r#"{"options": [null]}"#, r#"{"branches": [["a"]]}"#, r#"{"locks": [[]]}"#] {
+            let value = json::read(wrong.as_bytes()).unwrap();
+            assert!(read::<Value>(value).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_whole_number_may_be_written_with_a_point() {
