@@ -66,6 +66,10 @@ struct Args {
     #[arg(long)]
     neighbours: bool,
 
+    /// Operators resolve, retry and forget meanwhile, in half of all runs.
+    #[arg(long)]
+    operators: bool,
+
     /// Keep databases and logs though nothing was wrong
     #[arg(long)]
     keep: bool,

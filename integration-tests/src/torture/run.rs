@@ -318,7 +318,8 @@ impl Run {
 /// What transactions have beside the usual.
 fn extras(seed: u64, args: &Args) -> Extras {
     let mut random = StdRng::seed_from_u64(!seed);
-    let mut extras = Extras { operators: random.random_bool(0.5), ..Extras::default() };
+    let operators = random.random_bool(0.5) && args.operators;
+    let mut extras = Extras { operators, ..Extras::default() };
     if args.names {
         extras.names = [vec!["inventory-b"], vec!["payment-b"], Vec::new()];
     }
