@@ -94,6 +94,7 @@ mod limits;
 mod link;
 mod links;
 mod locks;
+mod marks;
 mod metrics;
 mod overdue;
 mod parked;

@@ -19,10 +19,16 @@ use std::{
 
 use common::{BranchId, CoordinatorId, TransactionId};
 use common_store::{ReadError, Suspect, Urgency, Work, checksum, in_savepoint};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::{ResourceManager, ended::Ended, engine::Engine, footprint};
+use crate::{
+    ResourceManager,
+    ended::Ended,
+    engine::Engine,
+    footprint,
+    marks::{self, Ages},
+};
 
 /// However large the journal is, what ended is kept for so long: above every time-out
 /// after which a message may still come.
@@ -30,22 +36,9 @@ pub(crate) const FLOOR: Duration = Duration::from_secs(600);
 
 const TICK: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
-/// What was said is kept at this many times within a retention.
-const MARKS: i64 = 16;
 const BATCH: usize = 500;
 
 pub(crate) const SCHEMA: &str = "
-    -- What a coordinator said at a time about the end of its transactions. Times are
-    -- service time, in milliseconds.
-    CREATE TABLE IF NOT EXISTS ended (
-        coordinator_id BLOB NOT NULL,
-        told_at INTEGER NOT NULL,
-        ended_before BLOB NOT NULL,
-        ended_except BLOB NOT NULL,
-        -- Of all the others.
-        checksum INTEGER NOT NULL,
-        PRIMARY KEY (coordinator_id, told_at)
-    ) WITHOUT ROWID;
     -- The ended transactions whose branches may have been removed.
     CREATE TABLE IF NOT EXISTS forgotten (
         coordinator_id BLOB PRIMARY KEY NOT NULL,
@@ -129,7 +122,7 @@ fn of_forgotten(coordinator: &CoordinatorId, before: &TransactionId, except: &[u
 
 /// Until the shutdown.
 pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
-    let pause = (engine.limits.retention / MARKS as u32).clamp(TICK, LONGEST);
+    let pause = Duration::from_millis(ages(&engine).step().cast_unsigned()).clamp(TICK, LONGEST);
     let mut next_sweep = Instant::now() + pause;
     let mut said = BTreeMap::new();
     tokio::spawn(footprint::measure(Arc::clone(&engine)));
@@ -139,21 +132,45 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
             () = engine.environment.shutdown.begun() => return,
             () = tokio::time::sleep(TICK) => {}
         }
-        let retention = millis(engine.limits.retention);
-        for (coordinator, ended, at) in engine.links.ended() {
-            if said.get(&coordinator) != Some(&ended) {
-                said.insert(coordinator, ended.clone());
-                keep(&engine, coordinator, ended, at, retention);
-            }
-        }
+        note_ended(&engine, &mut said);
         if Instant::now() < next_sweep {
             continue;
         }
         next_sweep = Instant::now() + pause;
         engine.store.keep_service_time();
-        if let Err(error) = sweep(&engine, retention).await {
+        if let Err(error) = sweep(&engine).await {
             tracing::warn!(%error, "what has ended could not be removed");
         }
+    }
+}
+
+fn ages<R: ResourceManager>(engine: &Engine<R>) -> Ages {
+    let limits = &engine.limits;
+    let (retention, floor) = (limits.retention, limits.retention_floor.max(limits.lock_wait));
+    Ages { retention: millis(retention), floor: millis(floor.min(retention)) }
+}
+
+/// Writes down what was said since `said`.
+pub(crate) fn note_ended<R: ResourceManager>(
+    engine: &Engine<R>,
+    said: &mut BTreeMap<CoordinatorId, Ended>,
+) {
+    let ages = ages(engine);
+    for (coordinator, ended, at) in engine.links.ended() {
+        if said.get(&coordinator) == Some(&ended) {
+            continue;
+        }
+        said.insert(coordinator, ended.clone());
+        let work: Work = Box::new(move |transaction| {
+            let noted = in_savepoint(transaction, |connection| {
+                marks::note(connection, &coordinator, &ended, at, ages)
+            });
+            if let Err(error) = noted {
+                tracing::warn!(%coordinator, %error, "what has ended could not be noted");
+            }
+            Box::new(drop)
+        });
+        engine.store.submit(Urgency::Unforced, 1, work);
     }
 }
 
@@ -161,122 +178,13 @@ pub(crate) fn millis(duration: Duration) -> i64 {
     duration.as_millis().try_into().unwrap_or(i64::MAX)
 }
 
-fn keep<R: ResourceManager>(
-    engine: &Engine<R>,
-    coordinator: CoordinatorId,
-    ended: Ended,
-    told_at: i64,
-    retention: i64,
-) {
-    let work: Work = Box::new(move |transaction| {
-        let kept = in_savepoint(transaction, |connection| {
-            keep_mark(connection, &coordinator, &ended, told_at, retention)
-        });
-        if let Err(error) = kept {
-            tracing::warn!(%coordinator, %error, "what has ended could not be noted");
-        }
-        Box::new(drop)
-    });
-    engine.store.submit(Urgency::Unforced, 1, work);
-}
-
-/// Notes what was said, sparsely: the last mark moves on until it is a sixteenth
-/// of the retention away from the one before.
-fn keep_mark(
-    connection: &Connection,
-    coordinator: &CoordinatorId,
-    ended: &Ended,
-    now: i64,
-    retention: i64,
-) -> rusqlite::Result<()> {
-    let id = coordinator.as_bytes();
-    let (before, except) = (ended.before(), ended.except_bytes());
-    let marks = connection
-        .prepare_cached(
-            "SELECT told_at, ended_before, ended_except FROM ended
-             WHERE coordinator_id = ?1 ORDER BY told_at DESC LIMIT 2",
-        )?
-        .query_map([id], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?, row.get::<_, Vec<u8>>(2)?))
-        })?
-        .collect::<Result<Vec<_>, _>>()?;
-    if let Some((last, last_before, last_except)) = marks.first() {
-        if last_before == before.as_bytes() && *last_except == except {
-            return Ok(());
-        }
-        if marks.get(1).is_some_and(|(previous, ..)| last - previous < retention / MARKS) {
-            connection
-                .prepare_cached("DELETE FROM ended WHERE coordinator_id = ?1 AND told_at = ?2")?
-                .execute(params![id, last])?;
-        }
-    }
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO ended VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![
-            id,
-            now,
-            before.as_bytes(),
-            except,
-            of_mark(coordinator, now, &before, &except)
-        ])?;
-    connection
-        .prepare_cached(
-            "DELETE FROM ended WHERE coordinator_id = ?1 AND told_at <
-                (SELECT max(told_at) FROM ended WHERE coordinator_id = ?1 AND told_at <= ?2)",
-        )?
-        .execute(params![id, now.saturating_sub(retention)])
-        .map(drop)
-}
-
-/// What a coordinator had said by `told_by`, and when.
-fn mark(
-    connection: &Connection,
-    coordinator: &CoordinatorId,
-    told_by: i64,
-) -> rusqlite::Result<Option<(Ended, i64)>> {
-    connection
-        .prepare_cached(
-            "SELECT coordinator_id, told_at, ended_before, ended_except, checksum FROM ended
-             WHERE coordinator_id = ?1 AND told_at <= ?2 ORDER BY told_at DESC LIMIT 1",
-        )?
-        .query_row(params![coordinator.as_bytes(), told_by], |row| {
-            let row = Suspect::new("ended", row, 2);
-            let (told_at, except): (i64, Vec<u8>) = (row.get(1)?, row.get(3)?);
-            let before = TransactionId::from_bytes(row.get(2)?);
-            if row.get::<u32>(4)? != of_mark(coordinator, told_at, &before, &except) {
-                return Err(row.damaged(4, "it is not of what else the row holds"));
-            }
-            Ok((Ended::from_bytes(before, &except), told_at))
-        })
-        .optional()
-}
-
-fn of_mark(
-    coordinator: &CoordinatorId,
-    told_at: i64,
-    before: &TransactionId,
-    except: &[u8],
-) -> u32 {
-    checksum(&[coordinator.as_bytes(), &told_at.to_le_bytes(), before.as_bytes(), except])
-}
-
-fn coordinators(connection: &Connection) -> rusqlite::Result<Vec<CoordinatorId>> {
-    let mut statement = connection.prepare_cached("SELECT DISTINCT coordinator_id FROM ended")?;
-    let rows = statement.query_map([], |row| row.get(0).map(CoordinatorId::from_bytes))?;
-    rows.collect()
-}
-
-async fn sweep<R: ResourceManager>(
-    engine: &Arc<Engine<R>>,
-    retention: i64,
-) -> Result<(), ReadError> {
-    let now = engine.service_time();
-    let coordinators = engine.store.read(coordinators).await?;
+pub(crate) async fn sweep<R: ResourceManager>(engine: &Arc<Engine<R>>) -> Result<(), ReadError> {
+    let (now, Ages { retention, floor }) = (engine.service_time(), ages(engine));
+    let coordinators = engine.store.read(marks::coordinators).await?;
     for coordinator in &coordinators {
         remove(engine, *coordinator, now.saturating_sub(retention), false).await?;
     }
-    let floor = millis(engine.limits.retention_floor.max(engine.limits.lock_wait));
-    if floor >= retention || !engine.footprint.is_above(engine.limits.retention_bytes) {
+    if floor == retention || !engine.footprint.is_above(engine.limits.retention_bytes) {
         return Ok(());
     }
     let before = engine.footprint.bytes();
@@ -304,9 +212,9 @@ async fn remove<R: ResourceManager>(
     until: i64,
     while_too_large: bool,
 ) -> Result<u64, ReadError> {
-    let told = engine.store.read(move |connection| mark(connection, &coordinator, until)).await?;
-    let Some((ended, told_at)) = told else { return Ok(0) };
-    let (ended, until) = (Arc::new(ended), until.min(told_at));
+    let said = move |connection: &Connection| marks::said_by(connection, &coordinator, until);
+    let Some((ended, said_at)) = engine.store.read(said).await? else { return Ok(0) };
+    let (ended, until) = (Arc::new(ended), until.min(said_at));
     let (mut after, mut removed) = (None, 0);
     loop {
         let before = ended.before();

@@ -17,7 +17,7 @@ use tonic::{service::Routes, transport::Endpoint};
 
 use crate::{
     Handle, ResourceManager, admin::Admin, doubts, engine::Engine, forced, journal, limits::Limits,
-    metrics::Metrics, parked::LOCK_WAIT, retention, service::Service,
+    marks, metrics::Metrics, parked::LOCK_WAIT, retention, service::Service,
 };
 
 /// A participant: its domain, and what tells its program from the others.
@@ -183,7 +183,7 @@ async fn serve<R: ResourceManager>(
         overdue_after: args.overdue_after,
         retention: args.retention,
         retention_bytes: args.retention_bytes,
-        retention_floor: retention::FLOOR,
+        retention_floor: environment.retention_floor.unwrap_or(retention::FLOOR),
         coordinator: args.coordinator,
     };
     let shutdown = environment.shutdown.clone();
@@ -225,7 +225,7 @@ pub(crate) fn open<R: ResourceManager>(
 
 /// All tables of a participant's file. It lives as long as the process.
 pub(crate) fn schema<R: ResourceManager>() -> &'static str {
-    [journal::SCHEMA, forced::SCHEMA, retention::SCHEMA, R::SCHEMA].concat().leak()
+    [journal::SCHEMA, forced::SCHEMA, retention::SCHEMA, marks::SCHEMA, R::SCHEMA].concat().leak()
 }
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
