@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use common_service::{ServiceArgs, parse_duration};
+use common_service::{Environment, ServiceArgs, parse_duration};
 use coordinator_core::{Config, Deadlocks, Options};
 
 use crate::{address::Address, allow::Pattern, journal::Retention};
@@ -241,7 +241,7 @@ impl Args {
 
     /// What clean-up is to leave. Whatever a transaction waits for is over twice when
     /// its duplicates are no longer known.
-    pub(crate) fn kept(&self) -> Retention {
+    pub(crate) fn kept(&self, environment: &Environment) -> Retention {
         let longest = [
             self.prepare_timeout,
             self.prepare_attempt_timeout,
@@ -252,6 +252,7 @@ impl Args {
         ];
         let longest = longest.into_iter().max().unwrap_or_default();
         let floor = FLOOR.max(longest.saturating_mul(2));
+        let floor = environment.retention_floor.unwrap_or(floor);
         Retention { age: self.retention, max_bytes: self.retention_bytes, floor }
     }
 

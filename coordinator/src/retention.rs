@@ -77,7 +77,7 @@ impl Figures {
 
 /// Runs for as long as the process.
 pub(crate) async fn run(journal: Arc<dyn Journal>, retention: Retention, figures: Figures) {
-    let rest = REST.min(retention.age / 4).max(PAUSE);
+    let rest = REST.min(retention.age / 4).min(retention.floor / 4).max(PAUSE);
     let mut kept_time_at = Instant::now();
     let mut said = Said::default();
     if retention.age < retention.floor {

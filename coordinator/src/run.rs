@@ -114,6 +114,7 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
         let (name, declared) = (&named.name, declared.unwrap_or_default());
         directory.register(&Registration::permanent(name, named.address.clone(), declared));
     }
+    let kept = args.kept(&environment);
     let (driver, handle) = Driver::recover(
         args.core(),
         Arc::clone(&journal),
@@ -137,7 +138,7 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
     for participant in directory.all() {
         links.ensure(&participant)?;
     }
-    tokio::spawn(retention::run(Arc::clone(&journal), args.kept(), retained));
+    tokio::spawn(retention::run(Arc::clone(&journal), kept, retained));
 
     let shutdown = environment.shutdown.clone();
     tokio::spawn(end_waits(handle.clone(), args.service.drain_timeout));

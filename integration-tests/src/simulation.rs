@@ -4,6 +4,7 @@
 //! history, to the last event.
 
 mod audience;
+mod caretaker;
 mod classes;
 mod command;
 mod network;

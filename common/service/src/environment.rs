@@ -27,6 +27,9 @@ pub struct Environment {
     pub random: Arc<dyn Fn() -> [u8; 16] + Send + Sync>,
     /// How its database is run: the base of the store's options.
     pub storage: common_store::Options,
+    /// The age below which nothing is removed for the sake of bytes; a service's own
+    /// floor, unless time is simulated.
+    pub retention_floor: Option<Duration>,
     /// When it is to stop.
     pub shutdown: Shutdown,
     /// Ends the process at once. Returns only where that is simulated; nothing
@@ -96,6 +99,7 @@ impl Environment {
             }),
             random: Arc::new(rand::random),
             storage: common_store::Options::default(),
+            retention_floor: None,
             shutdown: Shutdown::new(),
             exit: Arc::new(|exit| std::process::exit(exit as i32)),
         }

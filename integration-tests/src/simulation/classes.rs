@@ -13,7 +13,8 @@ use crate::{Role, neighbour::Manners};
 pub(super) enum Class {
     /// Finished work is forgotten after seconds.
     Retention,
-    /// The bound of bytes is always reached: nothing may go before its floor of age.
+    /// The bound of bytes is always reached, and the floor of age is seconds: what ended
+    /// goes then, and nothing sooner.
     Bytes,
     /// Wall clocks jump by days, for a second or for good.
     Days,
@@ -118,8 +119,8 @@ impl FromStr for Classes {
 pub(super) struct Drawn {
     /// How long finished work is remembered, at both sides.
     pub(super) retention: Option<Duration>,
-    /// Whether the bound of bytes is always reached.
-    pub(super) bytes: bool,
+    /// The bound of bytes is always reached, and this is the floor of age.
+    pub(super) floor: Option<Duration>,
     pub(super) neighbours: Option<Manners>,
     /// The largest payload of a neighbour.
     pub(super) payload: u32,
@@ -149,7 +150,9 @@ impl Drawn {
             Class::Retention => {
                 self.retention = Some(Duration::from_millis(random.random_range(2_500..6_000)));
             }
-            Class::Bytes => self.bytes = true,
+            Class::Bytes => {
+                self.floor = Some(Duration::from_millis(random.random_range(2_500..6_000)));
+            }
             Class::Days => {
                 for _ in 0..random.random_range(1..6) {
                     let fault = jump(random);

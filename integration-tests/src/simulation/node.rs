@@ -34,11 +34,20 @@ pub(super) struct Node {
     shared: Rc<Machine>,
 }
 
+/// How a service is configured.
+#[derive(Default)]
+pub(super) struct Configuration {
+    /// For every start.
+    pub(super) flags: Vec<String>,
+    /// Beside those, for a start by its number.
+    pub(super) changing: Option<Box<dyn Fn(u32) -> Vec<String>>>,
+    /// See [`Environment`].
+    pub(super) retention_floor: Option<Duration>,
+}
+
 struct Machine {
     folder: PathBuf,
-    flags: Vec<String>,
-    /// Flags of the next start beside those, where they change.
-    changing: Option<Box<dyn Fn(u32) -> Vec<String>>>,
+    configuration: Configuration,
     /// Where its files are in the next start.
     data: RefCell<PathBuf>,
     disk: Arc<Disk>,
@@ -73,25 +82,21 @@ enum Backup {
 const RUNS_ON: u8 = 255;
 
 impl Node {
-    /// A machine that is added to the simulation and starts with it. `flags` are
-    /// for every start, `changing` gives those of a start by its number.
+    /// A machine that is added to the simulation and starts with it.
     pub(super) fn add(
         sim: &mut Sim<'static>,
         role: Role,
         folder: &Path,
-        flags: &[String],
-        changing: Option<Box<dyn Fn(u32) -> Vec<String>>>,
+        mut configuration: Configuration,
         seed: u64,
     ) -> Self {
         let address = format!("0.0.0.0:{PORT}");
         let fixed = [role.package(), "--listen", &address, "--min-free", "0"];
-        let mut all: Vec<String> = fixed.map(String::from).into();
-        all.extend_from_slice(flags);
+        configuration.flags.splice(0..0, fixed.map(String::from));
         let shared = Rc::new(Machine {
             folder: folder.into(),
             data: RefCell::new(folder.into()),
-            flags: all,
-            changing,
+            configuration,
             disk: Disk::of(&folder.join(format!("{}.db", role.name()))),
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             slowness: Arc::new(AtomicU64::new(2000)),
@@ -129,8 +134,9 @@ impl Node {
         let environment = self.environment();
         *machine.shutdown.borrow_mut() = environment.shutdown.clone();
         let data = machine.data.borrow().display().to_string();
-        let more = machine.changing.as_ref().map(|flags| flags(machine.starts.get()));
-        let flags = machine.flags.iter().cloned().chain(["--data".into(), data]);
+        let Configuration { flags, changing, .. } = &machine.configuration;
+        let more = changing.as_ref().map(|flags| flags(machine.starts.get()));
+        let flags = flags.iter().cloned().chain(["--data".into(), data]);
         let restored = machine.backup.get() == Backup::Restored;
         let flags = flags.chain(more.into_iter().flatten());
         let flags = flags.chain(restored.then(|| "--restored".into()));
@@ -175,6 +181,7 @@ impl Node {
                 random,
                 ..Options::default()
             },
+            retention_floor: machine.configuration.retention_floor,
             shutdown: Shutdown::new(),
             exit: Arc::new(move |code| end(code as u8)),
         }

@@ -12,7 +12,10 @@ use proto::shop::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use turmoil::Builder;
 
-use super::{node::Node, run::channel};
+use super::{
+    node::{Configuration, Node},
+    run::channel,
+};
 use crate::{
     CURRENCY, Role,
     customers::{market, witness},
@@ -28,7 +31,7 @@ pub(super) fn make(folder: &Path) -> anyhow::Result<()> {
         .build();
     let nodes = Role::ALL.map(|role| {
         let at = folder.join(format!("{}-made", role.name()));
-        Node::add(&mut sim, role, &at, &[], None, random.random())
+        Node::add(&mut sim, role, &at, Configuration::default(), random.random())
     });
     let done = Rc::new(RefCell::new(None));
     let told = Rc::clone(&done);

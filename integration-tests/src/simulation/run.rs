@@ -27,9 +27,10 @@ use turmoil::{Builder, Sim};
 
 use super::{
     audience::Audience,
+    caretaker,
     classes::{Classes, Drawn, HTTP, UNARY},
     network::Simulated,
-    node::{Node, PORT},
+    node::{Configuration, Node, PORT},
     plan::{CUSTOMERS, HEALED, Plan},
     registrar,
     weather::Weather,
@@ -131,7 +132,10 @@ impl Run {
                     Box::new(move |start| flags_of_start(seed, start));
                 changing
             });
-            Node::add(&mut sim, role, &folder, &flags(role, plan), changing, seed)
+            let retention_floor = plan.drawn.floor;
+            let flags = flags(role, plan);
+            let configuration = Configuration { flags, changing, retention_floor };
+            Node::add(&mut sim, role, &folder, configuration, seed)
         });
         for node in &nodes {
             let database = node.database();
@@ -198,6 +202,13 @@ impl Run {
                     }
                 });
             }
+        }
+        if drawn.retention.or(drawn.floor).is_some() && !drawn.restores {
+            let gate = self.gate.subscribe();
+            self.sim.host("caretaker", move || {
+                let gate = gate.clone();
+                async move { Ok(caretaker::run(gate).await?) }
+            });
         }
         if drawn.names {
             let (seed, gate) = (random.random(), self.gate.subscribe());
@@ -387,7 +398,7 @@ fn flags(role: Role, plan: &Plan) -> Vec<String> {
     if let Some(retention) = drawn.retention {
         flags.extend(["--retention".into(), format!("{}ms", retention.as_millis())]);
     }
-    if drawn.bytes {
+    if drawn.floor.is_some() {
         flags.extend(["--retention-bytes".into(), "1".into()]);
     }
     flags
@@ -415,7 +426,7 @@ fn flags_of_start(seed: u64, start: u32) -> Vec<String> {
 
 fn extras(drawn: &Drawn) -> Extras {
     let mut extras = Extras {
-        forgets: drawn.retention.is_some() || drawn.restores,
+        forgets: drawn.retention.or(drawn.floor).is_some() || drawn.restores,
         operators: drawn.operators,
         loses: drawn.restores,
         refuses: drawn.names || drawn.flags || drawn.restores,
@@ -436,8 +447,8 @@ fn extras(drawn: &Drawn) -> Extras {
 
 /// Longer than any run, where nothing else was drawn.
 fn remembered(drawn: &Drawn) -> Remembered {
-    const FLOOR: Duration = Duration::from_secs(600);
-    let least = drawn.retention.unwrap_or(FLOOR);
+    const LONG: Duration = Duration::from_secs(3600);
+    let least = drawn.retention.unwrap_or(LONG).min(drawn.floor.unwrap_or(LONG));
     Remembered { coordinator: least, participants: least }
 }
 
