@@ -52,7 +52,7 @@ impl Client {
             let transaction_id = id.clone();
             let request = EnlistRequest { transaction_id, branch: Some(branch), request_key };
             if let Err(status) = self.enlist_once(number, request).await {
-                self.stumbled(number, &status);
+                self.stumbled(number, &id, &status);
                 return self.roll_back(number, &id).await;
             }
         }
@@ -61,7 +61,7 @@ impl Client {
                 PrepareTransactionRequest { transaction_id: id.clone(), wait: Some(WAIT) };
             let prepared = within(self.patience(), self.transactions.prepare(request)).await;
             if let Err(status) = prepared {
-                self.stumbled(number, &status);
+                self.stumbled(number, &id, &status);
             }
         }
         if vanish {
@@ -146,7 +146,7 @@ impl Client {
                     let answer = answer.into_inner();
                     self.heard(number, answer.transaction.as_ref(), answer.committed)
                 }
-                Err(status) => self.stumbled(number, &status),
+                Err(status) => self.stumbled(number, id, &status),
             };
             if known || self.get(number, id).await {
                 return;
@@ -164,7 +164,7 @@ impl Client {
             };
             let known = match within(self.patience(), self.transactions.rollback(request)).await {
                 Ok(answer) => self.heard(number, answer.into_inner().transaction.as_ref(), false),
-                Err(status) => self.stumbled(number, &status),
+                Err(status) => self.stumbled(number, id, &status),
             };
             if known || self.get(number, id).await {
                 return;
@@ -180,7 +180,7 @@ impl Client {
     }
 
     /// An error of a step: the transaction may have been rolled back meanwhile.
-    fn stumbled(&self, number: usize, status: &Status) -> bool {
+    fn stumbled(&self, number: usize, id: &str, status: &Status) -> bool {
         let kind = self.market.history.case(number).kind;
         match status.code() {
             Code::FailedPrecondition => {
@@ -188,7 +188,7 @@ impl Client {
                 false
             }
             Code::NotFound => {
-                self.market.history.tell(number, Told::Unknown);
+                self.market.history.tell(number, Told::Unknown { id: id.parse().ok() });
                 true
             }
             _ => self.failed(number, status),
@@ -203,7 +203,7 @@ impl Client {
                 let answer = answer.into_inner();
                 self.heard(number, answer.transaction.as_ref(), answer.committed)
             }
-            Err(status) => self.stumbled(number, &status),
+            Err(status) => self.stumbled(number, id, &status),
         }
     }
 

@@ -94,7 +94,7 @@ pub(crate) fn check_case(case: &Case, witness: Option<&Witness>) -> Vec<Violatio
     let mut found = Vec::new();
     let is_forgotten = |id: Uuid| witness.is_some_and(|it| it.is_forgotten(id));
     let mut first: Option<(bool, Uuid)> = None;
-    for told in &case.told {
+    for (index, told) in case.told.iter().enumerate() {
         let name = || case.name();
         match told {
             Told::Outcome { committed, id } => match first {
@@ -114,14 +114,17 @@ pub(crate) fn check_case(case: &Case, witness: Option<&Witness>) -> Vec<Violatio
                 found.push(Violation::Heuristic(format!("{}: {text}", name())));
             }
             // What aborted without a record of it may be unknown: presumed abort.
-            Told::Unknown
-                if first.is_some_and(|(committed, id)| {
-                    (committed || case.key.is_some()) && !is_forgotten(id)
-                }) =>
-            {
-                found.push(Violation::Forgotten(format!("{}, {:?}", name(), case.told)));
+            Told::Unknown { id: Some(id) } if !is_forgotten(*id) => {
+                let told = |committed| Told::Outcome { committed, id: *id };
+                let before = &case.told[..index];
+                let is_aborted = case.key.is_some() && before.contains(&told(false));
+                if before.contains(&told(true)) || is_aborted {
+                    found.push(Violation::Forgotten(format!("{}, {:?}", name(), case.told)));
+                }
             }
-            Told::Unknown => {}
+            Told::Unknown { .. } => {}
+            Told::Asserted if case.work.compensate_after > 0 => {}
+            Told::Asserted => found.push(Violation::Heuristic(name())),
             Told::Refused { asked_at, why } => {
                 let known = witness.zip(case.key.as_ref());
                 if let Some(known) = known.and_then(|(it, key)| it.has_key(key, *asked_at)) {
@@ -162,7 +165,8 @@ fn outcome(case: &Case, books: &Books) -> Option<bool> {
     }
     // Never begun, as far as its client knows: without the id nobody can commit it.
     let never_begun = matches!(case.kind, Kind::Interactive | Kind::Vanishing) && case.id.is_none();
-    (never_begun || !case.commit_asked || case.told.contains(&Told::Unknown)).then_some(false)
+    let is_undone = |told: &Told| matches!(told, Told::Unknown { .. } | Told::Asserted);
+    (never_begun || !case.commit_asked || case.told.iter().any(is_undone)).then_some(false)
 }
 
 /// How often a case was committed, and how often taken and put back again.

@@ -56,8 +56,11 @@ pub(crate) enum Told {
     Outcome { committed: bool, id: Uuid },
     /// `HEURISTIC_MIXED` or `HEURISTIC_HAZARD`.
     Heuristic(String),
+    /// That an operator ended it while it was being compensated: nobody knows yet which
+    /// branches had committed, and all are still to be undone.
+    Asserted,
     /// That there is no such transaction.
-    Unknown,
+    Unknown { id: Option<Uuid> },
     /// Its key was used with another body, and that was accepted.
     OtherBodyAccepted,
     /// That it cannot be begun as things are now, to a call of this time.
@@ -79,6 +82,7 @@ impl Told {
         };
         let outcome = transaction.outcome();
         match outcome {
+            Outcome::HeuristicHazard if is_asserted(transaction) => Some(Self::Asserted),
             Outcome::HeuristicMixed | Outcome::HeuristicHazard => {
                 Some(Self::Heuristic(format!("{transaction:?}")))
             }
@@ -93,6 +97,12 @@ impl Told {
             _ => None,
         }
     }
+}
+
+fn is_asserted(transaction: &Transaction) -> bool {
+    let compensated =
+        transaction.abort_reason.as_ref().is_some_and(|it| it.code == "COMMIT_FAILED");
+    compensated && !transaction.committed && !transaction.interventions.is_empty()
 }
 
 /// One transaction of one client.
@@ -127,7 +137,7 @@ impl Case {
     pub(crate) fn is_settled(&self) -> bool {
         const OFTEN: usize = 4;
         let refusals = self.told.iter().filter(|told| matches!(told, Told::Refused { .. }));
-        let open = |told: &Told| matches!(told, Told::Unknown | Told::Refused { .. });
+        let open = |told: &Told| matches!(told, Told::Unknown { .. } | Told::Refused { .. });
         refusals.count() >= OFTEN || !self.told.iter().all(open)
     }
 

@@ -34,6 +34,10 @@ fn told(committed: bool, id: Uuid) -> Told {
     Told::Outcome { committed, id }
 }
 
+fn unknown(id: Uuid) -> Told {
+    Told::Unknown { id: Some(id) }
+}
+
 fn row(amount: i64, version: i64) -> Row {
     Row { amount, promised: 0, version, checks: 0 }
 }
@@ -101,7 +105,7 @@ fn a_true_history_is_good() {
     // Aborted and unknown later: presumed abort, for want of a key.
     let forgotten = |world: &mut World| {
         world.cases[1] = purchase(Kind::WithoutKey, "b");
-        world.cases[1].told = vec![told(false, SECOND), Told::Unknown];
+        world.cases[1].told = vec![told(false, SECOND), unknown(SECOND)];
     };
     assert_eq!(found(forgotten), []);
 }
@@ -116,8 +120,8 @@ fn one_answer_against_another() {
 
 #[test]
 fn an_outcome_that_is_known_no_more() {
-    assert_only!(found(|it| it.cases[0].told.push(Told::Unknown)), Forgotten);
-    assert_only!(found(|it| it.cases[1].told.push(Told::Unknown)), Forgotten);
+    assert_only!(found(|it| it.cases[0].told.push(unknown(FIRST))), Forgotten);
+    assert_only!(found(|it| it.cases[1].told.push(unknown(SECOND))), Forgotten);
 }
 
 #[test]
@@ -284,14 +288,20 @@ fn what_was_forgotten_in_its_time_may_run_again() {
     };
     assert_eq!(found(again(Some(8_000))), []);
     assert_only!(found(again(None)), Contradiction);
-    let unknown = |removed_at| {
+    // Somebody asks about the run that is forgotten.
+    let late = |it: &mut World| {
+        again(Some(8_000))(it);
+        it.cases[0].told.push(unknown(FIRST));
+    };
+    assert_eq!(found(late), []);
+    let asked = |removed_at| {
         move |it: &mut World| {
             it.journals.witness = Some(witness(removed_at));
-            it.cases[0].told.push(Told::Unknown);
+            it.cases[0].told.push(unknown(FIRST));
         }
     };
-    assert_eq!(found(unknown(Some(8_000))), []);
-    assert_only!(found(unknown(None)), Forgotten);
+    assert_eq!(found(asked(Some(8_000))), []);
+    assert_only!(found(asked(None)), Forgotten);
 }
 
 #[test]
