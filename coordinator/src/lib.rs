@@ -30,5 +30,5 @@ pub use embedded::{
     Branch, Closures, CommitPolicy, Error, Orphan, Phase, Resource, Settings, StartError,
     TransactionCoordinator, Versioned, Vote,
 };
-pub use run::{run_from_args, run_in};
+pub use run::{run_from_args, run_from_args_in, run_in};
 pub use tonic::async_trait;

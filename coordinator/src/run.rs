@@ -74,8 +74,13 @@ impl From<Error> for Fatal {
 /// flags, opens the journal, takes up what is unfinished, serves on one port, and
 /// stops cleanly on SIGTERM.
 pub fn run_from_args() -> ExitCode {
+    run_from_args_in(Environment::real())
+}
+
+/// The same in another environment than the operating system's.
+pub fn run_from_args_in(environment: Environment) -> ExitCode {
     let args: Args = parse_args(LISTEN);
-    run_process(&args.service.clone(), async |environment| Ok(run(args, environment).await?))
+    run_process(&args.service.clone(), environment, async |it| Ok(run(args, it).await?))
 }
 
 /// Runs a coordinator in the present runtime, with flags as on the command line,

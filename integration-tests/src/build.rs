@@ -10,10 +10,10 @@ use anyhow::{Context, ensure};
 
 use crate::{Binaries, Role};
 
-/// Builds the services as a user would, so that what runs has no crash points.
+/// Builds the services as a user does, with `cargo build --release`: what runs has no
+/// crash points.
 pub(crate) fn real() -> anyhow::Result<Binaries> {
-    let packages = Role::ALL.into_iter().flat_map(|role| ["--package", role.package()]);
-    cargo(["--quiet", "--release"].into_iter().chain(packages))?;
+    cargo(["--release"])?;
     Binaries::real(&release_folder()?)
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn beside() -> anyhow::Result<Binaries> {
 /// Builds this package's thin binaries, for release too: with the test VFS.
 pub(crate) fn with_vfs() -> anyhow::Result<Binaries> {
     let names = Binaries::TEST_NAMES.into_iter().flat_map(|name| ["--bin", name]);
-    let package = ["--quiet", "--release", "--package", env!("CARGO_PKG_NAME")];
+    let package = ["--release", "--package", env!("CARGO_PKG_NAME")];
     cargo(package.into_iter().chain(names))?;
     Binaries::test_in(&release_folder()?)
 }

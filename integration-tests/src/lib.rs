@@ -32,6 +32,7 @@ pub mod recovery;
 pub mod simulation;
 pub mod torture;
 pub mod vfs;
+pub mod wall_clock;
 
 pub use address::{Addresses, channel};
 pub use alone::{Alone, branches_at};

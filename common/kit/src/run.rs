@@ -126,8 +126,13 @@ impl<R: ResourceManager> Program<R> {
     /// the journal, serves `dtc.v1.ParticipantService` and its own calls on one
     /// port, and stops cleanly on SIGTERM.
     pub fn run_from_args(self) -> ExitCode {
+        self.run_from_args_in(Environment::real())
+    }
+
+    /// The same in another environment than the operating system's.
+    pub fn run_from_args_in(self, environment: Environment) -> ExitCode {
         let args = self.parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
-        run_process(&args.service.clone(), |environment| self.run(args, environment))
+        run_process(&args.service.clone(), environment, |it| self.run(args, it))
     }
 
     /// Runs it in the present runtime, with flags as on the command line, the

@@ -18,7 +18,8 @@
 //!
 //! fn main() -> std::process::ExitCode {
 //!     let Args { service } = common_service::parse_args("127.0.0.1:7100");
-//!     common_service::run_process(&service.clone(), |environment| run(service, environment))
+//!     let environment = Environment::real();
+//!     common_service::run_process(&service.clone(), environment, |it| run(service, it))
 //! }
 //! ```
 

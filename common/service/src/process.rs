@@ -18,6 +18,7 @@ pub struct Fatal {
 /// SIGTERM and SIGINT.
 pub fn run_process<F: Future<Output = Result<(), Fatal>>>(
     args: &ServiceArgs,
+    environment: Environment,
     run: impl FnOnce(Environment) -> F,
 ) -> ExitCode {
     let _logs = init_logging(args);
@@ -33,7 +34,6 @@ pub fn run_process<F: Future<Output = Result<(), Fatal>>>(
         }
     };
     let ran = runtime.block_on(async {
-        let environment = Environment::real();
         let shutdown = environment.shutdown.clone();
         tokio::spawn(async move {
             terminated().await;

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use turmoil::Sim;
 
 use super::network::Simulated;
-use crate::{Role, power, vfs::Disk};
+use crate::{Role, power, vfs::Disk, wall_clock::off_by};
 
 /// The first second of the simulated time, after 1970.
 pub(super) const EPOCH: Duration = Duration::from_secs(1_800_000_000);
@@ -172,7 +172,7 @@ impl Node {
             network: Arc::new(machine.network.clone()),
             wall_clock: Arc::new(move || {
                 let elapsed = turmoil::sim_elapsed().unwrap_or_default();
-                (EPOCH + elapsed).saturating_add_signed(error.load(SeqCst))
+                off_by(EPOCH + elapsed, error.load(SeqCst))
             }),
             random: Arc::clone(&random),
             storage: Options {
@@ -281,17 +281,6 @@ impl Node {
             },
             code => Some((code, "ended by itself".into())),
         }
-    }
-}
-
-trait OffBy {
-    fn saturating_add_signed(self, milliseconds: i64) -> Self;
-}
-
-impl OffBy for Duration {
-    fn saturating_add_signed(self, milliseconds: i64) -> Self {
-        let off = Self::from_millis(milliseconds.unsigned_abs());
-        if milliseconds < 0 { self.saturating_sub(off) } else { self + off }
     }
 }
 
