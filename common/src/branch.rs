@@ -333,6 +333,15 @@ mod tests {
     }
 
     #[test]
+    fn a_branch_with_a_pending_decision_is_still_prepared() {
+        let pending = Branch::Prepared { pending: Some(Verdict { commit: true, number: 1 }) };
+        assert!(Branch::PREPARED.is_prepared());
+        assert!(pending.is_prepared());
+        assert!(!COMMITTED.is_prepared());
+        assert!(!ROLLED_BACK.is_prepared());
+    }
+
+    #[test]
     fn the_answer_to_an_inquiry_counts_for_a_prepared_branch_only() {
         for commit in [true, false] {
             let outcome = Request::Outcome(Verdict { commit, number: 1 });

@@ -115,4 +115,19 @@ mod tests {
         assert_eq!("order-1".parse::<TransactionId>(), Err(ParseIdError));
         assert_eq!(TransactionId::from_slice(b"short"), None);
     }
+
+    #[test]
+    fn a_text_that_is_no_id_is_answered_with_an_example_that_is_one() {
+        let error = ParseIdError.to_string();
+        let example = error.rsplit(' ').next().unwrap_or_default();
+        assert!(example.parse::<TransactionId>().is_ok(), "{error}");
+    }
+
+    #[test]
+    fn a_branch_is_shown_by_its_transaction_and_its_number() {
+        let transaction = TransactionId::from_bytes(*b"0123456789abcdef");
+        let coordinator = CoordinatorId::from_bytes([7; 16]);
+        let branch = BranchId { coordinator, transaction, number: 2 };
+        assert_eq!(branch.to_string(), "30313233-3435-3637-3839-616263646566/2");
+    }
 }
