@@ -4,11 +4,13 @@
 
 pub(crate) mod books;
 mod calls;
+pub(crate) mod caretaker;
 pub(crate) mod checker;
 pub(crate) mod client;
 pub(crate) mod history;
 pub(crate) mod market;
 mod operator;
+pub(crate) mod registrar;
 pub(crate) mod tally;
 pub(crate) mod witness;
 pub(crate) mod work;

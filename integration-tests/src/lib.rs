@@ -12,6 +12,7 @@ mod address;
 mod alone;
 mod build;
 mod check;
+mod classes;
 mod cluster;
 mod customers;
 mod eventually;

@@ -54,6 +54,17 @@ pub(crate) fn replace(database: &Path, copy: &Path) -> io::Result<()> {
     self::copy(copy, database)
 }
 
+/// Moves a database's files from one place to another; those that are there.
+pub(crate) fn displace(from: &Path, to: &Path) -> io::Result<()> {
+    for suffix in SUFFIXES.into_iter().chain(["-shm"]) {
+        match fs::rename(with_suffix(from, suffix), with_suffix(to, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

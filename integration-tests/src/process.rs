@@ -226,6 +226,13 @@ impl Process {
         self.signal(Signal::SIGSTOP)
     }
 
+    /// Whether it is stopped by [`pause`](Self::pause); false if it doesn't run.
+    pub fn is_paused(&self) -> bool {
+        let stat = self.id().and_then(|id| fs::read_to_string(format!("/proc/{id}/stat")).ok());
+        let state = stat.as_deref().and_then(|stat| stat.rsplit_once(") "));
+        state.is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+
     /// SIGCONT.
     ///
     /// # Errors

@@ -4,14 +4,12 @@
 //! history, to the last event.
 
 mod audience;
-mod caretaker;
 mod classes;
 mod command;
 mod network;
 mod node;
 mod opening;
 mod plan;
-mod registrar;
 mod run;
 mod weather;
 

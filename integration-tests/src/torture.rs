@@ -9,7 +9,9 @@
 mod plan;
 mod report;
 mod run;
+mod small_disk;
 mod stage;
+mod terms;
 mod world;
 
 use std::{process::ExitCode, time::Duration};
@@ -17,6 +19,8 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 
 use plan::Power;
+
+use crate::classes::Classes;
 
 /// Hurts the coordinator and the shop's three participants in every way it can
 /// while many clients place orders, and checks that every answer was true and that
@@ -57,18 +61,9 @@ struct Args {
     #[arg(long)]
     no_small_disk: bool,
 
-    /// Call inventory and payment by second names too
-    #[arg(long)]
-    names: bool,
-
-    /// Have participants over HTTP and unary gRPC in the transactions, whose answers may
-    /// have any status
-    #[arg(long)]
-    neighbours: bool,
-
-    /// Operators resolve, retry and forget meanwhile, in half of all runs.
-    #[arg(long)]
-    operators: bool,
+    /// What there is beside the usual faults: names separated by commas, all, or none
+    #[arg(long, value_name = "CLASSES", default_value_t = Classes::default())]
+    classes: Classes,
 
     /// Keep databases and logs though nothing was wrong
     #[arg(long)]

@@ -139,11 +139,11 @@ impl Journals {
                 journals.add_branch(*id, *is_committed);
             }
             if let (Some(witness), Some(remembered)) = (&mut witness, remembered) {
-                witness.check_participant(name, &decided, &unfinished, remembered.participants);
+                witness.check_participant(name, &decided, &unfinished, remembered);
             }
         }
         if let (Some(witness), Some(remembered)) = (&mut witness, remembered) {
-            witness.check_coordinator(remembered.coordinator);
+            witness.check_coordinator(remembered);
         }
         let connection = open(coordinator)?;
         let sql = "SELECT id, decision FROM finished WHERE decision IS NOT NULL

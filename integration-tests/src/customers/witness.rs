@@ -8,10 +8,6 @@ use uuid::Uuid;
 
 use super::books::open;
 
-/// How long a record may be on its way to the disk: what was noted when it arrived
-/// there happened so much earlier at most.
-const ON_ITS_WAY: i64 = 2_000;
-
 const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 const COORDINATOR: &str = "
@@ -74,6 +70,9 @@ pub(crate) fn install(file: &Path, is_coordinator: bool) -> rusqlite::Result<()>
 pub(crate) struct Remembered {
     pub(crate) coordinator: Duration,
     pub(crate) participants: Duration,
+    /// How long a record may be on its way to the disk: what was noted when it arrived
+    /// there happened so much earlier at most.
+    pub(crate) on_its_way: Duration,
 }
 
 /// A key's use for a transaction, in milliseconds.
@@ -129,8 +128,9 @@ impl Witness {
     }
 
     /// Looks for what was forgotten too early at the coordinator.
-    pub(crate) fn check_coordinator(&mut self, remembered: Duration) {
-        let least = milliseconds(remembered) - ON_ITS_WAY;
+    pub(crate) fn check_coordinator(&mut self, remembered: Remembered) {
+        let (remembered, on_its_way) = (remembered.coordinator, remembered.on_its_way);
+        let least = milliseconds(remembered) - milliseconds(on_its_way);
         for (id, (ended, removed)) in &self.ended {
             if let Some(removed) = removed.filter(|removed| removed - ended < least) {
                 self.too_early.push(format!(
@@ -149,9 +149,10 @@ impl Witness {
         name: &str,
         decided: &[Decided],
         unfinished: &[Uuid],
-        remembered: Duration,
+        remembered: Remembered,
     ) {
-        let least = milliseconds(remembered) - ON_ITS_WAY;
+        let (remembered, on_its_way) = (remembered.participants, remembered.on_its_way);
+        let least = milliseconds(remembered) - milliseconds(on_its_way);
         for (id, _, at, removed) in decided {
             let Some(removed) = removed else { continue };
             let since = match self.ended.get(id) {

@@ -1,118 +1,16 @@
-//! What a run may have beside the usual faults, and which of it this one has. Each
+//! Which of the classes a run has, and what of each. Each
 //! class draws from a seed of its own: the rest is the same with or without it.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::plan::{DiskFault, Fault, HEALED, Planned, Wire};
-use crate::{Role, neighbour::Manners};
-
-/// One kind of thing that may be drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Class {
-    /// Finished work is forgotten after seconds.
-    Retention,
-    /// The bound of bytes is always reached, and the floor of age is seconds: what ended
-    /// goes then, and nothing sooner.
-    Bytes,
-    /// Wall clocks jump by days, for a second or for good.
-    Days,
-    /// Participants over HTTP and unary gRPC, with answers of every code.
-    Neighbours,
-    /// The same, and they speak of runs that never were.
-    Forgeries,
-    /// Their outputs and payloads have any size.
-    Sizes,
-    /// Participants have several names and addresses, which move.
-    Names,
-    /// Each start of the coordinator has other flags.
-    Flags,
-    /// Somebody often resolves, retries and forgets, while participants are away.
-    Operators,
-    /// The coordinator's disk is lost, and a backup taken before that is restored.
-    Restores,
-}
-
-impl Class {
-    pub(super) const ALL: [Self; 10] = [
-        Self::Retention,
-        Self::Bytes,
-        Self::Days,
-        Self::Neighbours,
-        Self::Forgeries,
-        Self::Sizes,
-        Self::Names,
-        Self::Flags,
-        Self::Operators,
-        Self::Restores,
-    ];
-
-    /// Those that are drawn where nothing else is said.
-    pub(super) const USUAL: [Self; 3] = [Self::Bytes, Self::Days, Self::Restores];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Retention => "retention",
-            Self::Bytes => "bytes",
-            Self::Days => "days",
-            Self::Neighbours => "neighbours",
-            Self::Forgeries => "forgeries",
-            Self::Sizes => "sizes",
-            Self::Names => "names",
-            Self::Flags => "flags",
-            Self::Operators => "operators",
-            Self::Restores => "restores",
-        }
-    }
-
-    /// In how many of a hundred runs it is.
-    fn share(self) -> u32 {
-        match self {
-            Self::Retention | Self::Days | Self::Neighbours | Self::Names => 30,
-            Self::Forgeries | Self::Flags | Self::Operators => 20,
-            Self::Bytes | Self::Sizes | Self::Restores => 10,
-        }
-    }
-}
-
-/// Classes as a flag names them: some, `all`, `usual` or `none`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Classes(pub(super) Vec<Class>);
-
-impl Default for Classes {
-    fn default() -> Self {
-        Self(Class::USUAL.into())
-    }
-}
-
-impl fmt::Display for Classes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.0.iter().map(|class| class.name()).collect();
-        f.write_str(if names.is_empty() { "none" } else { "" })?;
-        f.write_str(&names.join(","))
-    }
-}
-
-impl FromStr for Classes {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let named = |name: &str| {
-            let found = Class::ALL.into_iter().find(|class| class.name() == name);
-            found.ok_or_else(|| {
-                let names: Vec<_> = Class::ALL.iter().map(|class| class.name()).collect();
-                format!("'{name}' is no class; there are all, none, usual, {}", names.join(", "))
-            })
-        };
-        match text {
-            "none" => Ok(Self(Vec::new())),
-            "usual" => Ok(Self::default()),
-            "all" => Ok(Self(Class::ALL.into())),
-            text => text.split(',').map(named).collect::<Result<_, _>>().map(Self),
-        }
-    }
-}
+use crate::{
+    Role,
+    classes::{Class, Classes},
+    neighbour::Manners,
+};
 
 /// What a run has of them.
 #[derive(Debug, Clone, Default)]
@@ -138,7 +36,7 @@ impl Drawn {
         for class in &classes.0 {
             let own = (*class as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let mut random = StdRng::seed_from_u64(seed ^ own);
-            if classes.0.len() == 1 || random.random_range(0..100) < class.share() {
+            if classes.0.len() == 1 || random.random_range(0..100) < share(*class) {
                 drawn.draw(*class, &mut random);
             }
         }
@@ -191,6 +89,14 @@ impl Drawn {
             Class::Names => self.names = true,
             Class::Flags => self.flags = true,
             Class::Operators => self.operators = true,
+            Class::Displaced => {
+                for _ in 0..random.random_range(1..3) {
+                    let role = *Role::ALL.choose(random).unwrap_or(&Role::Coordinator);
+                    let at = Duration::from_millis(random.random_range(300..4_500));
+                    let length = Duration::from_millis(random.random_range(2_500..3_500));
+                    self.faults.push(Planned { at, length, fault: Fault::Displaced(role) });
+                }
+            }
             Class::Restores => {
                 self.restores = true;
                 let backup = Duration::from_millis(random.random_range(300..4_000));
@@ -201,6 +107,15 @@ impl Drawn {
                 self.faults.push(of(restore, length, Fault::Restore));
             }
         }
+    }
+}
+
+/// In how many of a hundred runs a class is.
+fn share(class: Class) -> u32 {
+    match class {
+        Class::Retention | Class::Days | Class::Neighbours | Class::Names => 30,
+        Class::Forgeries | Class::Flags | Class::Operators => 20,
+        Class::Bytes | Class::Sizes | Class::Restores | Class::Displaced => 10,
     }
 }
 

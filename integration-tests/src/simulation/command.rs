@@ -20,11 +20,10 @@ use common::planted::Bug;
 use tempfile::TempDir;
 
 use super::{
-    classes::Classes,
     note_panics, opening,
     run::{Outcome, run as run_seed},
 };
-use crate::vfs;
+use crate::{classes::Classes, vfs};
 
 /// Runs the coordinator and the shop's three participants in one process, on a
 /// simulated network with virtual time, and breaks them in every way it can.
@@ -50,8 +49,7 @@ struct Args {
     #[arg(long)]
     twice: bool,
 
-    /// What is drawn beside the usual faults: names separated by commas, all, none,
-    /// or usual, which leaves out what is known to fail
+    /// What is drawn beside the usual faults: names separated by commas, all, or none
     #[arg(long, value_name = "CLASSES", default_value_t = Classes::default())]
     classes: Classes,
 

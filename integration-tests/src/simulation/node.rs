@@ -65,6 +65,7 @@ struct Machine {
     ended: RefCell<Option<Result<(), Fatal>>>,
     starts: Cell<u32>,
     backup: Cell<Backup>,
+    is_displaced: Cell<bool>,
 }
 
 /// What has become of a machine's backup.
@@ -108,6 +109,7 @@ impl Node {
             ended: RefCell::default(),
             starts: Cell::default(),
             backup: Cell::default(),
+            is_displaced: Cell::default(),
         });
         let node = Self { role, shared };
         let program = node.clone();
@@ -269,6 +271,28 @@ impl Node {
             self.shared.backup.set(Backup::Due);
         }
         taken
+    }
+
+    /// Moves its files away under it; false if it has others now.
+    pub(super) fn displace(&self) -> io::Result<bool> {
+        let own = *self.shared.data.borrow() == self.shared.folder;
+        if own && !self.shared.is_displaced.replace(true) {
+            power::displace(&self.database(), &self.displaced())?;
+        }
+        Ok(own)
+    }
+
+    /// Moves them back; true if they were away.
+    pub(super) fn put_back(&self) -> io::Result<bool> {
+        let was_displaced = self.shared.is_displaced.replace(false);
+        if was_displaced {
+            power::displace(&self.displaced(), &self.database())?;
+        }
+        Ok(was_displaced)
+    }
+
+    fn displaced(&self) -> PathBuf {
+        self.shared.folder.join("displaced")
     }
 
     /// How it has ended by itself, if it has: its exit code and why.

@@ -4,8 +4,8 @@ use std::{fmt, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-use super::classes::{Classes, Drawn};
-use crate::Role;
+use super::classes::Drawn;
+use crate::{Role, classes::Classes};
 
 /// From here on faults come ...
 const FIRST: Duration = Duration::from_millis(300);
@@ -78,6 +78,8 @@ pub(super) enum Fault {
     Backup,
     /// ... and is all that is left when it starts again, as restored.
     Restore,
+    /// The database is moved away; back at the fault's end.
+    Displaced(Role),
 }
 
 /// Some of the four, in the order of [`Role::ALL`].

@@ -27,21 +27,22 @@ use turmoil::{Builder, Sim};
 
 use super::{
     audience::Audience,
-    caretaker,
-    classes::{Classes, Drawn, HTTP, UNARY},
+    classes::{Drawn, HTTP, UNARY},
     network::Simulated,
     node::{Configuration, Node, PORT},
     plan::{CUSTOMERS, HEALED, Plan},
-    registrar,
     weather::Weather,
 };
 use crate::{
     Role,
+    classes::{Classes, flags_of_start},
     customers::{
         books::{Books, Journals},
+        caretaker,
         checker::{self, Violation},
         client::{Client, Market},
         market::{self, Extras},
+        registrar::Registrar,
         tally::Count,
         witness::Remembered,
     },
@@ -207,14 +208,23 @@ impl Run {
             let gate = self.gate.subscribe();
             self.sim.host("caretaker", move || {
                 let gate = gate.clone();
-                async move { Ok(caretaker::run(gate).await?) }
+                async move {
+                    let participants = Role::ALL[1..].iter().map(|role| channel(*role));
+                    caretaker::run(participants.collect::<Result<_, _>>()?, gate).await;
+                    Ok(())
+                }
             });
         }
         if drawn.names {
             let (seed, gate) = (random.random(), self.gate.subscribe());
             self.sim.host("registrar", move || {
                 let (random, gate) = (StdRng::seed_from_u64(seed), gate.clone());
-                async move { Ok(registrar::run(random, gate).await?) }
+                async move {
+                    let registry = channel(Role::Coordinator)?;
+                    let addresses = [Role::Inventory, Role::Payment].map(two_spellings);
+                    Registrar { registry, addresses, random }.run(gate).await;
+                    Ok(())
+                }
             });
         }
     }
@@ -404,24 +414,10 @@ fn flags(role: Role, plan: &Plan) -> Vec<String> {
     flags
 }
 
-/// What the coordinator is told at one of its starts, and not at others.
-fn flags_of_start(seed: u64, start: u32) -> Vec<String> {
-    let mut random = StdRng::seed_from_u64(seed ^ u64::from(start) << 40);
-    let mut flags = Vec::new();
-    let mut sometimes = |share: f64, flag: &str, value: &mut dyn FnMut(&mut StdRng) -> String| {
-        if random.random_bool(share) {
-            flags.extend([flag.to_owned(), value(&mut random)]);
-        }
-    };
-    sometimes(0.4, "--max-payload", &mut |it| it.random_range(10..120_u32).to_string());
-    sometimes(0.2, "--max-branches", &mut |it| it.random_range(1..4_u32).to_string());
-    sometimes(0.3, "--max-lock-keys", &mut |_| "1".into());
-    sometimes(0.5, "--commit-attempt-timeout", &mut |it| {
-        format!("{}ms", it.random_range(100..3_000))
-    });
-    sometimes(0.5, "--backoff-cap", &mut |it| format!("{}ms", it.random_range(100..5_000)));
-    sometimes(0.3, "--idle-timeout", &mut |it| format!("{}ms", it.random_range(500..9_000)));
-    flags
+/// Of one place: by its name, and by its number.
+fn two_spellings(role: Role) -> [String; 2] {
+    let number = turmoil::lookup(role.name());
+    [format!("http://{}:{PORT}", role.name()), format!("http://{number}:{PORT}")]
 }
 
 fn extras(drawn: &Drawn) -> Extras {
@@ -449,7 +445,8 @@ fn extras(drawn: &Drawn) -> Extras {
 fn remembered(drawn: &Drawn) -> Remembered {
     const LONG: Duration = Duration::from_secs(3600);
     let least = drawn.retention.unwrap_or(LONG).min(drawn.floor.unwrap_or(LONG));
-    Remembered { coordinator: least, participants: least }
+    let on_its_way = Duration::from_secs(2);
+    Remembered { coordinator: least, participants: least, on_its_way }
 }
 
 fn client(

@@ -137,6 +137,15 @@ impl Weather {
                 }
                 "backup restored"
             }
+            Fault::Displaced(role) => {
+                let index = role as usize;
+                let runs = !self.off.contains_key(&index) && !self.killed.contains_key(&index);
+                if runs && self.nodes[index].displace()? {
+                    self.excused[index].push(STORAGE);
+                    self.healing.push((until, planned.fault));
+                }
+                "database displaced"
+            }
             Fault::Stranger => {
                 self.healing.push((until, planned.fault));
                 self.strangers = (self.strangers.0 + 1, true);
@@ -198,6 +207,7 @@ impl Weather {
         let dead: BTreeMap<_, _> = dead;
         for (index, killed) in dead {
             self.nodes[index].bury(sim);
+            self.nodes[index].put_back()?;
             if killed.lost {
                 self.nodes[index].disk().lose_unsynced()?;
             }
@@ -211,7 +221,7 @@ impl Weather {
     pub(super) fn tend(&mut self, sim: &mut Sim<'static>, now: Duration) -> io::Result<()> {
         let due: Vec<_> = self.healing.extract_if(.., |(at, _)| *at <= now).collect();
         for (_, fault) in due {
-            self.heal_one(sim, fault, now);
+            self.heal_one(sim, fault, now)?;
         }
         self.bury(sim, now)?;
         for index in 0..self.nodes.len() {
@@ -266,7 +276,7 @@ impl Weather {
     pub(super) fn heal(&mut self, sim: &mut Sim<'static>, now: Duration) -> io::Result<()> {
         for (until, fault) in mem::take(&mut self.healing) {
             if until < FOR_GOOD {
-                self.heal_one(sim, fault, now);
+                self.heal_one(sim, fault, now)?;
             }
         }
         let killed = self.killed.values_mut().map(|killed| &mut killed.until);
@@ -282,7 +292,7 @@ impl Weather {
         self.tend(sim, now)
     }
 
-    fn heal_one(&mut self, sim: &mut Sim<'static>, fault: Fault, now: Duration) {
+    fn heal_one(&mut self, sim: &mut Sim<'static>, fault: Fault, now: Duration) -> io::Result<()> {
         tracing::info!(?fault, "heals");
         match fault {
             Fault::Wire(Wire::Cut, one, other) => sim.repair(one, other),
@@ -297,6 +307,12 @@ impl Weather {
                 self.strangers.1 = false;
                 self.change_coordinator(sim, now);
             }
+            Fault::Displaced(role) => {
+                if self.nodes[role as usize].put_back()? {
+                    let name = role.name();
+                    self.crashes.push(format!("{name} ran on though its database was moved away"));
+                }
+            }
             Fault::Clock(role, _) => self.nodes[role as usize].set_clock_error(0),
             Fault::End(..) | Fault::Backup | Fault::Restore => {}
         }
@@ -306,5 +322,6 @@ impl Weather {
                 sim.partition(Role::Coordinator.name(), host);
             }
         }
+        Ok(())
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::{Direction, End, Role};
+use crate::{
+    Direction, End, Role,
+    classes::{Class, Classes},
+};
 
 const ROUND: std::ops::Range<u64> = 15_000..30_000;
 const PAUSE_BETWEEN: std::ops::Range<u64> = 100..1_800;
@@ -63,6 +66,10 @@ pub(super) enum Fault {
     Storage(Role, &'static str),
     /// The small file system has so many bytes left.
     SmallDisk(u64),
+    /// A wall clock is off by so many milliseconds, right again at the fault's end.
+    Clock(Role, i64),
+    /// The database is moved away; back at the fault's end.
+    Displaced(Role),
 }
 
 impl Fault {
@@ -85,6 +92,8 @@ impl Fault {
             Self::Storage(_, "sync-hang") => "disk: sync hangs",
             Self::Storage(..) => "disk: full in a write",
             Self::SmallDisk(_) => "disk: small file system full",
+            Self::Clock(..) => "wall clock off by days",
+            Self::Displaced(_) => "disk: database moved away",
         }
     }
 }
@@ -132,11 +141,12 @@ pub(super) struct Plan {
     rounds: usize,
     /// Whether there is a small file system.
     small_disk: bool,
+    classes: Classes,
 }
 
 impl Plan {
-    pub(super) fn new(seed: u64, power: Power, small_disk: bool) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), power, rounds: 0, small_disk }
+    pub(super) fn new(seed: u64, power: Power, small_disk: bool, classes: Classes) -> Self {
+        Self { random: StdRng::seed_from_u64(seed), power, rounds: 0, small_disk, classes }
     }
 
     /// The next round, of `longest` at most.
@@ -160,6 +170,9 @@ impl Plan {
 
     fn fault(&mut self, power: bool) -> (Fault, Duration) {
         let role = self.role();
+        if let Some(fault) = self.edge(role, power) {
+            return fault;
+        }
         let kind = self.random.random_range(0..100);
         let kill = |roles| if power { Fault::LosePower(roles) } else { Fault::Kill(roles) };
         match kind {
@@ -199,6 +212,20 @@ impl Plan {
         }
     }
 
+    /// A fault of one of the classes.
+    fn edge(&mut self, role: Role, power: bool) -> Option<(Fault, Duration)> {
+        if self.classes.has(Class::Displaced) && self.random.random_bool(0.03) {
+            return Some((Fault::Displaced(role), self.millis(1_000..3_000)));
+        }
+        // Only the programs of tests let us.
+        if power && self.classes.has(Class::Days) && self.random.random_bool(0.1) {
+            let hours = *[2, 25, 24 * 3, 24 * 40].choose(&mut self.random).unwrap_or(&25);
+            let sign = if self.random.random_bool(0.6) { 1 } else { -1 };
+            return Some((Fault::Clock(role, sign * hours * 3_600_000), self.millis(100..6_000)));
+        }
+        None
+    }
+
     fn trouble(&mut self) -> Trouble {
         match self.random.random_range(0..100) {
             0..25 => Trouble::Delay(self.millis(1..400)),
@@ -235,7 +262,7 @@ mod tests {
     use super::*;
 
     fn rounds(seed: u64) -> Vec<String> {
-        let mut plan = Plan::new(seed, Power::Alternate, true);
+        let mut plan = Plan::new(seed, Power::Alternate, true, Classes::default());
         (0..20).map(|_| format!("{:?}", plan.next(Duration::from_secs(60)))).collect()
     }
 
@@ -247,12 +274,12 @@ mod tests {
 
     #[test]
     fn a_long_plan_has_every_fault() {
-        let mut plan = Plan::new(3, Power::Alternate, true);
+        let mut plan = Plan::new(3, Power::Alternate, true, Classes::default());
         let mut names = std::collections::BTreeSet::new();
         for _ in 0..100 {
             let faults = plan.next(Duration::from_secs(60)).faults;
             names.extend(faults.iter().map(|planned| planned.fault.name()));
         }
-        assert_eq!(names.len(), 18, "{names:?}");
+        assert_eq!(names.len(), 20, "{names:?}");
     }
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use common_service::Environment;
 use proto::{
     dtc::{
         admin_service_client::AdminServiceClient,
@@ -19,7 +18,7 @@ use proto::{
         payment_service_client::PaymentServiceClient,
     },
 };
-use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rand::{SeedableRng, rngs::StdRng};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tonic::transport::{Channel, Endpoint};
 
@@ -28,23 +27,31 @@ use super::{
     plan::{self, Plan, Round, Wire},
     report::{self, Resolved},
     stage::{self, Counts},
+    terms,
     world::World,
 };
 use crate::{
     Binaries, Role, Shop, build, channel,
+    classes::{Class, Classes},
     customers::{
         books::{Books, Journals},
+        caretaker,
         checker::{self, Violation},
         client::{Client, Market},
-        market::{self, Extras},
+        market,
+        registrar::Registrar,
+        witness::Remembered,
     },
     eventually,
-    neighbour::{Manners, Neighbour, Speech},
+    neighbour::Neighbour,
+    wall_clock,
 };
 
 /// Violations that are printed; the first are the ones to look at.
 const SHOWN: usize = 40;
 const PROGRESS: Duration = Duration::from_secs(5);
+const BEFORE_BACKUP: Duration = Duration::from_secs(3);
+const AFTER_BACKUP: Duration = Duration::from_secs(4);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 struct Run {
@@ -57,6 +64,7 @@ struct Run {
     violations: BTreeSet<Violation>,
     resolve_within: Duration,
     neighbours: Vec<Neighbour>,
+    remembered: Remembered,
 }
 
 /// True if nothing was wrong.
@@ -76,11 +84,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<bool> {
 async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow::Result<bool> {
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..100_000));
     let length = Duration::from_secs_f64(args.minutes * 60.0);
-    let extras = extras(seed, args);
-    let neighbours = neighbours(seed, &extras).await?;
+    let extras = terms::extras(seed, &args.classes);
+    let neighbours = terms::neighbours(seed, &extras, &args.classes).await?;
     let others: Vec<_> =
         neighbours.iter().map(|(it, address)| (it.name, address.clone())).collect();
-    let world = World::new((!args.no_small_disk).then(|| plan::small_disk(seed)), &others).await?;
+    let remembered = terms::remembered(seed, &args.classes);
+    let changing = args.classes.has(Class::Flags).then_some(seed);
+    let small = (!args.no_small_disk).then(|| plan::small_disk(seed));
+    let flags = terms::flags(seed, &args.classes);
+    let world = World::new(small, &others, &flags, changing).await?;
     let small = world.small_disk();
     println!(
         "Seed {seed}: {} clients for {}; small file system: {}",
@@ -88,7 +100,7 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
         humantime::format_duration(length),
         small.map_or("left out", Role::name)
     );
-    let mut plan = Plan::new(seed, args.power, small.is_some());
+    let mut plan = Plan::new(seed, args.power, small.is_some(), args.classes.clone());
     let begun = Instant::now();
     let mut run = Run {
         begun,
@@ -101,7 +113,7 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
             }),
             busy: Default::default(),
             rest: args.rest,
-            now: || 0,
+            now: wall_clock::now,
             extras,
         }),
         gate: watch::Sender::new(false),
@@ -110,14 +122,18 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
         violations: BTreeSet::new(),
         resolve_within: args.resolve_within,
         neighbours: neighbours.into_iter().map(|(it, _)| it).collect(),
+        remembered,
     };
     let world = Arc::clone(&run.world);
     let mut tasks = JoinSet::new();
     let mut round = plan.next(length);
-    let first = if round.power { with_vfs } else { release };
-    run.world.change_binaries(first, round.power)?;
+    run.world.change_binaries(release, false)?;
     tasks.spawn(async move { world.supervise().await });
     stock_up(&run.world).await?;
+    run.world.install_witness()?;
+    let first = if round.power { with_vfs } else { release };
+    run.world.change_binaries(first, round.power)?;
+    run.employ(&args.classes, seed, &mut tasks)?;
     for number in 0..args.clients as usize {
         tasks.spawn(run.client(number, seed)?.run());
     }
@@ -136,12 +152,21 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
     };
     if finished {
         run.last_look(seed).await?;
+        run.check_journals();
+    }
+    let restores = run.violations.is_empty() && terms::restores(seed, &args.classes);
+    if restores {
+        run.world.change_binaries(release, false)?;
+        run.restore().await?;
     }
     tasks.shutdown().await;
     if finished && let Err(error) = run.world.stop().await {
         run.violations.insert(Violation::Crashed(format!("{error:#}")));
     }
-    run.check_journals();
+    match restores {
+        true => run.check_restored(),
+        false => run.check_journals(),
+    }
     run.finish(args, seed)
 }
 
@@ -197,16 +222,12 @@ impl Run {
     }
 
     fn check_books(&mut self) -> anyhow::Result<()> {
-        let books = self.books()?;
+        let (books, journals) = (self.books()?, self.journals()?);
         let cases = self.market.history.lock();
         // All answers again: an old case may have been asked about.
-        self.violations.extend(cases.iter().flat_map(|case| checker::check_case(case, None)));
-        self.violations.extend(checker::check_books(
-            &cases,
-            &market::opening(),
-            &books,
-            &Journals::default(),
-        ));
+        let witness = journals.witness.as_ref();
+        self.violations.extend(cases.iter().flat_map(|case| checker::check_case(case, witness)));
+        self.violations.extend(checker::check_books(&cases, &market::opening(), &books, &journals));
         let crashes = self.world.seen().crashes;
         self.violations.extend(crashes.into_iter().map(Violation::Crashed));
         Ok(())
@@ -236,16 +257,85 @@ impl Run {
         self.check_books()
     }
 
-    fn check_journals(&mut self) {
-        let files = self.files();
-        let found = match Journals::read(files.each_ref().map(PathBuf::as_path), None) {
-            Ok(mut journals) => {
-                self.neighbours.iter().for_each(|it| it.testify(&mut journals));
-                checker::check_journals(&self.market.history.lock(), &journals)
+    /// The coordinator loses its disk under way, and goes on with a backup that was taken
+    /// before, until customers know what can be known.
+    async fn restore(&mut self) -> anyhow::Result<()> {
+        println!("  the coordinator's disk will be lost, and a backup restored");
+        self.gate.send_replace(true);
+        sleep(BEFORE_BACKUP).await;
+        let backup = self.world.back_up()?;
+        sleep(AFTER_BACKUP).await;
+        self.world.hold_down(Role::Coordinator);
+        self.world.restore(&backup)?;
+        self.world.let_up(Role::Coordinator);
+        sleep(AFTER_BACKUP).await;
+        self.gate.send_replace(false);
+        let busy = || self.market.busy.load(Relaxed);
+        let end = Instant::now() + self.resolve_within;
+        while busy() > 0 && Instant::now() < end {
+            sleep(PROGRESS / 10).await;
+        }
+        if busy() > 0 {
+            let text = format!("{} clients don't know an outcome after the restore", busy());
+            self.violations.insert(Violation::Open(text));
+        }
+        Ok(())
+    }
+
+    fn check_restored(&mut self) {
+        let crashes = self.world.seen().crashes;
+        self.violations.extend(crashes.into_iter().map(Violation::Crashed));
+        match self.journals() {
+            Ok(journals) => {
+                let cases = self.market.history.lock();
+                self.violations.extend(checker::check_restored(&cases, &journals));
             }
+            Err(error) => {
+                self.violations.insert(Violation::Damaged(format!("{error:#}")));
+            }
+        }
+    }
+
+    fn check_journals(&mut self) {
+        let found = match self.journals() {
+            Ok(journals) => checker::check_journals(&self.market.history.lock(), &journals),
             Err(error) => vec![Violation::Damaged(format!("{error:#}"))],
         };
         self.violations.extend(found);
+    }
+
+    fn journals(&self) -> anyhow::Result<Journals> {
+        let files = self.files();
+        let files = files.each_ref().map(PathBuf::as_path);
+        let mut journals = Journals::read(files, Some(self.remembered))?;
+        self.neighbours.iter().for_each(|it| it.testify(&mut journals));
+        Ok(journals)
+    }
+
+    /// People who look after registrations, and after what is forgotten.
+    fn employ(&self, classes: &Classes, seed: u64, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+        let addresses = self.world.addresses();
+        let participants = [addresses.inventory, addresses.payment, addresses.order];
+        if classes.has(Class::Retention) || classes.has(Class::Bytes) {
+            let participants = participants.map(channel).into();
+            tasks.spawn(caretaker::run(participants, self.gate.subscribe()));
+        }
+        if classes.has(Class::Names) {
+            let through = |role, address| {
+                let proxy = self.world.wire(Wire::Down(role)).address();
+                [format!("http://{proxy}"), format!("http://{address}")]
+            };
+            let registrar = Registrar {
+                registry: wire_channel(&self.world, Wire::Clients(0))?,
+                addresses: [
+                    through(Role::Inventory, addresses.inventory),
+                    through(Role::Payment, addresses.payment),
+                ],
+                random: StdRng::seed_from_u64(seed),
+            };
+            tasks.spawn(registrar.run(self.gate.subscribe()));
+        }
+        Ok(())
     }
 
     fn finish(mut self, args: &Args, seed: u64) -> anyhow::Result<bool> {
@@ -313,37 +403,6 @@ impl Run {
             open: self.gate.subscribe(),
         })
     }
-}
-
-/// What transactions have beside the usual.
-fn extras(seed: u64, args: &Args) -> Extras {
-    let mut random = StdRng::seed_from_u64(!seed);
-    let operators = random.random_bool(0.5) && args.operators;
-    let mut extras = Extras { operators, ..Extras::default() };
-    if args.names {
-        extras.names = [vec!["inventory-b"], vec!["payment-b"], Vec::new()];
-    }
-    if args.neighbours {
-        let largest = *[100, 10_000, 500_000].choose(&mut random).unwrap_or(&100);
-        extras.neighbours = vec![("vouchers", largest), ("points", largest)];
-    }
-    extras
-}
-
-/// Those that the transactions name, each with its address.
-async fn neighbours(seed: u64, extras: &Extras) -> anyhow::Result<Vec<(Neighbour, String)>> {
-    let mut found = Vec::new();
-    for (number, (name, _)) in extras.neighbours.iter().enumerate() {
-        let speech = if number == 0 { Speech::Http } else { Speech::Calls };
-        let manners = Manners { trouble: 15, refusals: 5, output: 50_000, forges: true };
-        let neighbour = Neighbour::new(name, speech, manners, seed ^ number as u64);
-        let port = Environment::real().network.bind(([127, 0, 0, 1], 0).into()).await?;
-        let path = if speech == Speech::Http { "/prepare" } else { "" };
-        let address = format!("http://{}{path}", port.local_addr()?);
-        tokio::spawn(neighbour.clone().serve(port));
-        found.push((neighbour, address));
-    }
-    Ok(found)
 }
 
 /// As a careful client connects: it finds out when nobody is at the other end.

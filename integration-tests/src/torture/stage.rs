@@ -59,7 +59,7 @@ pub(super) async fn play(world: &World, round: &Round, counts: &Counts) -> anyho
                     paused.insert(number, id);
                 }
             }
-            Turn::End(number, fault) => end(world, fault, paused.remove(&number))?,
+            Turn::End(number, fault) => end(world, fault, paused.remove(&number)).await?,
         }
     }
     sleep_until(begun + round.length).await;
@@ -80,11 +80,13 @@ fn begin(world: &World, fault: &Fault) -> anyhow::Result<Option<u32>> {
         Fault::FileLimit(role, bytes) => world.limit_files(*role, Some(*bytes)),
         Fault::Storage(role, name) => world.fail_storage(*role, Some(name))?,
         Fault::SmallDisk(bytes) => world.shrink_disk(Some(*bytes)),
+        Fault::Clock(role, milliseconds) => world.set_clock(*role, *milliseconds)?,
+        Fault::Displaced(role) => world.displace(*role)?,
     }
     Ok(None)
 }
 
-fn end(world: &World, fault: &Fault, paused: Option<u32>) -> anyhow::Result<()> {
+async fn end(world: &World, fault: &Fault, paused: Option<u32>) -> anyhow::Result<()> {
     match fault {
         Fault::Kill(roles) | Fault::LosePower(roles) => {
             roles.iter().for_each(|role| world.let_up(*role));
@@ -94,6 +96,8 @@ fn end(world: &World, fault: &Fault, paused: Option<u32>) -> anyhow::Result<()> 
         Fault::FileLimit(role, _) => world.limit_files(*role, None),
         Fault::Storage(role, _) => world.fail_storage(*role, None)?,
         Fault::SmallDisk(_) => world.shrink_disk(None),
+        Fault::Clock(role, _) => world.set_clock(*role, 0)?,
+        Fault::Displaced(role) => world.put_back(*role).await?,
     }
     Ok(())
 }

@@ -5,7 +5,10 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,15 +16,20 @@ use anyhow::Context;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use super::plan::Wire;
-use crate::{Addresses, Binaries, Process, Proxy, Role, Start, power, process::with_test_vfs, vfs};
+use super::{plan::Wire, small_disk::SmallDisk};
+use crate::{
+    Addresses, Binaries, Process, Proxy, Role, Start, classes::flags_of_start, customers::witness,
+    power, process::with_test_vfs, vfs, wall_clock,
+};
 
 /// How long the supervisor lets pass before it starts again what has ended.
 const RESTART_AFTER: Duration = Duration::from_millis(300);
 const TICK: Duration = Duration::from_millis(50);
+/// How long after a database was moved back at the latest its process may still run: it
+/// may have been paused until then.
+const NOTICED_WITHIN: Duration = Duration::from_secs(3);
 /// Bytes of disk that are kept free on the small file system.
 const SMALL_MIN_FREE: u64 = 1 << 20;
-const SMALL_SIZE: &str = "75%";
 
 /// What a process may end with while its disk fails: 74, and 2 where its lock
 /// file could not be written.
@@ -38,9 +46,28 @@ struct Host {
     file_limit: Option<u64>,
     storage_fails: bool,
     disk_failed_at: Option<Instant>,
+    starts: u32,
+    /// Whether its database is moved away.
+    is_displaced: bool,
 }
 
 impl Host {
+    fn clock_file(&self) -> PathBuf {
+        self.process.database().with_extension("clock")
+    }
+
+    /// Where its database is while it is moved away.
+    fn displaced(&self) -> PathBuf {
+        self.process.database().with_extension("displaced")
+    }
+
+    fn put_back(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.is_displaced) {
+            power::displace(&self.displaced(), &self.process.database())?;
+        }
+        Ok(())
+    }
+
     fn note_failing(&mut self, fails: bool) {
         if fails || self.storage_fails {
             self.disk_failed_at = Some(Instant::now());
@@ -69,24 +96,23 @@ pub(super) struct World {
     seen: Mutex<Seen>,
     addresses: Addresses,
     small: Option<SmallDisk>,
+    /// What other flags of each start are drawn from.
+    flags: Option<u64>,
+    is_restored: AtomicBool,
     // Last: the small disk has to go first.
     folder: TempDir,
-}
-
-/// A file system in memory with little room, on one process's data folder.
-#[derive(Debug)]
-struct SmallDisk {
-    role: Role,
-    folder: PathBuf,
 }
 
 impl World {
     /// Nothing runs yet. With `small`, that process's data is on a small file
     /// system, where the system lets us make one.
-    /// `others` are named to the coordinator, with where they are, beside the shop's.
+    /// `others` are named to the coordinator, with where they are, beside the shop's;
+    /// `flags` are for all four.
     pub(super) async fn new(
         small: Option<Role>,
         others: &[(&'static str, String)],
+        flags: &Start,
+        changing_flags: Option<u64>,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("dtc-torture-").tempdir()?;
         let small = small.and_then(|role| SmallDisk::mount(role, folder.path()));
@@ -109,15 +135,13 @@ impl World {
                     let at = |participant: Role| at(Wire::Down(participant));
                     let known = [Role::Inventory, Role::Payment, Role::Order];
                     let known = known.map(|it| (it.name(), at(it)));
-                    // One participant under two names.
-                    let second =
-                        [("inventory-b", at(Role::Inventory)), ("payment-b", at(Role::Payment))];
-                    let all = known.iter().chain(&second).chain(others);
-                    all.fold(Start::new(), |start, (name, address)| {
+                    let all = known.iter().chain(others);
+                    let start = flags.clone().arg("--allow-participant").arg("*");
+                    all.fold(start, |start, (name, address)| {
                         start.arg("--participant").arg(format!("{name}={address}"))
                     })
                 }
-                _ => Start::new().arg("--coordinator").arg(at(Wire::Up(role))),
+                _ => flags.clone().arg("--coordinator").arg(at(Wire::Up(role))),
             };
             let mut data = folder.path();
             if let Some(small) = small.as_ref().filter(|small| small.role == role) {
@@ -135,9 +159,83 @@ impl World {
                 file_limit: None,
                 storage_fails: false,
                 disk_failed_at: None,
+                starts: 0,
+                is_displaced: false,
             })
         });
-        Ok(Self { hosts, wires, seen: Mutex::default(), addresses, small, folder })
+        let (seen, is_restored) = (Mutex::default(), AtomicBool::default());
+        Ok(Self {
+            hosts,
+            wires,
+            seen,
+            addresses,
+            small,
+            flags: changing_flags,
+            is_restored,
+            folder,
+        })
+    }
+
+    /// Lets the files take down what happens to them from now on. All processes end.
+    pub(super) fn install_witness(&self) -> anyhow::Result<()> {
+        for role in Role::ALL {
+            let mut host = self.host(role);
+            host.process.kill();
+            witness::install(&host.process.database(), role == Role::Coordinator)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the coordinator's journal as the docs say, while it runs.
+    pub(super) fn back_up(&self) -> anyhow::Result<PathBuf> {
+        let backup = self.folder.path().join("backup.db");
+        let database = rusqlite::Connection::open(self.database(Role::Coordinator))?;
+        database.execute("VACUUM INTO ?1", [backup.display().to_string()])?;
+        Ok(backup)
+    }
+
+    /// The coordinator's disk is lost, and it starts with the backup. It has to be held
+    /// down.
+    pub(super) fn restore(&self, backup: &Path) -> io::Result<()> {
+        self.is_restored.store(true, Relaxed);
+        power::replace(&self.database(Role::Coordinator), backup)
+    }
+
+    /// Sets a process's wall clock, if it runs a program that lets us.
+    pub(super) fn set_clock(&self, role: Role, milliseconds: i64) -> io::Result<()> {
+        std::fs::write(self.host(role).clock_file(), milliseconds.to_string())
+    }
+
+    /// Moves a database away; the process is not started again until it is back.
+    pub(super) fn displace(&self, role: Role) -> io::Result<()> {
+        let mut host = self.host(role);
+        host.held_down += 1;
+        host.disk_failed_at = Some(Instant::now());
+        if host.process.id().is_some() && !host.is_displaced {
+            host.is_displaced = true;
+            power::displace(&host.process.database(), &host.displaced())?;
+        }
+        Ok(())
+    }
+
+    /// Moves it back. Its process must have noticed, if it could.
+    pub(super) async fn put_back(&self, role: Role) -> io::Result<()> {
+        let could_notice = || {
+            let host = self.host(role);
+            host.is_displaced && host.process.id().is_some() && !host.storage_fails
+        };
+        let end = Instant::now() + NOTICED_WITHIN;
+        while could_notice() && Instant::now() < end {
+            sleep(TICK).await;
+        }
+        if could_notice() && !self.host(role).process.is_paused() {
+            let text = format!("{} ran on though its database was moved away", role.name());
+            lock(&self.seen).crashes.push(text);
+        }
+        let mut host = self.host(role);
+        host.process.kill();
+        host.held_down = host.held_down.saturating_sub(1);
+        host.put_back()
     }
 
     /// Whose disk is small, if one is.
@@ -168,7 +266,9 @@ impl World {
             host.process.kill();
             host.process.set_program(&binaries.path(role));
             let args = host.args.clone();
-            host.process.set_always(if with_vfs { with_test_vfs(args) } else { args });
+            let clock = host.clock_file().display().to_string();
+            let with_means = |args| with_test_vfs(args).env(wall_clock::VARIABLE, clock);
+            host.process.set_always(if with_vfs { with_means(args) } else { args });
             if with_vfs {
                 // What the other programs wrote is not in the shadows.
                 power::trust(&host.process.database())?;
@@ -187,7 +287,8 @@ impl World {
 
     /// What was not synced is lost. It has to be held down.
     pub(super) fn lose_power(&self, role: Role) -> io::Result<()> {
-        let host = self.host(role);
+        let mut host = self.host(role);
+        host.put_back()?;
         // Before the first sync of a file there is nothing to come back to.
         if !vfs::shadow_path(&host.process.database()).exists() {
             return Ok(());
@@ -250,7 +351,12 @@ impl World {
         for role in Role::ALL {
             self.limit_files(role, None);
             self.fail_storage(role, None)?;
+            self.set_clock(role, 0)?;
             let mut host = self.host(role);
+            if host.is_displaced {
+                host.process.kill();
+                host.put_back()?;
+            }
             host.held_down = 0;
             // Not all are paused.
             let _ = host.process.resume();
@@ -291,7 +397,9 @@ impl World {
         let rested = host.ended_at.is_none_or(|at| at.elapsed() > RESTART_AFTER);
         if host.process.id().is_none() && host.held_down == 0 && rested {
             host.ended_at = Some(Instant::now());
-            if let Err(error) = host.process.spawn(Start::new()) {
+            host.starts += 1;
+            let start = self.flags_of(role, host.starts);
+            if let Err(error) = host.process.spawn(start) {
                 lock(&self.seen).crashes.push(format!("{}: {error:#}", role.name()));
                 return;
             }
@@ -300,6 +408,15 @@ impl World {
                 let _ = host.process.limit_file_size(host.file_limit);
             }
         }
+    }
+
+    fn flags_of(&self, role: Role, start: u32) -> Start {
+        let mut flags = Vec::new();
+        if role == Role::Coordinator {
+            flags.extend(self.flags.iter().flat_map(|seed| flags_of_start(*seed, start)));
+            flags.extend(self.is_restored.load(Relaxed).then(|| "--restored".into()));
+        }
+        flags.into_iter().fold(Start::new(), Start::arg)
     }
 
     fn ended(&self, role: Role, host: &Host, status: ExitStatus) {
@@ -375,39 +492,6 @@ impl Drop for World {
         for role in Role::ALL {
             self.host(role).process.kill();
         }
-    }
-}
-
-impl SmallDisk {
-    fn mount(role: Role, parent: &Path) -> Option<Self> {
-        let folder = parent.join("small-disk");
-        std::fs::create_dir(&folder).ok()?;
-        let size = format!("size={SMALL_SIZE}");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&folder).output();
-        mounted.ok()?.status.success().then_some(Self { role, folder })
-    }
-
-    /// Sets its size to what is used and `bytes` more, or to plenty.
-    fn leave(&self, bytes: Option<u64>) {
-        let used: u64 = std::fs::read_dir(&self.folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| Some(entry.metadata().ok()?.len().next_multiple_of(4096)))
-            .sum();
-        let size = bytes.map_or(SMALL_SIZE.into(), |bytes| (used + bytes.max(4096)).to_string());
-        // Fails where more is used by now: then there is no room either way.
-        let _ = Command::new("mount")
-            .args(["-o", &format!("remount,size={size}")])
-            .arg(&self.folder)
-            .output();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.folder).output();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::customers::{
-    witness::{KeyUse, Witness},
+    witness::{KeyUse, Remembered, Witness},
     work::{Errand, MoneyPart, OrderPart, StockPart, Work},
 };
 
@@ -306,7 +306,9 @@ fn what_was_forgotten_in_its_time_may_run_again() {
 
 #[test]
 fn what_was_forgotten_too_early() {
-    let minute = std::time::Duration::from_secs(60);
+    let second = std::time::Duration::from_secs(1);
+    let (coordinator, participants) = (60 * second, 60 * second);
+    let minute = Remembered { coordinator, participants, on_its_way: 2 * second };
     let mut early = witness(Some(30_000));
     early.check_coordinator(minute);
     assert_eq!(early.too_early.len(), 1);

@@ -12,20 +12,16 @@ use proto::dtc::{
 use tokio::{sync::watch, time::sleep};
 use tonic::transport::Channel;
 
-use super::run::channel;
-use crate::{Role, customers::client::within};
+use super::client::within;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 const ROUNDS: Duration = Duration::from_secs(3);
 
-/// Begins when nothing new is begun any more.
-pub(super) async fn run(mut open: watch::Receiver<bool>) -> anyhow::Result<()> {
-    open.wait_for(|open| !open).await?;
-    let participants = Role::ALL[1..].iter().map(|role| channel(*role));
-    let mut participants = participants
-        .map(|channel| channel.map(ParticipantAdminServiceClient::new))
-        .collect::<Result<Vec<_>, _>>()?;
-    loop {
+/// Works while nothing new is begun.
+pub(crate) async fn run(participants: Vec<Channel>, mut open: watch::Receiver<bool>) {
+    let mut participants: Vec<_> =
+        participants.into_iter().map(ParticipantAdminServiceClient::new).collect();
+    while open.wait_for(|open| !open).await.is_ok() {
         sleep(ROUNDS).await;
         for participant in &mut participants {
             look_after(participant).await;
