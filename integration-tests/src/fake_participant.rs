@@ -444,6 +444,7 @@ fn link_answer(asked: &Heard, reply: Reply) -> Result<LinkResponse, Status> {
         acknowledgement: acknowledgement.into(),
         message,
         decision_number,
+        ..LinkAcknowledgement::default()
     };
     Ok(LinkResponse { acknowledgements: vec![acknowledgement], ..LinkResponse::default() })
 }

@@ -389,8 +389,14 @@ impl<R: ResourceManager> Branches<'_, R> {
                 (step, _) => unreachable!("{step:?} is no answer to an operator"),
             };
         let (branch, commit) = (*branch, force.commit);
-        let decision =
-            Decision { branch, commit, number: 0, compensate: false, answers_doubt: false };
+        let decision = Decision {
+            branch,
+            commit,
+            number: 0,
+            attempt: 0,
+            compensate: false,
+            answers_doubt: false,
+        };
         let applied = self.apply(&decision, &undecided, Some(force))?;
         Ok(applied.map_err(|error| Unforced::Failed(error.to_string())))
     }
@@ -518,5 +524,6 @@ pub(crate) fn acknowledge(decision: &Decision, settled: Settled) -> Option<LinkA
         acknowledgement: acknowledgement.into(),
         message,
         decision_number: decision.number,
+        attempt: decision.attempt,
     })
 }

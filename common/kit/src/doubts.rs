@@ -81,6 +81,7 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
                 branch: doubt.branch,
                 commit: false,
                 number: 1,
+                attempt: 0,
                 compensate: false,
                 answers_doubt: true,
             };
@@ -136,6 +137,7 @@ async fn retry<R: ResourceManager>(
                 branch: doubt.branch,
                 commit,
                 number,
+                attempt: 0,
                 compensate: false,
                 answers_doubt: true,
             })

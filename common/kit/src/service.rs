@@ -54,8 +54,9 @@ impl<R: ResourceManager> Service<R> {
             Verdict::Commit => (true, false),
             Verdict::Rollback { compensate } => (false, compensate),
         };
-        let answers_doubt = false;
-        let decisions = vec![Decision { branch, commit, number, compensate, answers_doubt }];
+        let (attempt, answers_doubt) = (0, false);
+        let decisions =
+            vec![Decision { branch, commit, number, attempt, compensate, answers_doubt }];
         let batch = Batch { decisions, ..Batch::default() };
         let answers = self.engine.perform(Arc::new(origin), batch).await;
         let mut answers = answers.map_err(|refused| Status::from(&refused))?;

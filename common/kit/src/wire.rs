@@ -51,6 +51,8 @@ pub(crate) struct Decision {
     pub(crate) branch: BranchId,
     pub(crate) commit: bool,
     pub(crate) number: u32,
+    /// Which attempt it is; 0 where that is not counted.
+    pub(crate) attempt: u32,
     /// It was turned round: undo the branch even if it is committed.
     pub(crate) compensate: bool,
     /// The answer to a question: it counts for a branch that is undecided only.
@@ -116,6 +118,7 @@ impl<R: ResourceManager> Batch<R> {
                 branch: branch(field, transaction, number)?,
                 commit,
                 number: decision_number(&number_field, decision)?,
+                attempt: 0,
                 compensate: false,
                 answers_doubt: false,
             })
@@ -125,12 +128,14 @@ impl<R: ResourceManager> Batch<R> {
         batch.decisions.reserve(request.commits.len() + request.rollbacks.len());
         for commit in &request.commits {
             let (id, of) = (&commit.transaction_id, commit.branch);
-            batch.decisions.push(decision("commits", id, of, commit.decision_number, true)?);
+            let decision = decision("commits", id, of, commit.decision_number, true)?;
+            batch.decisions.push(Decision { attempt: commit.attempt, ..decision });
         }
         for rollback in &request.rollbacks {
             let (id, of) = (&rollback.transaction_id, rollback.branch);
             let decision = decision("rollbacks", id, of, rollback.decision_number, false)?;
-            batch.decisions.push(Decision { compensate: rollback.compensate, ..decision });
+            let (attempt, compensate) = (rollback.attempt, rollback.compensate);
+            batch.decisions.push(Decision { attempt, compensate, ..decision });
         }
         for outcome in &request.outcomes {
             let branch = branch("outcomes", &outcome.transaction_id, outcome.branch)?;
@@ -218,7 +223,8 @@ pub(crate) fn answer(
     };
     // A coordinator that presumes the abort has no decision to number.
     let number = decision_number.max(1);
-    Some(Decision { branch, commit, number, compensate: false, answers_doubt: true })
+    let (attempt, compensate, answers_doubt) = (0, false, true);
+    Some(Decision { branch, commit, number, attempt, compensate, answers_doubt })
 }
 
 /// Decodes a payload; what is wrong with it is a refusal.

@@ -57,7 +57,7 @@ fn size(outgoing: &Outgoing) -> usize {
 
 fn add(batch: &mut LinkRequest, outgoing: Outgoing) {
     match outgoing {
-        Outgoing::Message { id, branch, message, .. } => {
+        Outgoing::Message { id, branch, attempt, message, .. } => {
             let transaction_id = Bytes::copy_from_slice(id.as_bytes());
             match message {
                 Message::Prepare { payload: it, one_phase, may_compensate, age } => {
@@ -73,8 +73,13 @@ fn add(batch: &mut LinkRequest, outgoing: Outgoing) {
                 }
                 Message::Commit { number: decision_number, output } => {
                     let output = output.as_ref().and_then(payload);
-                    let commit = LinkCommit { transaction_id, branch, decision_number, output };
-                    batch.commits.push(commit);
+                    batch.commits.push(LinkCommit {
+                        transaction_id,
+                        branch,
+                        decision_number,
+                        output,
+                        attempt,
+                    });
                 }
                 Message::Rollback { number: decision_number, output, compensate } => {
                     let output = output.as_ref().and_then(payload);
@@ -84,6 +89,7 @@ fn add(batch: &mut LinkRequest, outgoing: Outgoing) {
                         decision_number,
                         output,
                         compensate,
+                        attempt,
                     });
                 }
             }

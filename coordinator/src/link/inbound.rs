@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use common::{Incarnation, JournalId, TransactionId, fence::Run};
 use coordinator_core::{
-    Acknowledgement, BranchOutcome, Event, Inquirer, Opaque, ParticipantId, Reason, Vote,
+    Acknowledgement, BranchOutcome, Event, Failure, Inquirer, Opaque, ParticipantId, Reason, Vote,
 };
 use prost::Message as _;
 use proto::dtc::{self, LinkInquiry, LinkResponse, Payload};
@@ -42,10 +42,18 @@ pub(super) fn read(
     }
     for answer in response.acknowledgements {
         let id = id(&answer.transaction_id)?;
+        let (branch, attempt) = (answer.branch, answer.attempt);
         let acknowledgement = match answer.acknowledgement() {
             dtc::Acknowledgement::Committed => Acknowledgement::Committed,
             dtc::Acknowledgement::RolledBack => Acknowledgement::RolledBack,
             dtc::Acknowledgement::Unknown => Acknowledgement::Unknown,
+            dtc::Acknowledgement::Failed if attempt > 0 => {
+                let why = Failure::answered(&answer.message);
+                let participant = from;
+                let failed = Event::Unreachable { participant, id, branch, attempt, why };
+                inbound.events.push(failed);
+                continue;
+            }
             dtc::Acknowledgement::Failed => Acknowledgement::Failed(answer.message),
             dtc::Acknowledgement::Unspecified => {
                 return Err(format!("an acknowledgement of {id} that says nothing"));
@@ -55,7 +63,7 @@ pub(super) fn read(
             from,
             journal: Some(journal_id),
             id,
-            branch: answer.branch,
+            branch,
             number: answer.decision_number,
             acknowledgement,
         });
@@ -120,4 +128,37 @@ pub(super) fn refusal(from: ParticipantId, code: &str, message: &str) -> Reason 
 
 fn cut(text: &str, limit: usize) -> String {
     text.chars().take(limit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::MemoryJournal;
+
+    fn failed(attempt: u32) -> Event {
+        let answer = dtc::LinkAcknowledgement {
+            transaction_id: vec![7; 16].into(),
+            acknowledgement: dtc::Acknowledgement::Failed.into(),
+            message: "not now".into(),
+            decision_number: 1,
+            attempt,
+            ..dtc::LinkAcknowledgement::default()
+        };
+        let response = LinkResponse { acknowledgements: vec![answer], ..LinkResponse::default() };
+        let journal = JournalId::from_bytes([1; 16]);
+        let read = read(ParticipantId(1), journal, response, &MemoryJournal::new()).unwrap();
+        read.events.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn a_failure_concerns_the_attempt_that_it_names() {
+        let Event::Unreachable { attempt, why, .. } = failed(2) else { panic!() };
+        assert_eq!((attempt, why.answered, &*why.what), (2, true, "not now"));
+    }
+
+    #[test]
+    fn a_failure_that_names_no_attempt_concerns_the_latest() {
+        let Event::Acknowledged { acknowledgement, .. } = failed(0) else { panic!() };
+        assert_eq!(acknowledgement, Acknowledgement::Failed("not now".into()));
+    }
 }

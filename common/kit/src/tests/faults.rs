@@ -1,4 +1,4 @@
-use proto::dtc::{Acknowledgement, Vote};
+use proto::dtc::{Acknowledgement, LinkCommit, LinkRequest, Vote};
 use tonic::Code;
 
 use super::*;
@@ -80,6 +80,7 @@ async fn a_domain_that_fails_in_prepare_votes_to_abort_and_its_neighbours_go_on(
                 branch: branch(1),
                 commit: true,
                 number: 1,
+                attempt: 0,
                 compensate: false,
                 answers_doubt: false,
             },
@@ -87,6 +88,7 @@ async fn a_domain_that_fails_in_prepare_votes_to_abort_and_its_neighbours_go_on(
                 branch: branch(3),
                 commit: true,
                 number: 1,
+                attempt: 0,
                 compensate: false,
                 answers_doubt: false,
             },
@@ -119,6 +121,24 @@ async fn a_domain_that_fails_in_commit_is_tried_again() {
     bench.wait_for_till((70, 0)).await;
     bench.commit(1).await.unwrap();
     assert_eq!(bench.engine.metrics.retries.get(), 1);
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_failure_says_which_attempt_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::open(&folder).await;
+    bench.prepare(1, 30).await;
+    bench.till.fail_settle.store(true, SeqCst);
+    let transaction_id = transaction(1).as_bytes().to_vec().into();
+    let commit =
+        LinkCommit { transaction_id, decision_number: 1, attempt: 3, ..LinkCommit::default() };
+    let request = LinkRequest { commits: vec![commit], ..LinkRequest::default() };
+    let (batch, _) = Batch::from_link(coordinator(), request, 1000).unwrap();
+    let origin = Arc::new(Origin::parse("origin", Some(&origin())).unwrap());
+    let answers = bench.engine.perform(origin, batch).await.unwrap();
+    let [answer] = &answers.acknowledgements[..] else { panic!("{:?}", answers.acknowledgements) };
+    assert_eq!((answer.acknowledgement(), answer.attempt), (Acknowledgement::Failed, 3));
     bench.close().await;
 }
 

@@ -387,6 +387,7 @@ async fn what_comes_to_no_promise_gives_its_locks_back() {
         branch,
         commit: true,
         number: 1,
+        attempt: 0,
         compensate: false,
         answers_doubt: false,
     });
