@@ -99,6 +99,8 @@ bugs! {
     LocksReleasedEarly = "locks-released-early",
     /// A restart does not take the locks of what is unfinished.
     LocksForgotten = "locks-forgotten",
+    /// One phase: a refusal by another journal than the one that was asked is the end.
+    OtherJournalRefuses = "other-journal-refuses",
     /// A refusal of one attempt among several is the end of its branch.
     RefusalEndsAllAttempts = "refusal-ends-all-attempts",
 

@@ -161,7 +161,13 @@ impl Transaction {
             // attempt among several.
             return;
         }
-        branch.journal = journal.or(branch.journal);
+        // In one phase the journal that was asked may have committed, whatever another one
+        // refuses: only that one may say that it did not.
+        let refuses = matches!(vote, Vote::Abort(_)) && !planted!(OtherJournalRefuses);
+        branch.journal = match self.one_phase && refuses {
+            true => branch.journal.or(journal),
+            false => journal.or(branch.journal),
+        };
         match vote {
             Vote::Commit { output, committed } => {
                 let excess = excess(from, output.as_deref(), room, context);

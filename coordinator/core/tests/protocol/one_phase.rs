@@ -222,6 +222,19 @@ fn a_lost_answer_of_a_journal_that_is_gone_is_a_hazard_and_not_an_abort() {
 }
 
 #[test]
+fn a_refusal_by_another_journal_than_was_asked_is_a_hazard_and_not_an_abort() {
+    let mut world = World::new();
+    let run = world.execute(&[P0]);
+    world.deliver_all();
+    assert!(world.is_committed_at(P0, run.id));
+    world.answers.clear();
+    world.participant(P0).lose_disk();
+    world.vote(P0, run.id, 0, unrecorded_refusal());
+    world.settle();
+    assert_eq!(world.outcome(run), Outcome::HeuristicHazard);
+}
+
+#[test]
 fn settling_goes_on_until_there_is_an_answer() {
     let mut world = World::new();
     let run = world.execute(&[P0]);
