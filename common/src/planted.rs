@@ -101,6 +101,18 @@ bugs! {
     LocksForgotten = "locks-forgotten",
     /// One phase: a refusal by another journal than the one that was asked is the end.
     OtherJournalRefuses = "other-journal-refuses",
+    /// A restart forgets which journal was asked to commit in one phase.
+    AskedJournalForgotten = "asked-journal-forgotten",
+    /// A restart forgets which journal had voted.
+    VotedJournalForgotten = "voted-journal-forgotten",
+    /// What is resolved as it is compensated undoes no commit.
+    ResolvedNotCompensated = "resolved-not-compensated",
+    /// What is resolved as it is compensated is asserted, though it may have committed.
+    AssertedUncompensated = "asserted-uncompensated",
+    /// The compensation of a lost branch is left to its participant.
+    LostCompensationLeft = "lost-compensation-left",
+    /// The key of a call that enlists is ignored.
+    CallKeyIgnored = "call-key-ignored",
     /// A refusal of one attempt among several is the end of its branch.
     RefusalEndsAllAttempts = "refusal-ends-all-attempts",
 

@@ -57,6 +57,8 @@ pub struct TransactionProjection {
     pub keyed: bool,
     /// Driven by its client.
     pub interactive: bool,
+    /// Calls with a key that were answered, and would be so again.
+    pub answered: usize,
     /// The decision, once there is one.
     pub commit: bool,
     /// Its number.

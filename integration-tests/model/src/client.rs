@@ -13,6 +13,10 @@ pub struct Client {
     pub has_id: bool,
     /// Interactive: how many branches were asked for.
     pub enlisted: u8,
+    /// Interactive: a repeated call was told the branch that the first one had enlisted.
+    pub enlisted_again: bool,
+    /// Interactive: a call was told another branch than its key's.
+    pub told_other_branch: bool,
     /// Interactive: votes were asked for.
     pub asked_prepare: bool,
     /// Interactive: commit was asked for.
@@ -27,6 +31,27 @@ pub struct Client {
     pub told_heuristic: bool,
     /// A duplicate of its request was answered with the outcome of the first.
     pub told_again: bool,
+}
+
+/// A call that enlists a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EnlistCall {
+    /// The branch's number.
+    pub(crate) number: u8,
+    /// It was sent before.
+    pub(crate) again: bool,
+}
+
+impl EnlistCall {
+    /// What its answer is known by: not 0, which all other calls have.
+    pub(crate) fn token(self) -> u64 {
+        1 + (u64::from(self.number) << 1 | u64::from(self.again))
+    }
+
+    pub(crate) fn of(token: u64) -> Option<Self> {
+        let bits = token.checked_sub(1)?;
+        Some(Self { number: (bits >> 1) as u8, again: bits & 1 != 0 })
+    }
 }
 
 impl Client {
@@ -55,6 +80,13 @@ impl Client {
             // It takes no locks.
             Reply::Locked { .. } | Reply::Released(_) => {}
         }
+    }
+
+    /// Hears which branch a call has enlisted.
+    pub(crate) fn hear_enlisted(&mut self, call: EnlistCall, branch: u32) {
+        let own = u32::from(call.number) == branch;
+        self.told_other_branch |= !own;
+        self.enlisted_again |= own && call.again;
     }
 
     /// The coordinator has gone: its calls were cut off and may be made again.

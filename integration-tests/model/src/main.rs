@@ -49,6 +49,30 @@ struct Args {
     /// Attempts of prepare; 0 for no limit.
     #[arg(long, default_value_t = 0)]
     prepare_attempts: u32,
+    /// Without votes to abort.
+    #[arg(long)]
+    no_refusals: bool,
+    /// Without attempts that fail and are repeated.
+    #[arg(long)]
+    no_retries: bool,
+    /// A domain that may fail to do what was decided.
+    #[arg(long)]
+    domain_fails: bool,
+    /// Crashes of the coordinator only.
+    #[arg(long)]
+    coordinator_crashes: bool,
+    /// A single branch is promised first, too.
+    #[arg(long)]
+    two_phases: bool,
+    /// Branches are enlisted under keys, and these calls repeated (interactive use).
+    #[arg(long)]
+    enlist_keys: bool,
+    /// How often an operator resolves a branch.
+    #[arg(long, default_value_t = 0)]
+    forces: u8,
+    /// Failed attempts of commit after which it is compensated; 0 for never.
+    #[arg(long, default_value_t = 0)]
+    compensate_after: u32,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -58,6 +82,7 @@ enum Usage {
     OnePhase,
     KeyedOnePhase,
     Interactive,
+    Locked,
     AnyCoordinator,
 }
 
@@ -76,6 +101,7 @@ fn main() -> anyhow::Result<()> {
         Usage::OnePhase => Use::OnePhase,
         Usage::KeyedOnePhase => Use::KeyedOnePhase,
         Usage::Interactive => Use::Interactive,
+        Usage::Locked => Use::Locked,
         Usage::AnyCoordinator => Use::AnyCoordinator,
     };
     let asking = match args.asking {
@@ -95,6 +121,14 @@ fn main() -> anyhow::Result<()> {
     setup.broken_links = args.broken_links;
     setup.lost_disks = args.lost_disks;
     setup.prepare_attempts = args.prepare_attempts;
+    setup.refusals &= !args.no_refusals;
+    setup.retries &= !args.no_retries;
+    setup.domain_fails |= args.domain_fails;
+    setup.coordinator_crashes = args.coordinator_crashes;
+    setup.two_phases = args.two_phases;
+    setup.enlist_keys = args.enlist_keys;
+    setup.forces = args.forces;
+    setup.compensate_after = args.compensate_after;
     println!("{setup:?}");
     let report = search(&System(setup), Until::Exhausted, |progress| {
         let rate = progress.states as f64 / progress.took.as_secs_f64().max(0.001);

@@ -56,8 +56,11 @@ pub enum Request {
         /// The decision's number.
         number: u8,
     },
-    /// The decision was turned round, number 2: undo it even if it is committed.
-    Compensate,
+    /// The decision was turned round: undo it even if it is committed.
+    Compensate {
+        /// The decision's number: 2, or 3 where an operator resolved it since.
+        number: u8,
+    },
     /// An operator, in place of a coordinator that cannot be asked.
     Resolve {
         /// To commit; else to roll back.
@@ -158,7 +161,7 @@ impl Request {
         matches!(
             self,
             Self::Rollback { .. }
-                | Self::Compensate
+                | Self::Compensate { .. }
                 | Self::ToldAborted { .. }
                 | Self::Resolve { commit: false }
         )
@@ -180,7 +183,7 @@ impl fmt::Display for Request {
             Self::Prepare { payload, .. } => write!(f, "prepare of payload {payload}"),
             Self::Commit { number } => write!(f, "commit #{number}"),
             Self::Rollback { number } => write!(f, "rollback #{number}"),
-            Self::Compensate => write!(f, "rollback #2, committed or not"),
+            Self::Compensate { number } => write!(f, "rollback #{number}, committed or not"),
             Self::Resolve { commit: true } => write!(f, "an operator's commit"),
             Self::Resolve { commit: false } => write!(f, "an operator's rollback"),
             Self::ToldCommitted { number } => write!(f, "the answer 'committed' #{number}"),

@@ -197,8 +197,8 @@ impl Participant {
             Request::Commit { number }
             | Request::ToldCommitted { number }
             | Request::Rollback { number }
-            | Request::ToldAborted { number } => number,
-            Request::Compensate => 2,
+            | Request::ToldAborted { number }
+            | Request::Compensate { number } => number,
         };
         let told = matches!(request, Request::ToldCommitted { .. } | Request::ToldAborted { .. });
         let applied = row.map_or(0, |row| row.branch.decision_number());
@@ -213,7 +213,8 @@ impl Participant {
         {
             self.broken = Some("a decision that is older than the one to be applied was taken");
         }
-        if request == Request::Compensate && row.is_none() && step != Step::AnswerUnknown {
+        let compensates = matches!(request, Request::Compensate { .. });
+        if compensates && row.is_none() && step != Step::AnswerUnknown {
             self.broken = Some("a branch that is not known was answered as compensated");
         }
         if number > 0 && u32::from(number) < applied && step != Step::Ignore {
@@ -266,7 +267,7 @@ impl Participant {
                 Some(Answer::RolledBack { number })
             }
             Step::Compensate => {
-                self.acted_alone |= request != Request::Compensate;
+                self.acted_alone |= !compensates;
                 if let Some(row) = file.rows.get_mut(&id) {
                     row.branch = Branch::RolledBack { decision_number };
                     row.applied = row.applied.saturating_sub(1);
@@ -380,9 +381,11 @@ fn asked(row: Option<&Row>, request: Request) -> branch::Request {
             compensate: false,
             can_compensate: true,
         },
-        Request::Compensate => {
-            branch::Request::Rollback { decision_number: 2, compensate: true, can_compensate: true }
-        }
+        Request::Compensate { number } => branch::Request::Rollback {
+            decision_number: number.into(),
+            compensate: true,
+            can_compensate: true,
+        },
         Request::ToldCommitted { number } => {
             branch::Request::Outcome(Verdict { commit: true, number: number.into() })
         }

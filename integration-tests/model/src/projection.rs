@@ -121,7 +121,7 @@ impl Hash for State {
             (it.id, it.phase, it.branches.len(), &it.waiters, it.keyed, it.interactive)
                 .hash(hasher);
             (it.commit, it.number, it.one_phase, it.commit_requested, it.tellable).hash(hasher);
-            (it.deadline, it.recovered, it.intervened, it.is_final).hash(hasher);
+            (it.deadline, it.recovered, it.intervened, it.is_final, it.answered).hash(hasher);
         }
         (&machine.parked, &machine.keyed, &machine.pending).hash(hasher);
         for (durable, record) in records(self) {

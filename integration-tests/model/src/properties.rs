@@ -1,8 +1,10 @@
 //! What has to hold in every state, and beside it what has to occur in some, so
 //! that nothing holds only because nothing happens.
 
+pub(crate) mod faults;
+
 use common::branch::Branch;
-use coordinator_core::{BranchState, Outcome};
+use coordinator_core::{BranchState, DecisionRecord, EndRecord, Outcome};
 use stateright::Property;
 
 use crate::{
@@ -17,7 +19,7 @@ use crate::{
 pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
     let mut all = participants();
     let coordinated = setup.usage != Use::AnyCoordinator;
-    let two_phase = coordinated && setup.participants > 1;
+    let two_phase = coordinated && !setup.is_one_phase();
     if !coordinated {
         all.push(Property::sometimes("an unknown branch is said to be", says_unknown));
         all.push(Property::sometimes("an old run is refused", refuses_stale));
@@ -45,62 +47,28 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
             (1..=2).all(|id| it.journal.commits(id) == Some(true))
         }));
     } else {
-        all.extend([
-            Property::always("clients are told and shown only what is durable", clients_hear_truth),
-            Property::always("a client is told one outcome", one_outcome),
-            Property::always("only one run of a key commits", one_run_commits),
-        ]);
+        all.extend([Property::always("only one run of a key commits", one_run_commits)]);
+        all.extend(match faults::may_ask_anew(setup) {
+            true => [
+                Property::always(
+                    "clients are told what is durable, but of what is asked anew",
+                    faults::clients_hear_truth,
+                ),
+                Property::always(
+                    "a client is told one outcome, but of what is asked anew",
+                    faults::one_outcome,
+                ),
+            ],
+            false => [
+                Property::always(
+                    "clients are told and shown only what is durable",
+                    clients_hear_truth,
+                ),
+                Property::always("a client is told one outcome", one_outcome),
+            ],
+        });
     }
-    if setup.forces > 0 {
-        all.push(Property::always("a branch does what was decided or forced", as_forced));
-        all.push(Property::always("a broken promise is told", is_told_of));
-        let name = "what was resolved is shown as acknowledged only when it is";
-        all.push(Property::always(name, is_shown_as_asserted));
-        all.push(Property::sometimes("it is asserted", |_: &System, it: &State| {
-            let branches = it.machine.transactions.iter().flat_map(|it| &it.branches);
-            branches.into_iter().any(|it| it.state == BranchState::Asserted && it.notify)
-        }));
-        all.push(Property::sometimes(
-            "a restart goes on notifying",
-            |system: &System, it: &State| {
-                let phase = coordinator_core::Phase::Notifying;
-                let notifies = |it: &coordinator_core::TransactionProjection| {
-                    it.phase == phase && it.recovered
-                };
-                system.0.crashes == 0 || it.machine.transactions.iter().any(notifies)
-            },
-        ));
-        all.push(Property::sometimes("a promise is broken by force", |_: &System, it: &State| {
-            finds_hazard(it) && !agree(it)
-        }));
-        all.push(Property::sometimes(
-            "it is forced as it was decided",
-            |_: &System, it: &State| {
-                let by_force = |id| {
-                    it.journal.decision(id).is_some_and(|decision| {
-                        decision.branches.iter().any(|it| it.forced.is_some())
-                    })
-                };
-                let clean = |id| it.journal.end(id).is_some_and(|end| !end.heuristic && end.kept);
-                (1..=it.client.requests).any(|id| by_force(id) && clean(id))
-            },
-        ));
-    } else if setup.lost_disks == 0 {
-        all.push(Property::always("decided branches agree", branches_agree));
-        all.push(Property::always("outcomes are not heuristic", not_heuristic));
-        all.push(Property::always("a participant does what was decided", as_decided));
-    } else {
-        all.push(Property::sometimes("a lost disk is found out", |_: &System, it: &State| {
-            finds_hazard(it)
-        }));
-        all.push(Property::sometimes("an unknown branch is said to be", says_unknown));
-    }
-    if setup.compensate_after > 0 {
-        all.push(Property::sometimes("a commit is undone", |_: &System, it: &State| {
-            histories(it).any(|(.., history)| history.undone != 0)
-        }));
-        all.push(Property::sometimes("a turned decision is applied", applies_second));
-    }
+    all.extend(faults::all(setup));
     if setup.refusals || setup.retries {
         all.push(Property::sometimes("a client is told 'aborted'", |_: &System, it: &State| {
             it.client.told_aborted
@@ -146,6 +114,19 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
         all.push(Property::sometimes(
             "all votes are in, and the client decides",
             |_: &System, it: &State| System::phase(it) == Some(coordinator_core::Phase::Prepared),
+        ));
+    }
+    if setup.enlist_keys {
+        all.push(Property::always("a key enlists one branch", one_branch_of_a_key));
+        all.push(Property::sometimes(
+            "a repeated call is told the branch of the first",
+            |_: &System, it: &State| it.client.enlisted_again,
+        ));
+        all.push(Property::sometimes(
+            "that is so after a restart too",
+            |system: &System, it: &State| {
+                system.0.crashes == 0 || it.client.enlisted_again && it.epoch > 1
+            },
         ));
     }
     all
@@ -342,6 +323,14 @@ fn one_outcome(_: &System, state: &State) -> bool {
     !(state.client.told_committed && state.client.told_aborted)
 }
 
+/// The client gives each branch a key of its own.
+fn one_branch_of_a_key(_: &System, state: &State) -> bool {
+    let known = state.machine.transactions.iter().map(|it| it.branches.len());
+    let recorded = (1..=state.client.requests).filter_map(|id| state.journal.decision(id));
+    let most = known.chain(recorded.map(|it| it.branches.len())).max().unwrap_or(0);
+    most <= state.client.enlisted.into() && !state.client.told_other_branch
+}
+
 fn decisions_stand(_: &System, state: &State) -> bool {
     let pending = state.journal.pending.iter();
     let decided = pending.filter_map(|(_, record)| match record {
@@ -384,25 +373,36 @@ fn all_voted(system: &System, state: &State) -> bool {
     })
 }
 
+/// Whether no commit of it stands: but in a journal that came when the one that had it
+/// rolled back was lost, so that the prepare of then may be taken for a new one.
+fn is_nowhere_committed(history: History) -> bool {
+    let until_then = (2_u16 << history.rolled_back.trailing_zeros()) - 1;
+    u16::from(history.committed & !history.undone) & until_then == 0
+}
+
+/// What has been decided and has ended, durably.
+fn ended(state: &State) -> impl Iterator<Item = (Id, &DecisionRecord, &EndRecord)> {
+    (1..=state.client.requests).filter_map(|id| {
+        let (decision, end) = state.journal.decision(id).zip(state.journal.end(id))?;
+        Some((id, decision, end))
+    })
+}
+
 fn ends_when_done(_: &System, state: &State) -> bool {
-    (1..=state.client.requests).all(|id| {
-        let (Some(decision), Some(end)) = (state.journal.decision(id), state.journal.end(id))
-        else {
-            return true;
-        };
+    ended(state).all(|(id, decision, end)| {
         let branches = decision.branches.iter().zip(&end.branches);
         branches.into_iter().all(|(branch, ended)| {
             let participant = &state.participants[branch.participant.0 as usize];
             let history = participant.history(id);
+            // The journal that promised it, where one did, is the one that did it.
+            let voted = branch.journal.map_or(!0, |it| 1 << (it.as_bytes()[0] - 1));
             match ended {
                 BranchState::Committed => {
-                    // The journal that promised it, where one did, is the one that did it.
-                    let voted = branch.journal.map_or(!0, |it| 1 << (it.as_bytes()[0] - 1));
                     let any = if in_one_phase(state, id) { !0 } else { voted };
                     decision.commit && history.committed & any != 0
                 }
                 BranchState::RolledBack => {
-                    history.rolled_back != 0 && history.committed & !history.undone == 0
+                    history.rolled_back & voted != 0 && is_nowhere_committed(history)
                 }
                 BranchState::LeftToAsk => participant.asks && decision.number == 1,
                 BranchState::ReadOnly | BranchState::Refused => true,
@@ -417,94 +417,6 @@ fn ends_when_done(_: &System, state: &State) -> bool {
             }
         })
     })
-}
-
-/// What an operator resolved is shown as acknowledged only when the participant that
-/// promised it has done it.
-fn is_shown_as_asserted(_: &System, state: &State) -> bool {
-    state.machine.transactions.iter().all(|transaction| {
-        let id = crate::journal::number(transaction.id);
-        transaction.branches.iter().filter(|it| it.forced.is_some()).all(|branch| {
-            let history = state.participants[branch.participant.0 as usize].history(id);
-            match branch.state {
-                BranchState::Committed => history.committed != 0,
-                BranchState::RolledBack => {
-                    history.rolled_back != 0 && history.committed & !history.undone == 0
-                }
-                _ => true,
-            }
-        })
-    })
-}
-
-fn as_forced(_: &System, state: &State) -> bool {
-    rows(state).all(|(index, participant, id, branch)| {
-        let forced = state.journal.forced(id, index);
-        match state.journal.commits(id) {
-            Some(true) => {
-                !is_rolled_back(branch)
-                    || forced == Some(false)
-                    || participant.history(id).read_only
-            }
-            Some(false) => !is_committed(branch) || forced == Some(true),
-            None => !is_committed(branch) || participant.durable.rows[&id].at_once,
-        }
-    })
-}
-
-/// What has ended with a branch that did the opposite is not shown as it was decided.
-fn is_told_of(_: &System, state: &State) -> bool {
-    rows(state).all(|(_, participant, id, branch)| {
-        let ended = state.journal.decision(id).zip(state.journal.end(id));
-        ended.is_none_or(|(decision, end)| {
-            let opposite = match decision.commit {
-                true => is_rolled_back(branch) && !participant.history(id).read_only,
-                false => is_committed(branch),
-            };
-            !opposite || end.heuristic
-        })
-    })
-}
-
-fn agree(state: &State) -> bool {
-    let committed = |commit: bool| {
-        rows(state).any(|(.., branch)| match commit {
-            true => is_committed(branch),
-            false => is_rolled_back(branch),
-        })
-    };
-    !(committed(true) && committed(false))
-}
-
-fn branches_agree(_: &System, state: &State) -> bool {
-    // A read-only voter that was asked again and refused has nothing to undo.
-    let counts = |participant: &Participant, id| !participant.history(id).read_only;
-    rows(state).filter(|(_, _, id, _)| !is_turning(state, *id)).all(|(_, _, id, branch)| {
-        let mut others =
-            rows(state).filter(|(_, participant, of, _)| *of == id && counts(participant, id));
-        !is_committed(branch) || !others.any(|(.., other)| is_rolled_back(other))
-    })
-}
-
-/// Whether branches that have committed are still being told to undo it.
-fn is_turning(state: &State, id: Id) -> bool {
-    state.journal.turned.contains(&id) && state.journal.end(id).is_none()
-}
-
-fn as_decided(_: &System, state: &State) -> bool {
-    rows(state).all(|(_, participant, id, branch)| match state.journal.commits(id) {
-        Some(true) => !is_rolled_back(branch) || participant.history(id).read_only,
-        Some(false) => !is_committed(branch) || is_turning(state, id),
-        None => !is_committed(branch) || participant.durable.rows[&id].at_once,
-    })
-}
-
-fn not_heuristic(_: &System, state: &State) -> bool {
-    !finds_hazard(state) && !state.client.told_heuristic
-}
-
-fn finds_hazard(state: &State) -> bool {
-    (1..=state.client.requests).any(|id| state.journal.end(id).is_some_and(|end| end.heuristic))
 }
 
 fn committed_everywhere(_: &System, state: &State) -> bool {

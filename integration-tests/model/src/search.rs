@@ -12,7 +12,10 @@ use std::{
 
 use stateright::{Expectation, Model, Property};
 
-use crate::{projection::fingerprint, setup::Use, state::State, step::Step, system::System};
+use crate::{
+    projection::fingerprint, properties::faults, setup::Use, state::State, step::Step,
+    system::System,
+};
 
 /// The name of the property that is not one of a single state.
 pub const REACHES_END: &str = "everything can still be finished, from every state";
@@ -130,7 +133,7 @@ pub fn search(system: &System, until: Until, mut progress: impl FnMut(Progress))
     {
         let stuck = graph.stuck();
         results.push(Verdict {
-            name: REACHES_END,
+            name: faults::reaches_end(&system.0),
             sometimes: false,
             holds: stuck.is_none(),
             path: stuck.map(|place| graph.path(place)),

@@ -79,6 +79,12 @@ pub struct Setup {
     pub forces: u8,
     /// Failed attempts of commit that turn the decision round; 0 for none.
     pub compensate_after: u32,
+    /// Crashes are the coordinator's only.
+    pub coordinator_crashes: bool,
+    /// A single branch is promised first, too: its participant knows no one phase.
+    pub two_phases: bool,
+    /// Interactive: each branch is enlisted under a key, and the call may be repeated.
+    pub enlist_keys: bool,
 }
 
 impl Setup {
@@ -108,6 +114,9 @@ impl Setup {
             domain_fails: usage == Use::AnyCoordinator,
             forces: 0,
             compensate_after: 0,
+            coordinator_crashes: false,
+            two_phases: false,
+            enlist_keys: false,
         }
     }
 
@@ -138,7 +147,7 @@ impl Setup {
 
     /// Whether a participant may commit with no decision of the coordinator.
     pub fn is_one_phase(&self) -> bool {
-        self.participants == 1 && self.usage != Use::AnyCoordinator
+        self.participants == 1 && self.usage != Use::AnyCoordinator && !self.two_phases
     }
 
     /// How often the client sends its request.

@@ -1,5 +1,7 @@
 //! One state of the whole system, and what happens in it.
 
+mod calls;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -8,14 +10,12 @@ use std::{
 
 use common::JournalId;
 use coordinator_core::{
-    Action, AnswerAt, Begin, BranchOutcome, Client as Call, CommitPolicy, Config, Coordinator,
-    Event, Failure, Inquirer, Intervention, InterventionAction, LockKey, LockMode, NewBranch,
-    Opaque, Options, Outcome, ParticipantId, Projection, Reason, Reply, RequestKey, Time,
-    TrailKind, Waiter,
+    Action, BranchOutcome, CommitPolicy, Config, Coordinator, Event, Failure, Inquirer, Options,
+    Outcome, ParticipantId, Projection, Reason, Reply, RequestKey, Time, TrailKind,
 };
 
 use crate::{
-    client::Client,
+    client::{Client, EnlistCall},
     journal::{self, Journal},
     network::{Answer, Content, Id, Message, Network, Request},
     participant::{Participant, Vote},
@@ -28,9 +28,6 @@ const SOON: Duration = Duration::from_millis(1);
 const LATER: Duration = Duration::from_secs(1_000_000);
 /// After this, everything that was set is due.
 const MUCH_LATER: Duration = Duration::from_secs(100_000_000);
-/// Clients wait without end; what they would be shown is looked at all the time.
-const PATIENCE: Duration = Duration::MAX;
-
 const KEY: &str = "key";
 const FINGERPRINT: [u8; 32] = [1; 32];
 
@@ -137,7 +134,7 @@ impl State {
             Request::Commit { number: 2 },
             Request::Rollback { number: 1 },
             Request::Rollback { number: 2 },
-            Request::Compensate,
+            Request::Compensate { number: 2 },
             Request::Resolve { commit: true },
             Request::Resolve { commit: false },
             Request::ToldCommitted { number: 1 },
@@ -187,17 +184,21 @@ impl State {
                         coordinator_core::Message::Commit { number, .. } => {
                             Request::Commit { number: number as u8 }
                         }
-                        coordinator_core::Message::Rollback { compensate: true, .. } => {
-                            Request::Compensate
-                        }
+                        coordinator_core::Message::Rollback {
+                            compensate: true, number, ..
+                        } => Request::Compensate { number: number as u8 },
                         coordinator_core::Message::Rollback { number, .. } => {
                             Request::Rollback { number: number as u8 }
                         }
                     };
                     self.request(to, journal::number(id), request);
                 }
-                Action::Reply { reply, .. } => {
-                    let not_here = matches!(reply, Reply::NotHere);
+                Action::Reply { token, reply } => {
+                    let call = EnlistCall::of(token);
+                    if let (Some(call), Reply::Enlisted(branch)) = (call, &reply) {
+                        self.client.hear_enlisted(call, *branch);
+                    }
+                    let not_here = call.is_none() && matches!(reply, Reply::NotHere);
                     self.client.hear(&reply, &self.journal);
                     if not_here {
                         // The shell reads the journal for the client.
@@ -330,82 +331,6 @@ impl State {
         known == Some(journal_id(self.participants[participant].journal))
     }
 
-    // The client.
-
-    pub(crate) fn begin(&mut self, setup: &Setup) {
-        self.client.requests += 1;
-        let number = self.client.requests;
-        let interactive = setup.usage == Use::Interactive;
-        let branches = match interactive {
-            true => Vec::new(),
-            false => (0..setup.participants).map(new_branch).collect(),
-        };
-        let key = setup.is_keyed().then(|| (RequestKey::from(KEY), FINGERPRINT));
-        let waiter = self.waiter(AnswerAt::Decision);
-        self.event(Event::Begin(Begin {
-            id: journal::id(number),
-            age: journal::id(number),
-            key,
-            admitted: true,
-            options: options(setup),
-            branches,
-            locks: match setup.usage {
-                Use::Locked => vec![(LockKey::from("a"), LockMode::Exclusive)],
-                _ => Vec::new(),
-            },
-            interactive,
-            announced: false,
-            trace: None,
-            waiter,
-        }));
-    }
-
-    pub(crate) fn enlist(&mut self) {
-        let branch = new_branch(self.client.enlisted.into());
-        self.client.enlisted += 1;
-        self.call(Call::Enlist { branch: Some(branch), key: None });
-    }
-
-    pub(crate) fn ask_prepare(&mut self) {
-        self.client.asked_prepare = true;
-        let until = self.now + PATIENCE;
-        self.call(Call::Prepare { until });
-    }
-
-    pub(crate) fn ask_commit(&mut self) {
-        self.client.asked_commit = true;
-        let until = self.now + PATIENCE;
-        self.call(Call::Commit { at: AnswerAt::Decision, until });
-    }
-
-    pub(crate) fn ask_rollback(&mut self) {
-        self.client.asked_rollback = true;
-        let until = self.now + PATIENCE;
-        self.call(Call::Rollback { at: AnswerAt::Decision, until });
-    }
-
-    /// Somebody ends a branch by force.
-    pub(crate) fn force(&mut self, participant: u8, id: Id, commit: bool) {
-        self.forces -= 1;
-        let action = match commit {
-            true => InterventionAction::Commit,
-            false => InterventionAction::Rollback,
-        };
-        let (branch, until) = (Some(participant.into()), self.now + PATIENCE);
-        let (reason, caller) = ("".into(), "".into());
-        let intervention = Intervention { at: self.now, action, branch, reason, caller };
-        let call = Call::Resolve { intervention, until };
-        self.event(Event::Client { id: journal::id(id), token: 0, call });
-    }
-
-    fn call(&mut self, call: Call) {
-        self.event(Event::Client { id: journal::id(1), token: 0, call });
-    }
-
-    fn waiter(&self, at: AnswerAt) -> Waiter {
-        Waiter { token: 0, at, until: self.now + PATIENCE }
-    }
-
     // The network and the participants.
 
     /// A request arrives at its participant.
@@ -495,11 +420,6 @@ impl State {
             }
         });
     }
-}
-
-fn new_branch(participant: usize) -> NewBranch {
-    let participant = ParticipantId(participant as u32);
-    NewBranch { participant, payload: Opaque::from([0]), one_phase: true }
 }
 
 fn refusal() -> Arc<Reason> {

@@ -14,6 +14,8 @@ pub enum Step {
     Begin,
     /// Interactive: another branch.
     Enlist,
+    /// Interactive: the call of the branch of this number once more.
+    EnlistAgain(u8),
     /// Interactive: collect the votes.
     AskPrepare,
     /// Interactive: commit.
@@ -89,6 +91,7 @@ impl fmt::Display for Step {
         match self {
             Self::Begin => write!(f, "the client sends its request"),
             Self::Enlist => write!(f, "the client enlists the next branch"),
+            Self::EnlistAgain(number) => write!(f, "the client enlists branch {number} again"),
             Self::AskPrepare => write!(f, "the client asks for the votes"),
             Self::AskCommit => write!(f, "the client asks to commit"),
             Self::AskRollback => write!(f, "the client asks to roll back"),

@@ -6,7 +6,7 @@ use stateright::{Model, Property};
 use crate::{
     network::{Content, Message, Request},
     participant::Vote,
-    properties,
+    properties::{self, faults::is_left_alone},
     setup::{Setup, Use},
     state::State,
     step::Step,
@@ -25,6 +25,9 @@ impl System {
         }
         if !client.has_id {
             return;
+        }
+        if setup.enlist_keys {
+            steps.extend((0..client.enlisted).map(Step::EnlistAgain));
         }
         let preparing = client.asked_prepare || client.asked_commit || client.asked_rollback;
         if usize::from(client.enlisted) < setup.participants {
@@ -73,6 +76,9 @@ impl System {
             }
         }
         if !setup.retries {
+            // After a restart of the coordinator its participants are linked all the same.
+            let away = machine.participants.iter().filter(|it| !it.connected);
+            steps.extend(away.map(|it| Step::Connect(it.id.0 as u8)));
             return;
         }
         if paces().any(|branch| branch.pace != Pace::Still) {
@@ -153,7 +159,11 @@ impl System {
             && state.lookups.is_empty()
             && state.participants.iter().all(|participant| {
                 participant.written.is_none()
-                    && participant.durable.rows.keys().all(|id| !participant.is_in_doubt(*id))
+                    && participant
+                        .durable
+                        .rows
+                        .keys()
+                        .all(|id| !participant.is_in_doubt(*id) || is_left_alone(participant, *id))
             })
     }
 
@@ -184,7 +194,7 @@ impl Model for System {
             if participant.written.is_some() {
                 steps.push(Step::SyncParticipant(index));
                 // With nothing to lose, a crash changes nothing here.
-                if state.crashes > 0 {
+                if state.crashes > 0 && !self.0.coordinator_crashes {
                     steps.push(Step::CrashParticipant(index));
                 }
             }
@@ -213,7 +223,8 @@ impl Model for System {
         let mut state = last.clone();
         match step {
             Step::Begin => state.begin(&self.0),
-            Step::Enlist => state.enlist(),
+            Step::Enlist => state.enlist(&self.0),
+            Step::EnlistAgain(number) => state.enlist_again(&self.0, number),
             Step::AskPrepare => state.ask_prepare(),
             Step::AskCommit => state.ask_commit(),
             Step::AskRollback => state.ask_rollback(),

@@ -106,8 +106,66 @@ fn who_has_locked_is_alone() {
     check("locked, all ask, one participant", Setup { participants: 1, ..locked(1) });
 }
 
+/// One disk may be lost, and the coordinator may crash.
+fn losing(setup: Setup) -> Setup {
+    let setup = Setup { lost_disks: 1, coordinator_crashes: true, drop_stale: true, ..setup };
+    Setup { refusals: setup.is_one_phase(), ..setup }
+}
+
+fn silent(usage: Use, crashes: u8) -> Setup {
+    Setup { asking: Asking::None, ..voting(usage, crashes) }
+}
+
 #[test]
 fn a_lost_disk_is_found_out() {
-    let setup = Setup { lost_disks: 1, retries: false, refusals: false, ..voting(Use::OneShot, 0) };
-    check("lost disk", setup);
+    let asking = Setup { retries: false, ..losing(voting(Use::OneShot, 0)) };
+    check("lost disk", asking);
+    check("lost disk, none asks", losing(silent(Use::OneShot, 0)));
+    let crash = Setup { retries: false, ..losing(silent(Use::OneShot, 1)) };
+    check("lost disk, none asks, a crash", crash);
+}
+
+#[test]
+fn a_disk_that_is_lost_in_one_phase_is_found_out() {
+    check("one phase, lost disk", losing(Setup::new(Use::OnePhase, 1, 0)));
+    check("one phase, lost disk, a crash", losing(Setup::new(Use::OnePhase, 1, 1)));
+    let silent = |usage| Setup { asking: Asking::None, ..Setup::new(usage, 1, 1) };
+    check("one phase, none asks, lost disk, a crash", losing(silent(Use::OnePhase)));
+    let keyed = Setup { read_only: false, ..losing(silent(Use::KeyedOnePhase)) };
+    check("keyed, one phase, none asks, lost disk, a crash", keyed);
+}
+
+#[test]
+fn what_is_lost_with_a_disk_is_not_shown_as_compensated() {
+    let turned = |setup| Setup { compensate_after: 1, ..losing(setup) };
+    check("turned round, none asks, lost disk", turned(silent(Use::OneShot, 0)));
+    let single =
+        |crashes| Setup { participants: 1, two_phases: true, ..voting(Use::OneShot, crashes) };
+    check("turned round, one participant, lost disk, a crash", turned(single(1)));
+}
+
+#[test]
+fn what_is_compensated_may_be_resolved() {
+    let resolved = |setup| Setup {
+        compensate_after: 1,
+        forces: 1,
+        refusals: false,
+        coordinator_crashes: true,
+        drop_stale: true,
+        ..setup
+    };
+    check("turned round and resolved, none asks", resolved(silent(Use::OneShot, 0)));
+    let single =
+        |crashes| Setup { participants: 1, two_phases: true, ..voting(Use::OneShot, crashes) };
+    check("turned round and resolved, one participant, a crash", resolved(single(1)));
+}
+
+#[test]
+fn a_key_enlists_one_branch() {
+    let keyed = |participants, crashes| {
+        let setup = Setup::new(Use::Interactive, participants, crashes);
+        Setup { enlist_keys: true, read_only: false, refusals: false, ..setup }
+    };
+    check("enlisted under keys", keyed(2, 0));
+    check("enlisted under keys, one participant, a crash", keyed(1, 1));
 }

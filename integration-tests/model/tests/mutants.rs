@@ -6,6 +6,7 @@ use std::{fmt::Write as _, panic};
 use common::planted::{Bug, plant};
 use protocol_model::{Asking, REACHES_END, Setup, System, Until, Use, search};
 
+const ASSERTED_TRUE: &str = "what is asserted is not known to be otherwise";
 const ASSERTED: &str = "what was resolved is shown as acknowledged only when it is";
 const AS_DECIDED: &str = "a participant does what was decided";
 const ALONE: &str = "a prepared branch never acts alone";
@@ -15,11 +16,13 @@ const COMMIT_DURABLE: &str = "a commit is told to participants only when durable
 const CONSISTENT: &str = "records and answers are consistent";
 const DURABLE: &str = "answers leave when they are durable";
 const ENDS: &str = "nothing ends before all that is owed is done";
+const HEURISTIC: &str = "an outcome is heuristic only by a branch resolved or lost";
 const HONEST: &str = "clients are told and shown only what is durable";
 const KNOWN: &str = "an unknown branch is never acknowledged";
 const NOT_HEURISTIC: &str = "outcomes are not heuristic";
 const OLD_RUN: &str = "an old run is never obeyed";
 const ONCE: &str = "an effect is reserved once and made final once";
+const ONE_BRANCH: &str = "a key enlists one branch";
 const ONE_RUN: &str = "only one run of a key commits";
 const STAYS: &str = "a tombstone holds, and so does a commit";
 const TRUE_ABORT: &str = "an abort is told only of what is not committed";
@@ -36,6 +39,8 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
         let setup = Setup { asking: Asking::None, ..Setup::new(Use::Locked, 2, crashes) };
         small(setup)
     };
+    let losing = |setup| Setup { lost_disks: 1, drop_stale: true, ..small(setup) };
+    let enlisting = Setup { enlist_keys: true, ..small(Setup::new(Use::Interactive, 2, 0)) };
     let one_phase = |crashes| Setup::new(Use::OnePhase, 1, crashes);
     let keyed = |crashes| Setup::new(Use::KeyedOnePhase, 1, crashes);
     Some(match bug {
@@ -79,6 +84,18 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
         Bug::ForceDressedUp => (forced(0), ASSERTED),
         Bug::AssertedAsAcknowledged => (forced(0), ASSERTED),
         Bug::NotificationForgotten => (forced(0), ENDS),
+
+        Bug::OtherJournalRefuses => (Setup { lost_disks: 1, ..one_phase(0) }, ENDS),
+        Bug::AskedJournalForgotten => {
+            (losing(Setup { asking: Asking::None, ..one_phase(1) }), ENDS)
+        }
+        Bug::VotedJournalForgotten => (losing(silent(1)), ENDS),
+        Bug::LostCompensationLeft => (losing(turned(0)), ENDS),
+        Bug::ResolvedNotCompensated => {
+            (Setup { forces: 1, asking: Asking::None, ..turned(0) }, HEURISTIC)
+        }
+        Bug::AssertedUncompensated => (Setup { forces: 1, ..turned(0) }, ASSERTED_TRUE),
+        Bug::CallKeyIgnored => (enlisting, ONE_BRANCH),
 
         Bug::LocksNotAwaited => (locked(0), ALONE_LOCKED),
         Bug::LocksReleasedEarly => (locked(0), ALONE_LOCKED),

@@ -87,7 +87,7 @@ impl Awaited {
                 ROLLED_BACK
             }
             // It may have committed, and cannot be asked whether it undid that.
-            _ if self.compensating => HAZARD,
+            _ if self.compensating && !planted!(LostCompensationLeft) => HAZARD,
             Acknowledgement::Unknown if self.own_journal && self.resolved.is_some() => HAZARD,
             // No tombstone was left: its prepare may come yet.
             Acknowledgement::Unknown if self.own_journal => Verdict::Retry,

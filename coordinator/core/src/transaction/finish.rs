@@ -130,7 +130,7 @@ impl Transaction {
     pub(crate) fn recover_begun(record: BeginRecord, context: &mut Context) -> Self {
         let branches = record.branches.into_iter().map(|begun| Branch {
             asks: begun.asks,
-            journal: begun.journal,
+            journal: begun.journal.filter(|_| !planted!(AskedJournalForgotten)),
             sent: true,
             state: BranchState::Preparing,
             ..Branch::new(begun.participant, Opaque::default())
@@ -170,7 +170,7 @@ impl Transaction {
     pub(crate) fn recover_decided(record: DecisionRecord, context: &mut Context) -> Self {
         let branches = record.branches.into_iter().map(|decided| Branch {
             state: decided.state,
-            journal: decided.journal,
+            journal: decided.journal.filter(|_| !planted!(VotedJournalForgotten)),
             output: decided.output,
             refusal: decided.refusal,
             asks: decided.asks,

@@ -22,6 +22,7 @@ impl Transaction {
             waiters: self.waiters.iter().map(|waiter| waiter.at).collect(),
             keyed: self.key.is_some(),
             interactive: self.interactive,
+            answered: self.answered.len(),
             commit: self.commit,
             number: self.number,
             one_phase: self.one_phase,

@@ -3,6 +3,8 @@
 
 use alloc::vec::Vec;
 
+use common::planted;
+
 use super::{Context, Transaction};
 use crate::{Action, CallKey, Client, EnlistCall, HeldLock, Refused, Reply};
 
@@ -33,7 +35,8 @@ impl Transaction {
         else {
             return false;
         };
-        let reply = match self.answered.iter().find(|it| it.key.0 == key.0) {
+        let known = self.answered.iter().find(|it| it.key.0 == key.0);
+        let reply = match known.filter(|_| !planted!(CallKeyIgnored)) {
             Some(it) if it.key != *key => Reply::Refused(Refused::KeyTaken(key.0.clone())),
             Some(it) => match &it.answer {
                 Answer::Enlisted(branch) => Reply::Enlisted(*branch),

@@ -83,7 +83,7 @@ impl Transaction {
         let message = match self.state {
             _ if branch.forced == Some(true) => Message::Commit { number: number + 1, output },
             _ if branch.forced == Some(false) => {
-                let compensate = self.is_turned_round();
+                let compensate = self.is_turned_round() && !planted!(ResolvedNotCompensated);
                 Message::Rollback { number: number + 1, output, compensate }
             }
             State::Preparing => {
