@@ -309,7 +309,7 @@ impl Driver {
                         until: self.until(wait),
                     },
                 };
-                self.handle(Event::Begin(begin));
+                self.handle(Event::Begin(Box::new(begin)));
             }
             Input::Client { id, call, wait, reply } => {
                 let call = call.of_client(self.clock.now(), self.until(wait));

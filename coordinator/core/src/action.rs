@@ -19,7 +19,7 @@ pub enum Action {
         /// Its place.
         sequence: Sequence,
         /// What to write.
-        record: Record,
+        record: Box<Record>,
         /// Whether somebody waits for it; otherwise it may ride with others.
         forced: bool,
     },
@@ -28,7 +28,7 @@ pub enum Action {
         /// Its place, in the same order.
         sequence: Sequence,
         /// What to write.
-        record: SessionRecord,
+        record: Box<SessionRecord>,
         /// Whether somebody waits for it.
         forced: bool,
     },

@@ -9,6 +9,7 @@
 //!   after the journal was asked, and not where it may have forgotten it.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
@@ -34,7 +35,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Coordinator {
     config: Config,
-    transactions: BTreeMap<TransactionId, Transaction>,
+    // Boxed: a node of the tree holds eleven, and moves them.
+    transactions: BTreeMap<TransactionId, Box<Transaction>>,
     /// Those of them to which branches are added one by one.
     interactive: BTreeSet<TransactionId>,
     keys: Keys,
@@ -140,7 +142,7 @@ impl Coordinator {
             }
             coordinator.outputs += transaction.output_bytes();
             coordinator.notifying += usize::from(transaction.is_closed());
-            coordinator.transactions.insert(transaction.id(), transaction);
+            coordinator.transactions.insert(transaction.id(), Box::new(transaction));
         }
         (coordinator, actions)
     }
@@ -273,18 +275,18 @@ impl Coordinator {
 
     /// A repeat is answered before new work is judged: whatever stands against a
     /// request that carries a key is told only where the key is new.
-    fn begin(&mut self, now: Time, begin: Begin, actions: &mut Vec<Action>) {
+    fn begin(&mut self, now: Time, begin: Box<Begin>, actions: &mut Vec<Action>) {
         let token = begin.waiter.token;
         let Some((key, fingerprint)) = begin.key.clone() else {
             return match self.refusal(&begin) {
                 Some(reply) => actions.push(Action::Reply { token, reply }),
-                None => self.start(now, begin, actions),
+                None => self.start(now, *begin, actions),
             };
         };
         if let Some((user, taken)) = self.keys.user(&key)
             && !self.keys.is_parked(user)
         {
-            return self.repeat(now, user, taken == fingerprint, begin, actions);
+            return self.repeat(now, user, taken == fingerprint, *begin, actions);
         }
         // Whose the key is, the journal has to say.
         let refusal = self.refusal(&begin);
@@ -347,7 +349,7 @@ impl Coordinator {
         if transaction.is_opening() {
             self.interactive.insert(transaction.id());
         }
-        self.transactions.insert(transaction.id(), transaction);
+        self.transactions.insert(transaction.id(), Box::new(transaction));
     }
 
     /// A request whose key a run in memory has: with the same body it waits for that
@@ -403,7 +405,7 @@ impl Coordinator {
         };
         // One that waited for the same answer has begun with it.
         if let Some((user, taken)) = self.keys.user(&key) {
-            return self.repeat(now, user, taken == fingerprint, begin, actions);
+            return self.repeat(now, user, taken == fingerprint, *begin, actions);
         }
         let reply = match found {
             Some((user, taken)) if taken == fingerprint => Reply::See(user),
@@ -413,7 +415,7 @@ impl Coordinator {
                 Some(refusal) => refusal,
                 None => {
                     self.keys.take(key, begin.id, fingerprint);
-                    return self.start(now, begin, actions);
+                    return self.start(now, *begin, actions);
                 }
             },
         };

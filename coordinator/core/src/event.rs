@@ -8,13 +8,13 @@ use crate::{
     AnswerAt, CallKey, Failure, Fingerprint, Intervention, LockKey, LockMode, Opaque, Options,
     ParticipantId, Reason, Sequence, Time, Waiter,
 };
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 /// Something happened.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A client wants a transaction.
-    Begin(Begin),
+    Begin(Box<Begin>),
     /// A client drives a transaction that it began, or looks at one.
     Client {
         /// The transaction.
@@ -153,7 +153,7 @@ pub struct Begin {
     /// answered with [`Reply::NoRepeat`](crate::Reply::NoRepeat) where that is new.
     pub admitted: bool,
     /// How it is run.
-    pub options: Options,
+    pub options: Box<Options>,
     /// Its branches; none for an interactive one.
     pub branches: Vec<NewBranch>,
     /// What it locks before anything is sent; none for an interactive one.

@@ -7,7 +7,7 @@
 //! - What waits is counted: requests that would be begun as such, the others, which
 //!   hold no payload, by a bound of their own.
 
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 
 use common::TransactionId;
 
@@ -37,14 +37,14 @@ struct Waiting {
 /// A request that waits for the journal.
 #[derive(Debug, Clone)]
 pub(crate) struct Parked {
-    pub(crate) begin: Begin,
+    pub(crate) begin: Box<Begin>,
     /// What is answered where the key is new; none where it is begun then.
     pub(crate) refusal: Option<Reply>,
 }
 
 impl Parked {
     /// One that is refused where it is no repeat keeps nothing that it would need.
-    pub(crate) fn new(mut begin: Begin, refusal: Option<Reply>) -> Self {
+    pub(crate) fn new(mut begin: Box<Begin>, refusal: Option<Reply>) -> Self {
         if refusal.is_some() {
             (begin.branches, begin.locks) = (Vec::new(), Vec::new());
         }

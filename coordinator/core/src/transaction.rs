@@ -28,7 +28,7 @@ mod repeat;
 mod show;
 mod timing;
 
-use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 use core::time::Duration;
 
 use common::{JournalId, TransactionId, planted};
@@ -73,6 +73,7 @@ impl Context<'_> {
         self.log.last += 1;
         let sequence = self.log.last;
         self.log.pending.push_back((sequence, record.id(), milestone));
+        let record = Box::new(record);
         self.actions.push(Action::Append { sequence, record, forced });
     }
 
@@ -80,6 +81,7 @@ impl Context<'_> {
     pub(crate) fn append_session(&mut self, record: SessionRecord, forced: bool) -> Sequence {
         self.log.last += 1;
         let sequence = self.log.last;
+        let record = Box::new(record);
         self.actions.push(Action::AppendSession { sequence, record, forced });
         sequence
     }
@@ -94,13 +96,13 @@ pub(crate) struct Transaction {
     interactive: bool,
     announced: bool,
     trace: Option<Opaque>,
-    options: Options,
+    options: Box<Options>,
     state: State,
     branches: Vec<Branch>,
     /// What it is to lock before anything is sent.
     locks: Vec<(LockKey, LockMode)>,
     /// Interactive: a call that waits for locks.
-    locking: Option<Locking>,
+    locking: Option<Box<Locking>>,
     /// Calls with keys, and how they were answered.
     answered: Vec<Answered>,
     waiters: Vec<Waiter>,
@@ -145,7 +147,7 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    fn new(id: TransactionId, begun_at: Time) -> Self {
+    fn new(id: TransactionId, begun_at: Time, options: Box<Options>) -> Self {
         Self {
             id,
             age: id,
@@ -153,7 +155,7 @@ impl Transaction {
             interactive: false,
             announced: false,
             trace: None,
-            options: Options::default(),
+            options,
             state: State::Opening,
             branches: Vec::new(),
             locks: Vec::new(),
@@ -187,14 +189,14 @@ impl Transaction {
     }
 
     /// One of a run before, whose record is durable.
-    fn recovered(id: TransactionId, begun_at: Time) -> Self {
+    fn recovered(id: TransactionId, begun_at: Time, options: Options) -> Self {
         Self {
             announced: true,
             commit_requested: true,
             logged: true,
             recovered: true,
             counted: false,
-            ..Self::new(id, begun_at)
+            ..Self::new(id, begun_at, Box::new(options))
         }
     }
 
@@ -206,13 +208,12 @@ impl Transaction {
             interactive: begin.interactive,
             announced: begin.announced,
             trace: begin.trace,
-            options: begin.options,
             branches: Vec::with_capacity(begin.branches.len()),
             locks: begin.locks,
             waiters: Vec::from([begin.waiter]),
             trail: Vec::with_capacity(4 + 4 * begin.branches.len()),
             commit_requested: !begin.interactive,
-            ..Self::new(begin.id, context.now)
+            ..Self::new(begin.id, context.now, begin.options)
         };
         transaction.note(context, TrailKind::Begun, None);
         for branch in begin.branches {

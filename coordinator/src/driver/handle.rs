@@ -33,7 +33,7 @@ pub(crate) struct NewTransaction {
 #[derive(Debug, Default)]
 pub(crate) struct NewWork {
     pub(crate) retry_of: Option<TransactionId>,
-    pub(crate) options: Options,
+    pub(crate) options: Box<Options>,
     pub(crate) branches: Vec<NewBranch>,
     pub(crate) locks: Vec<(LockKey, LockMode)>,
 }

@@ -67,7 +67,7 @@ impl Services {
 
     /// What is to be done, or what stands against it as new work.
     fn judge(&self, request: &ExecuteRequest) -> Result<NewWork, Error> {
-        let options = self.rules.options(request.options.as_ref())?;
+        let options = Box::new(self.rules.options(request.options.as_ref())?);
         let branches = self.rules.branches(&request.branches, &self.links)?;
         let locks = self.rules.locks("locks", &request.locks)?;
         let retry_of = request::retry_of(&request.retry_of)?;

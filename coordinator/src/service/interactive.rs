@@ -56,6 +56,7 @@ impl Services {
         let options = self.rules.options(request.options.as_ref())?;
         let retry_of = request::retry_of(&request.retry_of)?;
         self.check_room()?;
+        let options = Box::new(options);
         Ok(NewWork { retry_of, options, ..NewWork::default() })
     }
 

@@ -168,7 +168,7 @@ impl State {
         for action in actions {
             match action {
                 Action::Append { sequence, record, .. } => {
-                    Arc::make_mut(&mut self.journal).pending.push((sequence, record));
+                    Arc::make_mut(&mut self.journal).pending.push((sequence, *record));
                 }
                 Action::LookupKey { id, .. } => self.lookups.push(journal::number(id)),
                 // Whatever waits between question and answer, the network may do.

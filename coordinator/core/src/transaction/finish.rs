@@ -135,16 +135,16 @@ impl Transaction {
             state: BranchState::Preparing,
             ..Branch::new(begun.participant, Opaque::default())
         });
+        let options = recovered_options(record.attempt_timeout, context);
         let mut transaction = Self {
             age: record.age,
             key: record.key,
-            options: recovered_options(record.attempt_timeout, context),
             interactive: record.interactive,
             state: State::Preparing,
             branches: branches.collect(),
             trail: record.trail,
             one_phase: record.one_phase,
-            ..Self::recovered(record.id, record.begun_at)
+            ..Self::recovered(record.id, record.begun_at, options)
         };
         transaction.register(&record.locks, context);
         transaction.restore_calls(record.calls);
@@ -180,10 +180,10 @@ impl Transaction {
             ..Branch::new(decided.participant, Opaque::default())
         });
         let options = recovered_options(record.attempt_timeout, context);
+        let options = Options { commit_policy: record.policy, ..options };
         let mut transaction = Self {
             age: record.age,
             key: record.key,
-            options: Options { commit_policy: record.policy, ..options },
             state: match record.ended_at {
                 Some(_) => State::Notifying,
                 None if record.commit => State::Committing,
@@ -201,7 +201,7 @@ impl Transaction {
             commit: record.commit,
             number: record.number,
             tellable: true,
-            ..Self::recovered(record.id, record.begun_at)
+            ..Self::recovered(record.id, record.begun_at, options)
         };
         transaction.register(&record.locks, context);
         transaction.restore_calls(record.calls);

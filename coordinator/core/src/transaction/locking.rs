@@ -1,6 +1,6 @@
 //! Locks: all of them before the first message, none released before the end.
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 use common::planted;
 
@@ -83,7 +83,8 @@ impl Transaction {
             Asked::Waiting => {
                 // It is not the client that is silent.
                 self.deadline = None;
-                self.locking = Some(Locking { tokens: Vec::from([token]), key, until });
+                let tokens = Vec::from([token]);
+                self.locking = Some(Box::new(Locking { tokens, key, until }));
                 self.note(context, TrailKind::LocksAwaited, None);
                 self.set_timer(context);
             }
@@ -158,7 +159,7 @@ impl Transaction {
 
     /// Nobody waits for the answer to this call any more.
     pub(crate) fn give_up_call(&mut self, token: u64, context: &mut Context) {
-        let is_last = |call: &mut Locking| {
+        let is_last = |call: &mut Box<Locking>| {
             call.tokens.retain(|waiting| *waiting != token);
             call.tokens.is_empty()
         };

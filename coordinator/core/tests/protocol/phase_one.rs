@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use coordinator_core::{
-    AnswerAt, BranchState, Client, Message, Options, Outcome, Reason, Record, Time,
-    TransactionState, Vote,
+    AnswerAt, BranchState, Client, Message, Outcome, Reason, Record, Time, TransactionState, Vote,
 };
 
 use crate::{
@@ -143,8 +142,8 @@ fn prepare_is_repeated_after_its_own_timeout_and_a_wait() {
 fn the_set_number_of_attempts_without_a_vote_aborts() {
     let mut world = World::new();
     let run = world.execute_with(&[(P0, YES), (P1, YES)], |begin| {
-        begin.options =
-            Options { prepare_attempts: 2, prepare_timeout: seconds(600), ..begin.options };
+        begin.options.prepare_attempts = 2;
+        begin.options.prepare_timeout = seconds(600);
     });
     world.lose_all();
     world.connect(P0);

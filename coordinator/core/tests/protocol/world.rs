@@ -12,8 +12,8 @@ use std::{
 use common::{SessionId, TransactionId};
 use coordinator_core::{
     Acknowledgement, Action, AnswerAt, Begin, BranchOutcome, CallKey, Client, Config, Coordinator,
-    Event, Failure, Found, Inquirer, LockKey, LockMode, Message, NewBranch, Opaque, Options,
-    Outcome, ParticipantId, Reply, SessionCall, Time, TrailEvent, View, Vote, Waiter,
+    Event, Failure, Found, Inquirer, LockKey, LockMode, Message, NewBranch, Opaque, Outcome,
+    ParticipantId, Reply, SessionCall, Time, TrailEvent, View, Vote, Waiter,
 };
 
 use crate::{
@@ -152,7 +152,7 @@ impl World {
             id,
             age: id,
             key: None,
-            options: Options::default(),
+            options: Box::default(),
             branches,
             locks: Vec::new(),
             admitted: true,
@@ -165,7 +165,7 @@ impl World {
         if !begin.locks.is_empty() {
             self.locking.insert(id);
         }
-        self.event(Event::Begin(begin));
+        self.event(Event::Begin(Box::new(begin)));
         Run { id, token: number }
     }
 
@@ -487,11 +487,11 @@ impl World {
             match action {
                 Action::Append { sequence, record, forced } => {
                     self.forced = Some(forced);
-                    self.journal.pending.push_back((sequence, record));
+                    self.journal.pending.push_back((sequence, *record));
                 }
                 Action::AppendSession { sequence, record, forced } => {
                     self.forced = Some(forced);
-                    self.journal.pending_sessions.push_back((sequence, record));
+                    self.journal.pending_sessions.push_back((sequence, *record));
                 }
                 Action::LookupKey { .. } | Action::Lookup { .. } => self.lookups.push_back(action),
                 Action::Send { to, id, branch, attempt, message, .. } => {

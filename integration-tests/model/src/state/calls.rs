@@ -29,12 +29,12 @@ impl State {
         };
         let key = setup.is_keyed().then(|| (RequestKey::from(KEY), FINGERPRINT));
         let waiter = self.waiter(AnswerAt::Decision);
-        self.event(Event::Begin(Begin {
+        self.event(Event::Begin(Box::new(Begin {
             id: journal::id(number),
             age: journal::id(number),
             key,
             admitted: true,
-            options: options(setup),
+            options: Box::new(options(setup)),
             branches,
             locks: match setup.usage {
                 Use::Locked => vec![(LockKey::from("a"), LockMode::Exclusive)],
@@ -44,7 +44,7 @@ impl State {
             announced: false,
             trace: None,
             waiter,
-        }));
+        })));
     }
 
     pub(crate) fn enlist(&mut self, setup: &Setup) {
