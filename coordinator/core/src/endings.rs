@@ -54,8 +54,8 @@ impl Unfinished {
     fn add(&mut self, id: TransactionId, old: TransactionId) {
         if id < old {
             self.old.push(id);
-        } else if self.first_young.is_none_or(|first| id < first) {
-            self.first_young = Some(id);
+        } else {
+            self.first_young = Some(self.first_young.map_or(id, |first| first.min(id)));
         }
     }
 
@@ -144,9 +144,6 @@ impl Elsewhere {
     }
 
     pub(crate) fn forget(&mut self, id: TransactionId) {
-        if self.at.is_empty() && self.anywhere.is_empty() {
-            return;
-        }
         self.anywhere.remove(&id);
         self.at.retain(|_, ids| {
             ids.remove(&id);
@@ -219,6 +216,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_old_is_no_exception() {
+        let mut endings = endings(4);
+        endings.add_at(journal(1), id(4));
+        endings.add_at(journal(1), id(3));
+        let here = Ended { before: id(4), except: Vec::from([only(3)]) };
+        assert_eq!(endings.of(HERE), Some(here));
+    }
+
+    #[test]
     fn of_many_old_ones_the_nearest_share_a_range() {
         let mut endings = endings(60_000);
         for number in 0..1000_u16 {
@@ -236,15 +242,19 @@ mod tests {
     fn what_is_elsewhere_counts_until_it_is_forgotten() {
         let mut elsewhere = Elsewhere::default();
         elsewhere.add(Some(journal(1)), id(1));
+        elsewhere.add(Some(journal(1)), id(3));
         elsewhere.add(None, id(2));
         let of = |elsewhere: &Elsewhere| {
             let mut endings = endings(9);
             elsewhere.add_to(&mut endings);
             (endings.of(HERE).unwrap().except, endings.of(THERE).unwrap().except)
         };
-        assert_eq!(of(&elsewhere), (Vec::from([only(1), only(2)]), Vec::from([only(2)])));
+        let here = Vec::from([only(1), only(2), only(3)]);
+        assert_eq!(of(&elsewhere), (here, Vec::from([only(2)])));
         elsewhere.forget(id(1));
         elsewhere.forget(id(2));
+        assert_eq!(of(&elsewhere), (Vec::from([only(3)]), Vec::new()));
+        elsewhere.forget(id(3));
         assert_eq!(of(&elsewhere), (Vec::new(), Vec::new()));
     }
 

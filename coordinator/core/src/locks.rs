@@ -324,16 +324,14 @@ impl Locks {
         timed_out(now.since(since), blocked.as_ref())
     }
 
-    /// Releases one key. Whether it was held.
-    pub(crate) fn release(&mut self, now: Time, owner: LockOwner, key: &LockKey) -> bool {
+    /// Releases one key, where it is held.
+    pub(crate) fn release(&mut self, now: Time, owner: LockOwner, key: &LockKey) {
         let known = self.owners.get_mut(&owner);
-        if !known.is_some_and(|known| known.held.remove(key)) {
-            return false;
+        if known.is_some_and(|known| known.held.remove(key)) {
+            self.let_go(owner, key);
+            self.forget_if_idle(owner);
+            self.wake(now, key);
         }
-        self.let_go(owner, key);
-        self.forget_if_idle(owner);
-        self.wake(now, key);
-        true
     }
 
     /// Releases all that an owner holds and ends its wait.

@@ -349,7 +349,8 @@ impl Sessions {
         };
         session.timer = None;
         match &session.state {
-            State::Waiting { until, .. } if *until <= context.now => {
+            // Waiting comes first: the timer that is due is that of the wait.
+            State::Waiting { .. } => {
                 let message = context.locks.time_out(context.now, LockOwner::Session(id));
                 self.refuse_waiting(id, &Refused::LockTimeout(message), context);
             }
@@ -370,5 +371,24 @@ impl Sessions {
             session.timer = Some(due);
             self.timers.set(due, id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_those_that_have_ended_the_newest_are_known() {
+        let id = |number: usize| SessionId::from_bytes((number as u128).to_be_bytes());
+        let mut sessions = Sessions::default();
+        for number in 0..MAX_ENDED {
+            sessions.remember(id(number), Ended { key: None, released: Some(1) });
+        }
+        assert_eq!(sessions.released(id(0)), Some(1));
+        sessions.remember(id(MAX_ENDED), Ended { key: None, released: Some(2) });
+        assert_eq!(sessions.released(id(0)), None);
+        assert_eq!(sessions.released(id(1)), Some(1));
+        assert_eq!(sessions.released(id(MAX_ENDED)), Some(2));
     }
 }

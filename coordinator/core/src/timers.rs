@@ -48,16 +48,41 @@ impl<Id: Ord> Timers<Id> {
 
 #[cfg(test)]
 mod tests {
+    use core::cell::Cell;
+
     use super::*;
+
+    /// Sets timers of which those below `live` stay. Returns the most that were there, and
+    /// how often it was asked whether one is live.
+    fn set_many(live: u64, gone: u64) -> (usize, usize) {
+        let mut timers = Timers::default();
+        let (mut most, asked) = (0, Cell::new(0));
+        for number in 0..live + gone {
+            timers.set(Time(1_000_000 + number), number);
+            timers.prune(live as usize, |_, id| {
+                asked.set(asked.get() + 1);
+                *id < live
+            });
+            most = most.max(timers.heap.len());
+        }
+        let left = timers.heap.iter().filter(|Reverse((_, id))| *id < live).count();
+        assert_eq!(left as u64, live, "the live ones");
+        (most, asked.get())
+    }
 
     #[test]
     fn timers_of_what_is_gone_do_not_pile_up() {
-        let mut timers = Timers::default();
-        for number in 0..100_000_u64 {
-            timers.set(Time(1_000_000 + number), number);
-            timers.prune(1, |_, id| *id == number);
+        for live in [1, 20_000] {
+            let (most, _) = set_many(live, 100_000);
+            assert!(most <= 2 * live as usize + SPARE + 1, "{live} live: {most}");
         }
-        assert!(timers.heap.len() <= SPARE + 3);
-        assert!(timers.heap.iter().any(|Reverse((_, id))| *id == 99_999), "the live one");
+    }
+
+    #[test]
+    fn each_timer_is_looked_at_a_few_times_however_many_are_live() {
+        for live in [1000, 20_000] {
+            let (_, asked) = set_many(live, 100_000);
+            assert!(asked <= 4 * 100_000, "{live} live: {asked}");
+        }
     }
 }

@@ -190,14 +190,8 @@ impl Transaction {
 
     /// One of a run before, whose record is durable.
     fn recovered(id: TransactionId, begun_at: Time, options: Options) -> Self {
-        Self {
-            announced: true,
-            commit_requested: true,
-            logged: true,
-            recovered: true,
-            counted: false,
-            ..Self::new(id, begun_at, Box::new(options))
-        }
+        let new = Self::new(id, begun_at, Box::new(options));
+        Self { logged: true, recovered: true, counted: false, ..new }
     }
 
     /// Starts one that a client asked for.

@@ -29,3 +29,40 @@ impl Coordinator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::{sync::Arc, vec};
+
+    use super::*;
+    use crate::{AnswerAt, Begin, Config, Event, NewBranch, ParticipantId, Waiter};
+
+    #[test]
+    fn what_was_aborted_waits_for_no_link() {
+        let away = ParticipantId(1);
+        let (mut coordinator, _) = Coordinator::recover(Config::default(), 1, [], [], Time(1));
+        let id = TransactionId::from_bytes([1; 16]);
+        let branch = NewBranch { participant: away, payload: Arc::from([]), one_phase: false };
+        let begin = Begin {
+            id,
+            age: id,
+            key: None,
+            options: Default::default(),
+            branches: vec![branch],
+            locks: vec![],
+            admitted: true,
+            interactive: false,
+            announced: false,
+            trace: None,
+            waiter: Waiter { token: 1, at: AnswerAt::Decision, until: Time(1) },
+        };
+        coordinator.handle(Time(1), Event::Begin(begin.into()), &mut vec![]);
+        assert!(coordinator.participants.get(away).awaited.contains(&id));
+        while !coordinator.is_empty() {
+            let now = coordinator.next_timeout().unwrap_or(Time(1));
+            coordinator.handle(now, Event::Tick, &mut vec![]);
+            coordinator.handle(now, Event::Durable { up_to: u64::MAX }, &mut vec![]);
+        }
+        assert!(coordinator.participants.get(away).awaited.is_empty());
+    }
+}

@@ -82,8 +82,7 @@ impl Locks {
             let Some(key) = self.keys.get(&want.key) else { continue };
             let bound = key.waiting().take_while(|(place, ..)| place.rank != Rank::Newcomer);
             let behind = bound.filter(|(place, ..)| *place > want.place);
-            let younger =
-                behind.filter(|(_, one, _)| *one != owner && !self.is_elder(*one, age, owner));
+            let younger = behind.filter(|(_, one, _)| !self.is_elder(*one, age, owner));
             refused
                 .extend(younger.map(|(_, one, _)| (one, self.blocked_by(&want.key, owner, true))));
         }

@@ -368,3 +368,64 @@ fn figures_of_a_hundred_thousand_locks() {
     }
     std::println!("granted one after the other: {:?} each", begun.elapsed() / 10_001);
 }
+
+#[test]
+fn figures_count_what_is_held_and_how_requests_ended() {
+    let mut locks = locks(Deadlocks::Detect);
+    locks.granted(1, "Ab");
+    locks.granted(2, "C");
+    locks.waits(1, "C");
+    assert!(matches!(locks.ask(2, "A"), Asked::Deadlock(_)));
+    locks.waits(3, "A");
+    let figures = LockFigures { held: 3, waiting: 2, granted: 2, deadlocks: 1, timeouts: 0 };
+    assert_eq!(locks.figures(), figures);
+    locks.end(2);
+    locks.time_out(NOW, owner(3));
+    let figures = LockFigures { waiting: 0, granted: 3, timeouts: 1, ..figures };
+    assert_eq!(locks.figures(), figures, "one was granted, the time of the other was over");
+    locks.granted(9, "D");
+    locks.waits(9, "A");
+    locks.waits(1, "D");
+    assert_eq!(locks.take_settled().len(), 1, "the younger one is refused");
+    let figures = LockFigures { held: 4, waiting: 1, granted: 4, deadlocks: 2, ..figures };
+    assert_eq!(locks.figures(), figures);
+}
+
+#[test]
+fn who_is_granted_what_a_victim_waited_for_is_counted_once() {
+    let mut locks = locks(Deadlocks::Detect);
+    locks.granted(1, "E");
+    locks.granted(5, "k");
+    locks.waits(9, "KE");
+    locks.granted(1, "k");
+    let figures = LockFigures { held: 3, granted: 3, deadlocks: 1, ..LockFigures::default() };
+    assert_eq!(locks.figures(), figures);
+}
+
+#[test]
+fn a_victim_is_told_who_of_those_in_its_way_is_in_the_cycle() {
+    let mut locks = locks(Deadlocks::Detect);
+    locks.granted(9, "D");
+    locks.granted(1, "a");
+    locks.granted(5, "a");
+    locks.waits(9, "A");
+    locks.waits(5, "D");
+    let settled = locks.take_settled();
+    let [(victim, Settled::Deadlock(blocked))] = &settled[..] else {
+        panic!("not one victim: {settled:?}");
+    };
+    assert_eq!((*victim, blocked.by, blocked.holds), (owner(9), owner(5), true));
+}
+
+#[test]
+fn a_list_goes_on_after_a_key_that_comes_before_its_prefix() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    locks.granted(1, "abc");
+    let keys = |prefix, after| {
+        let all = locks.list(prefix, None, after, 10);
+        all.iter().map(|view| view.key.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys("c", Some("a")), ["c".into()]);
+    assert_eq!(keys("", Some("a")), ["b".into(), "c".into()]);
+    assert_eq!(keys("a", Some("a")), []);
+}

@@ -158,6 +158,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_left_to_ask_is_neither_sent_again_nor_left_once_more() {
+        for (it, answer) in all() {
+            if it.state == BranchState::LeftToAsk {
+                let verdict = it.judge(&answer);
+                assert!(!matches!(verdict, Verdict::Retry | LEFT_TO_ASK), "{it:?} {answer:?}");
+            }
+        }
+    }
+
+    #[test]
     fn only_the_journal_that_voted_acknowledges_and_only_what_was_decided() {
         for (it, answer) in all() {
             let acknowledged = match it.judge(&answer) {

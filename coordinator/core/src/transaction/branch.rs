@@ -116,3 +116,16 @@ impl Branch {
         self.notify = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_with_a_longer_timeout_counts_for_as_many_of_the_first() {
+        // Attempts of one, two and four times the time, that were cut off, and two others.
+        let tried =
+            Branch { attempts: 5, cut: 3, ..Branch::new(ParticipantId(0), Opaque::default()) };
+        assert_eq!(tried.tries(), 1 + 2 + 4 + 2);
+    }
+}

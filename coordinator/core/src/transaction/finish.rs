@@ -140,7 +140,10 @@ impl Transaction {
             age: record.age,
             key: record.key,
             interactive: record.interactive,
-            state: State::Preparing,
+            state: match record.one_phase {
+                true => State::Settling,
+                false => State::Preparing,
+            },
             branches: branches.collect(),
             trail: record.trail,
             one_phase: record.one_phase,
@@ -150,7 +153,6 @@ impl Transaction {
         transaction.restore_calls(record.calls);
         transaction.note(context, TrailKind::Recovered, None);
         if transaction.one_phase {
-            transaction.state = State::Settling;
             transaction.send(0, context);
             transaction.set_timer(context);
         } else {

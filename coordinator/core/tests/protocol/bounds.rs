@@ -1,11 +1,14 @@
 //! Unfinished work is bounded, and what is over a bound is refused at once.
 
 use common::JournalId;
-use coordinator_core::{Config, Event, Message, Opaque, ParticipantId, Refused, Reply, Vote};
+use coordinator_core::{
+    Client, Config, Event, InterventionAction, Message, Opaque, ParticipantId, Refused, Reply, Vote,
+};
 
 use crate::{
+    forced::{by_hand, resolve, stuck},
     participant::YES,
-    world::{Flight, P0, P1, P2, Run, World, keyed},
+    world::{Flight, P0, P1, P2, Run, World, branch, keyed, seconds},
 };
 
 fn refused(world: &World, run: Run) -> Option<Refused> {
@@ -209,4 +212,110 @@ fn a_repeat_fits_smaller_bounds_of_one_request() {
     let new = world.execute_keyed("b", &[P0, P1]);
     world.answer_lookups();
     assert_eq!(refused(&world, new), Some(Refused::TooManyBranches { limit: 1 }));
+}
+
+#[test]
+fn what_fills_a_bound_exactly_is_admitted() {
+    let mut world = World::with(Config { max_branches: 2, ..Config::default() });
+    let run = world.execute(&[P0, P1]);
+    assert_eq!(refused(&world, run), None);
+
+    let mut world = World::with(Config { max_in_flight_bytes: 6, ..Config::default() });
+    world.execute(&[P0; 4]);
+    let run = world.execute(&[P0; 2]);
+    assert_eq!(refused(&world, run), None);
+}
+
+#[test]
+fn requests_that_wait_for_their_key_hold_their_bytes() {
+    let mut world = World::with(Config { max_in_flight_bytes: 6, ..Config::default() });
+    let run = world.execute_with(&[(P0, YES); 4], |begin| begin.key = keyed("a", 1));
+    let more = world.execute(&[P0; 3]);
+    assert_eq!(refused(&world, more), Some(Refused::TooManyBytes { limit: 6 }));
+    let fits = world.execute(&[P0; 2]);
+    assert_eq!(refused(&world, fits), None);
+    world.answer_lookups();
+    assert_eq!(refused(&world, run), None, "it does not stand in its own way");
+}
+
+#[test]
+fn payloads_that_fill_the_bound_leave_a_quarter_of_it_for_outputs() {
+    let mut world = World::with(Config { max_in_flight_bytes: 8, ..Config::default() });
+    let run = world.execute(&[P0, P1, P2, P0, P0, P0, P0, P0]);
+    world.event(vote(run, 0, 2));
+    assert_eq!(aborted(&world, run), None);
+    world.event(vote(run, 1, 1));
+    assert_eq!(aborted(&world, run).as_deref(), Some("TOO_MANY_OUTPUTS"));
+}
+
+#[test]
+fn branches_and_locks_that_are_added_are_bounded() {
+    let config = Config { max_branches: 2, max_locks_per_owner: 2, ..Config::default() };
+    let mut world = World::with(config);
+    let id = world.begin();
+    for number in 0..2 {
+        let token = world.enlist(id, P0);
+        assert!(matches!(world.reply(token), Some(Reply::Enlisted(it)) if *it == number));
+    }
+    let token = world.enlist(id, P1);
+    let full = Refused::TooManyBranches { limit: 2 };
+    assert!(matches!(world.reply(token), Some(Reply::Refused(it)) if *it == full));
+
+    let first = world.lock(id, "A");
+    assert!(matches!(world.reply(first), Some(Reply::Locked { .. })));
+    let token = world.lock(id, "BC");
+    let full = Refused::TooManyLocksOfOne { limit: 2 };
+    assert!(matches!(world.reply(token), Some(Reply::Refused(it)) if *it == full));
+    let second = world.lock(id, "B");
+    assert!(matches!(world.reply(second), Some(Reply::Locked { .. })), "one more has room");
+}
+
+#[test]
+fn calls_that_are_remembered_are_bounded() {
+    let config = Config { max_branches: 2, max_locks_per_owner: 3, ..Config::default() };
+    let mut world = World::with(config);
+    let id = world.begin();
+    let until = world.now;
+    for key in ["a", "b", "c", "d", "e"] {
+        let locks = Some(crate::world::locks("A"));
+        let token = world.call(id, Client::Lock { locks, key: keyed(key, 1), until });
+        assert!(matches!(world.reply(token), Some(Reply::Locked { .. })), "{key}");
+    }
+    let enlist = |key| Client::Enlist { branch: Some(branch(P0, YES)), key };
+    let token = world.call(id, enlist(keyed("f", 1)));
+    let full = Refused::TooManyCalls { limit: 5 };
+    assert!(matches!(world.reply(token), Some(Reply::Refused(it)) if *it == full));
+    let token = world.call(id, enlist(None));
+    assert!(matches!(world.reply(token), Some(Reply::Enlisted(0))), "nothing to be remembered");
+}
+
+#[test]
+fn retries_by_hand_are_bounded() {
+    let mut world = World::new();
+    let run = stuck(&mut world);
+    for _ in 0..100 {
+        let intervention = by_hand(&world, InterventionAction::Retry, None);
+        let token = world.call(run.id, Client::Retry { intervention });
+        assert!(matches!(world.reply(token), Some(Reply::Transaction(_))));
+    }
+    let intervention = by_hand(&world, InterventionAction::Retry, None);
+    let token = world.call(run.id, Client::Retry { intervention });
+    let full = Refused::TooManyRetries { limit: 100 };
+    assert!(matches!(world.reply(token), Some(Reply::Refused(it)) if *it == full));
+}
+
+#[test]
+fn what_only_notifies_gives_its_bytes_back() {
+    // Two of payloads, and four that the branches returned, which are kept.
+    let mut world = World::with(Config { max_in_flight_bytes: 6, ..Config::default() });
+    let first = stuck(&mut world);
+    let more = world.execute(&[P0]);
+    assert_eq!(refused(&world, more), Some(Refused::TooManyBytes { limit: 6 }));
+    resolve(&mut world, first, true, None);
+    world.sync();
+    world.advance(seconds(30));
+    world.sync();
+    assert_eq!(world.coordinator.notifying(), 1);
+    let more = world.execute(&[P0, P0]);
+    assert_eq!(refused(&world, more), None);
 }

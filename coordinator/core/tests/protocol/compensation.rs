@@ -6,6 +6,7 @@ use coordinator_core::{
 };
 
 use crate::{
+    forced::resolve,
     participant::YES,
     world::{P0, P1, Run, World, seconds},
 };
@@ -91,9 +92,48 @@ fn a_client_hears_nothing_at_the_decision_and_of_a_commit_at_the_end() {
     world.exchange();
     // A crash would find it undone in part, and turn it round.
     assert!(world.reply(run.token).is_none(), "told before its end is durable");
+    assert_eq!(world.look(run.id).state, TransactionState::Committing);
+    assert_eq!(world.count(run.id, TrailKind::Ended), 0, "who watches is told no sooner");
     assert_eq!(world.forced, Some(true), "somebody waits for the end");
     world.sync();
     assert_eq!(world.outcome(run), Outcome::Committed);
+    assert_eq!(world.count(run.id, TrailKind::Ended), 1);
+}
+
+#[test]
+fn who_says_while_it_votes_that_it_cannot_undo_a_commit_aborts() {
+    let mut world = World::new();
+    let run = execute(&mut world);
+    world.participant(P1).compensates = false;
+    world.connect(P1);
+    world.exchange();
+    world.sync();
+    let reason = world.answer(run.token).reason.clone().expect("a reason");
+    assert_eq!((&*reason.code, reason.participant), ("CANNOT_COMPENSATE", Some(P1)));
+}
+
+#[test]
+fn what_an_operator_has_resolved_is_not_turned_round() {
+    let mut world = World::new();
+    let run = execute(&mut world);
+    world.exchange();
+    world.sync();
+    world.deliver_to(P0);
+    world.hear_all();
+    world.lose_all();
+    resolve(&mut world, run, true, Some(1));
+    world.sync();
+    for _ in 0..60 {
+        world.lose_all();
+        world.advance(seconds(1));
+        world.sync();
+    }
+    assert_eq!(world.count(run.id, TrailKind::TurnedRound), 0);
+    assert_eq!(world.look(run.id).branches[1].state, BranchState::Asserted);
+    // Its outcome is known, after a crash too.
+    assert_eq!(world.outcome(run), Outcome::Committed);
+    world.crash();
+    assert_eq!(world.look(run.id).outcome, Outcome::Committed);
 }
 
 #[test]

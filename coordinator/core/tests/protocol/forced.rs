@@ -171,7 +171,12 @@ fn an_undecided_transaction_may_be_rolled_back_by_hand_and_committed_once_all_ha
     world.prepare(id);
     world.sync();
     world.exchange();
-    let token = resolve(&mut world, Run { id, token: 0 }, true, None);
+    let run = Run { id, token: 0 };
+    for commit in [true, false] {
+        let refused = resolve(&mut world, run, commit, Some(0));
+        assert!(is_refused(&world, refused), "a branch alone, which would decide for all");
+    }
+    let token = resolve(&mut world, run, true, None);
     world.heal();
     assert_eq!(world.answer(token).outcome, Outcome::Committed);
 }
@@ -184,6 +189,8 @@ fn what_cannot_be_settled_in_one_phase_is_ended_as_a_hazard() {
         world.lose_all();
         world.disconnect(P0);
         world.advance(seconds(20));
+        let refused = resolve(&mut world, run, commit, Some(1));
+        assert!(is_refused(&world, refused), "it has one branch");
         let token = resolve(&mut world, run, commit, None);
         assert!(world.reply(token).is_none(), "told before it is on record");
         world.sync();
@@ -385,4 +392,24 @@ fn locks_are_held_until_a_commit_is_undone() {
     world.heal();
     assert!(world.is_rolled_back_at(P0, run.id) && world.is_rolled_back_at(P1, run.id));
     assert!(world.is_committed_at(P2, late.id) && !world.is_committed_at(P2, next.id));
+}
+
+#[test]
+fn what_answers_before_its_force_is_durable_is_not_forced() {
+    for (answer, state) in [
+        (Acknowledgement::Committed, BranchState::Committed),
+        (Acknowledgement::Unknown, BranchState::Hazard),
+    ] {
+        let mut world = World::new();
+        let run = world.execute(&[P0, P1, P2]);
+        world.exchange();
+        world.sync();
+        world.lose_all();
+        resolve(&mut world, run, false, Some(1));
+        world.acknowledge(P1, run.id, 1, answer);
+        world.sync();
+        let branch = &world.look(run.id).branches[1];
+        assert_eq!((branch.state, branch.resolution), (state, None));
+        assert!(!branch.notification_owed && world.flights.is_empty());
+    }
 }

@@ -1,9 +1,10 @@
 //! What participants are told that they may forget.
 
 use common::{JournalId, TransactionId};
-use coordinator_core::{Ended, Event, Outcome, ParticipantId};
+use coordinator_core::{Ended, Event, Outcome, ParticipantId, Vote};
 
 use crate::{
+    forced::resolve,
     participant::YES,
     world::{P0, P1, P2, Run, World, keyed, seconds},
 };
@@ -154,4 +155,63 @@ fn a_branch_that_is_lost_is_not_taken_for_compensated() {
     world.participant(P0).branches.clear();
     world.heal();
     assert_eq!(world.outcome(run), Outcome::HeuristicHazard);
+}
+
+#[test]
+fn what_waits_for_a_first_link_is_nowhere_else() {
+    let mut world = World::new();
+    let new = ParticipantId(3);
+    let run = world.execute_with(&[(new, YES)], |_| {});
+    assert_eq!(before(&world, P2), run.id, "its journal is not known");
+    link(&mut world, new, JournalId::from_bytes([77; 16]));
+    assert_eq!((before(&world, new), before(&world, P2)), (run.id, NEXT));
+}
+
+#[test]
+fn what_was_sent_to_a_journal_without_an_id_may_be_anywhere() {
+    let mut world = World::new();
+    let silent =
+        |journal| Event::Connected { participant: P0, asks: false, compensates: true, journal };
+    world.event(silent(None));
+    let run = world.execute(&[P0, P1]);
+    world.sync();
+    assert_eq!(before(&world, P2), run.id);
+    world.event(silent(Some(JournalId::from_bytes([77; 16]))));
+    assert_eq!(before(&world, P2), run.id, "the one before may come back under another name");
+}
+
+#[test]
+fn a_notification_to_a_journal_without_an_id_holds_back_nobody() {
+    let mut world = World::new();
+    let (asks, compensates) = (false, true);
+    world.event(Event::Connected { participant: P1, asks, compensates, journal: None });
+    let run = world.execute(&[P0, P1]);
+    world.sync();
+    world.deliver_to(P0);
+    world.hear_all();
+    let vote = Vote::Commit { output: None, committed: false };
+    world.event(Event::Voted { from: P1, journal: None, id: run.id, branch: 1, vote });
+    world.sync();
+    world.deliver_to(P0);
+    world.hear_all();
+    world.disconnect(P1);
+    assert_eq!(before(&world, P2), run.id);
+    resolve(&mut world, run, true, Some(1));
+    world.sync();
+    world.advance(seconds(60));
+    world.sync();
+    assert_eq!(world.coordinator.notifying(), 1);
+    assert_eq!(before(&world, P2), NEXT);
+}
+
+#[test]
+fn a_participant_that_is_forgotten_is_told_nothing_unless_work_names_it() {
+    let mut world = World::new();
+    decided(&mut world, &[P0]);
+    for participant in [P0, P1] {
+        world.coordinator.forget_participant(participant);
+    }
+    let endings = world.coordinator.endings(NEXT, NEXT);
+    assert!(endings.of(P0).is_some(), "it is owed a decision");
+    assert_eq!(endings.of(P1), None);
 }

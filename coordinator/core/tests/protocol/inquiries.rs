@@ -1,6 +1,7 @@
 //! In doubt means ask.
 
-use coordinator_core::{Action, BranchOutcome, Inquirer};
+use common::TransactionId;
+use coordinator_core::{Action, BranchOutcome, Event, Found, FoundBranch, Inquirer};
 
 use crate::{
     participant::{NO, YES, output_of},
@@ -108,4 +109,31 @@ fn a_branch_that_the_transaction_does_not_have_is_not_ours() {
     world.ask(run.id, 2);
     world.answer_lookups();
     assert_eq!(world.told.last().map(|told| told.3.clone()), Some(BranchOutcome::NotMine));
+}
+
+#[test]
+fn the_answer_of_the_journal_is_the_decision_or_the_later_one_of_an_operator() {
+    let mut world = World::new();
+    let output = || Some(output_of(P0, 0));
+    let committed = |number| BranchOutcome::Committed { number, output: output() };
+    let aborted = |number| BranchOutcome::Aborted { number };
+    for (commit, forced, expected) in [
+        (true, None, committed(3)),
+        (false, None, aborted(3)),
+        (true, Some(true), committed(4)),
+        (true, Some(false), aborted(4)),
+        (false, Some(true), committed(4)),
+        (false, Some(false), aborted(4)),
+    ] {
+        let found = FoundBranch { commit, number: 3, output: output(), known: true, forced };
+        let id = TransactionId::from_bytes([3; 16]);
+        let (to, found) = (Inquirer::Link(P0), Found::Branch(found));
+        let mut actions = Vec::new();
+        let event = Event::Found { to, id, branch: 0, found };
+        world.coordinator.handle(world.now, event, &mut actions);
+        let [Action::Answer { outcome, .. }] = &actions[..] else {
+            panic!("no single answer: {actions:?}");
+        };
+        assert_eq!(*outcome, expected, "commit {commit}, forced {forced:?}");
+    }
 }

@@ -228,3 +228,19 @@ fn a_call_that_waits_for_completion_is_answered_at_the_end() {
     world.exchange();
     assert_eq!(world.answer(token).state, TransactionState::Aborted);
 }
+
+#[test]
+fn calls_that_wait_are_answered_at_once_where_their_waits_end() {
+    let mut world = World::new();
+    let run = world.execute(&[P0, P1]);
+    let id = world.begin();
+    world.enlist(id, P0);
+    let prepared = world.prepare(id);
+    world.end_waits();
+    for token in [run.token, prepared] {
+        assert_eq!(world.answer(token).state, TransactionState::Preparing);
+    }
+    // What they waited for goes on.
+    world.settle();
+    assert_eq!(world.look(id).state, TransactionState::Prepared);
+}

@@ -244,3 +244,15 @@ fn requests_that_are_only_looked_for_are_bounded() {
     world.answer_lookups();
     assert!(!refused(&mut world), "there is room again");
 }
+
+#[test]
+fn a_key_says_which_run_in_memory_has_it() {
+    let mut world = World::new();
+    let key = || keyed("a", 1).expect("a key").0;
+    let run = world.execute_keyed("a", &[P0, P1]);
+    assert_eq!(world.coordinator.user_of(&key()), Some(run.id));
+    world.settle();
+    assert_eq!(world.coordinator.user_of(&key()), None, "it has ended");
+    world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 2));
+    assert_eq!(world.coordinator.user_of(&key()), None, "the journal is being asked");
+}

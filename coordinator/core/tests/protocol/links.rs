@@ -18,6 +18,7 @@ fn nobody_is_asked_while_a_participant_is_known_to_be_away() {
     world.disconnect(P2);
     let run = world.execute(&[P0, P1, P2]);
     assert!(world.flights.is_empty(), "the others would hold what they promise");
+    assert!(world.journal.pending.is_empty(), "nobody was promised that it is known");
     assert_eq!(world.look(run.id).state, TransactionState::Preparing);
     world.advance(millis(999));
     assert!(world.flights.is_empty() && world.reply(run.token).is_none());

@@ -1,6 +1,6 @@
 //! Locks: held before anything is sent, until nothing is owed to anybody.
 
-use common::TransactionId;
+use common::{SessionId, TransactionId};
 use coordinator_core::{
     Client, Event, HeldLock, LockOwner, Outcome, Refused, Reply, SessionCall, TrailKind,
     TransactionState,
@@ -441,4 +441,61 @@ fn locks_that_are_asked_for_again_and_again_do_not_make_the_trail_grow() {
         world.lock(id, "A");
     }
     assert!(world.look(id).trail.len() < 10, "{:?}", world.look(id).trail);
+}
+
+#[test]
+fn a_session_may_release_some_of_its_locks() {
+    let mut world = World::new();
+    let (id, _) = world.acquire("ABC");
+    world.sync();
+    let release = |world: &mut World, keys: &str| {
+        let keys = locks(keys).into_iter().map(|(key, _)| key).collect();
+        let token = world.session(id, SessionCall::Release(keys));
+        match world.reply(token) {
+            Some(Reply::Released(count)) => *count,
+            other => panic!("not released: {other:?}"),
+        }
+    };
+    assert_eq!(release(&mut world, "D"), 0);
+    assert!(world.journal.pending_sessions.is_empty(), "nothing has changed");
+    assert_eq!(release(&mut world, "AD"), 1);
+    assert!(world.holders("a").is_empty());
+    world.sync();
+    world.crash();
+    assert!(world.holders("a").is_empty(), "after a crash too");
+    assert_eq!(world.holders("b"), [LockOwner::Session(id)]);
+    assert_eq!(release(&mut world, "BC"), 2);
+    assert!(world.holders("b").is_empty());
+}
+
+#[test]
+fn a_lease_runs_out_after_many_others_have_come_and_gone() {
+    let mut world = World::new();
+    let (id, _) = world.acquire("A");
+    world.sync();
+    for _ in 0..5000 {
+        let (other, _) = world.acquire("B");
+        world.sync();
+        world.session(other, SessionCall::Release(Vec::new()));
+    }
+    assert_eq!(world.holders("a"), [LockOwner::Session(id)]);
+    world.advance(seconds(30));
+    assert!(world.holders("a").is_empty());
+}
+
+#[test]
+fn a_lease_that_is_shorter_than_the_wait_before_it_runs_out_in_time() {
+    let mut world = World::new();
+    let (holder, _) = world.acquire("A");
+    world.sync();
+    let bytes = u128::from(world.next_number()).to_be_bytes();
+    let (id, age) = (SessionId::from_bytes(bytes), TransactionId::from_bytes(bytes));
+    let (lease, until) = (seconds(2), world.now + seconds(25));
+    let call = SessionCall::Acquire { age, locks: Some(locks("A")), key: None, lease, until };
+    world.session(id, call);
+    world.session(holder, SessionCall::Release(Vec::new()));
+    world.sync();
+    assert_eq!(world.holders("a"), [LockOwner::Session(id)]);
+    world.advance(seconds(2));
+    assert!(world.holders("a").is_empty());
 }

@@ -45,6 +45,9 @@ fn a_notification_is_owed_across_restarts_until_it_is_acknowledged() {
         let view = world.look(run.id);
         assert_eq!((view.state, view.outcome), (TransactionState::Committed, Outcome::Committed));
         assert!(is_asserted(&view, 1) && view.ended_at.is_some());
+        assert_eq!(world.coordinator.notifying(), 1);
+        let record = world.journal.decision(run.id).unwrap();
+        assert_eq!(record.branches.iter().map(|it| it.notify).collect::<Vec<_>>(), [false, true]);
         assert_eq!(view.branches[0].state, BranchState::Committed);
         world.advance(seconds(60));
     }
@@ -220,6 +223,8 @@ fn a_notification_counts_for_no_bound_and_holds_no_lock() {
     assert_eq!(world.coordinator.unfinished_at(P1), 1, "it may not");
     assert_eq!(world.coordinator.notifying(), 1);
     assert!(is_asserted(&world.look(first.id), 1));
+    world.heal();
+    assert_eq!(world.coordinator.notifying(), 0);
 }
 
 #[test]

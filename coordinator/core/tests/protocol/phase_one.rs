@@ -341,3 +341,21 @@ fn one_who_needs_an_id_that_is_good_for_asking_may_join_a_run_that_promised_none
     world.sync();
     assert_eq!(world.outcome(second), Outcome::Pending);
 }
+
+#[test]
+fn nothing_is_owed_to_a_branch_that_was_asked_nothing() {
+    let mut world = World::new();
+    world.cannot_ask(P0);
+    let run = world.execute(&[P0, P1]);
+    // P1 goes while the begin record is being written.
+    world.disconnect(P1);
+    world.sync();
+    assert_eq!(world.on_the_way(), [(P0, "prepare")]);
+    world.lose_all();
+    world.advance(seconds(60));
+    let view = world.look(run.id);
+    assert_eq!(view.outcome, Outcome::Aborted);
+    assert_eq!(view.branches[1].state, BranchState::Enlisted);
+    world.connect(P1);
+    assert!(world.flights.iter().all(|flight| flight.to == P0), "{:?}", world.flights);
+}

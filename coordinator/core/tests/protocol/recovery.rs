@@ -1,10 +1,13 @@
 //! After a restart the coordinator goes on from what is durable.
 
-use coordinator_core::{BranchState, Outcome, Record, TransactionState};
+use common::TransactionId;
+use coordinator_core::{
+    AnswerAt, Begin, BranchState, Outcome, Record, TrailKind, TransactionState,
+};
 
 use crate::{
     participant::{NO, YES},
-    world::{P0, P1, P2, World, seconds},
+    world::{P0, P1, P2, World, keyed, seconds},
 };
 
 #[test]
@@ -147,4 +150,91 @@ fn recovery_itself_may_be_cut_short_again_and_again() {
         let here = world.is_committed_at(P0, run.id);
         assert_eq!(here, world.is_committed_at(others, run.id));
     }
+}
+
+#[test]
+fn what_was_decided_is_taken_up_as_it_was_recorded() {
+    let mut world = World::new();
+    world.cannot_ask(P0);
+    world.cannot_ask(P1);
+    let age = TransactionId::from_bytes([0; 16]);
+    let run = world.execute_with(&[(P0, YES), (P1, YES), (P2, NO)], |begin| {
+        (begin.key, begin.age) = (keyed("a", 1), age);
+    });
+    world.answer_lookups();
+    world.sync();
+    world.exchange();
+    world.sync();
+    world.lose_all();
+    let before = world.look(run.id);
+    world.advance(seconds(1));
+    world.lose_all();
+    world.crash();
+    let after = world.look(run.id);
+    assert_eq!((after.age, &after.key), (age, &before.key));
+    assert!(after.reason.is_some() && after.branches[2].refusal.is_some());
+    assert_eq!((after.state, &after.reason), (before.state, &before.reason));
+    assert_eq!((after.begun_at, after.decided_at), (before.begun_at, before.decided_at));
+    for (after, before) in after.branches.iter().zip(&before.branches) {
+        assert_eq!((after.state, &after.refusal), (before.state, &before.refusal));
+    }
+    // It was sent before, to whom it is sent again.
+    world.connect_all();
+    let trail = world.look(run.id).trail;
+    let since = trail.iter().position(|event| event.kind == TrailKind::Recovered).unwrap();
+    assert!(trail[..since].iter().any(|event| event.kind == TrailKind::DecidedAbort));
+    assert!(trail[since..].iter().all(|event| event.kind != TrailKind::PrepareSent));
+}
+
+#[test]
+fn what_was_begun_is_taken_up_as_it_was_recorded() {
+    let mut world = World::new();
+    world.cannot_ask(P0);
+    let age = TransactionId::from_bytes([0; 16]);
+    let run = world.execute_with(&[(P0, YES), (P1, YES)], |begin| {
+        begin.age = age;
+        begin.options.commit_attempt_timeout = seconds(7);
+    });
+    world.sync();
+    world.crash();
+    let view = world.look(run.id);
+    assert_eq!(view.age, age);
+    assert_eq!(view.trail.first().map(|event| event.kind), Some(TrailKind::Begun));
+    world.sync();
+    let record = world.journal.decision(run.id).expect("a decision");
+    assert_eq!((record.age, record.attempt_timeout), (age, Some(seconds(7))));
+    // The one that asks is not waited for.
+    world.advance(seconds(600));
+    let states: Vec<_> = world.look(run.id).branches.iter().map(|it| it.state).collect();
+    assert_eq!(states, [BranchState::RollingBack, BranchState::LeftToAsk]);
+}
+
+#[test]
+fn a_run_whose_outcome_only_its_participant_knows_is_known_after_a_crash() {
+    let mut world = World::new();
+    let request = |begin: &mut Begin| {
+        (begin.key, begin.announced) = (keyed("a", 1), true);
+        begin.waiter.at = AnswerAt::Begun;
+    };
+    let run = world.execute_with(&[(P0, YES)], request);
+    world.answer_lookups();
+    world.sync();
+    world.lose_all();
+    world.crash();
+    let again = world.execute_with(&[(P0, YES)], request);
+    assert_eq!(world.answer(again.token).id, run.id);
+}
+
+#[test]
+fn that_nobody_is_linked_at_a_start_is_no_news() {
+    let mut world = World::new();
+    world.cannot_ask(P0);
+    let run = world.execute(&[P0, P1]);
+    world.exchange();
+    world.sync();
+    world.exchange();
+    world.sync();
+    world.lose_all();
+    world.crash();
+    assert_eq!(world.count(run.id, TrailKind::Unreachable), 0);
 }

@@ -1,6 +1,8 @@
 //! Calls with keys of their own: an answer that was lost is the answer of the repeat.
 
-use coordinator_core::{CallKey, Client, Config, LockOwner, Outcome, Refused, Reply, SessionCall};
+use coordinator_core::{
+    CallKey, Client, Config, Event, LockOwner, Outcome, Refused, Reply, SessionCall,
+};
 
 use crate::{
     participant::YES,
@@ -161,6 +163,9 @@ fn a_key_begins_one_session() {
     for call in [call, writing, held] {
         assert_eq!(session(&world, call), Some(first));
     }
+    assert_eq!(world.coordinator.session_of(&"a".into()), Some(first));
+    assert_eq!(world.coordinator.session_of(&"b".into()), None);
+    assert_eq!(world.coordinator.lock_figures().held, 1);
     let (_, other) = acquire(&mut world, "B", keyed("a", 2));
     assert!(matches!(world.reply(other), Some(Reply::Refused(Refused::KeyTaken(_)))));
     world.crash();
@@ -211,4 +216,37 @@ fn a_session_whose_lease_has_run_out_is_not_begun_again() {
     let unknown = Refused::UnknownSession(first);
     assert!(matches!(world.reply(late), Some(Reply::Refused(it)) if *it == unknown));
     assert_eq!(world.coordinator.lock_figures().held, 0);
+}
+
+#[test]
+fn a_call_that_is_gone_leaves_its_repeats_waiting() {
+    let mut world = World::new();
+    let (holder, _) = acquire(&mut world, "A", None);
+    world.sync();
+    let (first, call) = acquire(&mut world, "A", keyed("a", 1));
+    let (_, repeat) = acquire(&mut world, "A", keyed("a", 1));
+    world.event(Event::Session { id: first, token: call, call: SessionCall::GiveUp });
+    world.session(holder, SessionCall::Release(Vec::new()));
+    world.sync();
+    assert_eq!(session(&world, repeat), Some(first));
+    assert!(world.reply(call).is_none());
+
+    // With the last of them the wait ends, and the key is free.
+    let (second, call) = acquire(&mut world, "A", keyed("b", 1));
+    world.event(Event::Session { id: second, token: call, call: SessionCall::GiveUp });
+    world.session(first, SessionCall::Release(Vec::new()));
+    let (third, call) = acquire(&mut world, "A", keyed("b", 2));
+    world.sync();
+    assert_eq!(session(&world, call), Some(third));
+}
+
+#[test]
+fn repeats_that_wait_are_bounded() {
+    let mut world = World::new();
+    acquire(&mut world, "A", None);
+    let calls: Vec<u64> = (0..300).map(|_| acquire(&mut world, "A", keyed("a", 1)).1).collect();
+    let waiting = calls.iter().filter(|call| world.reply(**call).is_none()).count();
+    assert_eq!(waiting, 256);
+    let refused = world.reply(calls[256]);
+    assert!(matches!(refused, Some(Reply::Refused(Refused::WaitsForLocks))), "{refused:?}");
 }

@@ -1,10 +1,10 @@
 //! The trail of a transaction.
 
-use coordinator_core::{TrailEvent, TrailKind, TrailKind::*};
+use coordinator_core::{CommitPolicy, Opaque, Outcome, TrailEvent, TrailKind, TrailKind::*};
 
 use crate::{
     participant::{NO, YES},
-    world::{P0, P1, World, seconds},
+    world::{P0, P1, World, millis, seconds},
 };
 
 fn kinds(trail: &[TrailEvent]) -> Vec<(TrailKind, Option<u32>)> {
@@ -101,4 +101,63 @@ fn recovery_is_part_of_it() {
     let end = kinds(&world.journal.end(run.id).expect("an end").trail);
     assert_eq!(end[0], (Recovered, None));
     assert_eq!(end.last(), Some(&(Ended, None)));
+}
+
+#[test]
+fn the_shell_is_told_why_and_how_long_it_took() {
+    let mut world = World::new();
+    let of = |world: &World, kind| {
+        let mut details = world.details.iter().filter(|it| it.0 == kind);
+        let (_, reason, took) = details.next_back().expect("it happened").clone();
+        (reason, took)
+    };
+    let begun = world.execute_with(&[(P0, YES), (P1, YES)], |_| {});
+    world.advance(millis(20));
+    world.exchange();
+    world.sync();
+    assert_eq!(of(&world, TrailKind::DecidedCommit), (None, millis(20)));
+    world.advance(millis(30));
+    world.exchange();
+    assert_eq!(of(&world, TrailKind::Ended), (None, millis(30)));
+    world.sync();
+    assert_eq!(world.outcome(begun), Outcome::Committed);
+
+    world.execute_with(&[(P0, YES), (P1, NO)], |_| {});
+    world.advance(millis(40));
+    world.exchange();
+    let (refused, _) = of(&world, TrailKind::VotedAbort);
+    let (aborted, took) = of(&world, TrailKind::DecidedAbort);
+    assert!(refused.is_some());
+    assert_eq!((aborted, took), (refused, millis(40)));
+}
+
+#[test]
+fn of_what_comes_again_the_last_is_kept_for_each_branch() {
+    let mut world = World::new();
+    let run = world.execute_with(&[(P0, YES), (P1, YES)], |begin| {
+        begin.options.commit_policy = CommitPolicy::Compensate { after: 100 };
+    });
+    for _ in 0..3 {
+        world.lose_all();
+        world.advance(millis(1200));
+        world.ask(run.id, 1);
+    }
+    let trail = world.look(run.id).trail;
+    let count = |kind| trail.iter().filter(|event| event.kind == kind).count();
+    assert_eq!(count(TrailKind::Retried), 2, "one for each branch");
+    assert_eq!(count(TrailKind::Unreachable), 2, "one for each branch");
+    assert_eq!(count(TrailKind::Asked), 1);
+}
+
+#[test]
+fn a_trace_goes_with_every_message() {
+    let mut world = World::new();
+    let trace = Some(Opaque::from(*b"trace"));
+    let run = world.execute_with(&[(P0, YES), (P1, YES)], |begin| begin.trace = trace.clone());
+    assert!(world.flights.iter().all(|flight| flight.trace == trace));
+    world.exchange();
+    world.sync();
+    assert_eq!(world.flights.iter().filter(|flight| flight.trace == trace).count(), 2);
+    world.settle();
+    assert_eq!(world.outcome(run), Outcome::Committed);
 }

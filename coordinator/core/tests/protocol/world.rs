@@ -3,17 +3,18 @@
 //! the write-ahead rule.
 
 mod looks;
+mod sessions;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use common::{SessionId, TransactionId};
+use common::TransactionId;
 use coordinator_core::{
     Acknowledgement, Action, AnswerAt, Begin, BranchOutcome, CallKey, Client, Config, Coordinator,
     Event, Failure, Found, Inquirer, LockKey, LockMode, Message, NewBranch, Opaque, Outcome,
-    ParticipantId, Reply, SessionCall, Time, TrailEvent, View, Vote, Waiter,
+    ParticipantId, Reply, Sequence, Time, TrailEvent, TrailKind, View, Vote, Waiter,
 };
 
 use crate::{
@@ -37,6 +38,7 @@ pub(crate) struct Flight {
     pub(crate) branch: u32,
     pub(crate) attempt: u32,
     pub(crate) message: Message,
+    pub(crate) trace: Option<Opaque>,
 }
 
 /// A run that a test started.
@@ -64,10 +66,14 @@ pub(crate) struct World {
     /// What participants that asked were told.
     pub(crate) told: Vec<(Inquirer, TransactionId, u32, BranchOutcome)>,
     pub(crate) happened: Vec<(TransactionId, TrailEvent)>,
+    /// The same events, with the reason and the time that is told with each.
+    pub(crate) details: Vec<(TrailKind, Option<String>, Duration)>,
     /// Whether the last record asked for had to be forced.
     pub(crate) forced: Option<bool>,
     /// Transactions that asked for locks when they were begun.
     locking: BTreeSet<TransactionId>,
+    /// Of the last record that was asked for.
+    sequence: Sequence,
     epoch: u64,
     last: u64,
 }
@@ -95,8 +101,10 @@ impl World {
             told: Vec::new(),
             has_forgotten: false,
             happened: Vec::new(),
+            details: Vec::new(),
             forced: None,
             locking: BTreeSet::new(),
+            sequence: 0,
             epoch: 1,
             last: 0,
         };
@@ -196,28 +204,6 @@ impl World {
     pub(crate) fn lock(&mut self, id: TransactionId, keys: &str) -> u64 {
         let until = self.now + seconds(10);
         self.call(id, Client::Lock { locks: Some(locks(keys)), key: None, until })
-    }
-
-    /// A session that wants these, and the number of its call.
-    pub(crate) fn acquire(&mut self, keys: &str) -> (SessionId, u64) {
-        let token = self.acquire_with(keys, None);
-        (SessionId::from_bytes(u128::from(token).to_be_bytes()), token)
-    }
-
-    pub(crate) fn acquire_with(&mut self, keys: &str, key: Option<CallKey>) -> u64 {
-        let token = self.next_number();
-        let bytes = u128::from(token).to_be_bytes();
-        let (id, age) = (SessionId::from_bytes(bytes), TransactionId::from_bytes(bytes));
-        let (lease, until) = (seconds(30), self.now + seconds(10));
-        let call = SessionCall::Acquire { age, locks: Some(locks(keys)), key, lease, until };
-        self.event(Event::Session { id, token, call });
-        token
-    }
-
-    pub(crate) fn session(&mut self, id: SessionId, call: SessionCall) -> u64 {
-        let token = self.next_number();
-        self.event(Event::Session { id, token, call });
-        token
     }
 
     pub(crate) fn prepare(&mut self, id: TransactionId) -> u64 {
@@ -425,6 +411,13 @@ impl World {
         self.now = end;
     }
 
+    /// No call waits any longer.
+    pub(crate) fn end_waits(&mut self) {
+        let mut actions = Vec::new();
+        self.coordinator.end_waits(self.now, &mut actions);
+        self.perform(actions);
+    }
+
     /// The coordinator is killed and comes back; no participant is connected.
     pub(crate) fn crash(&mut self) {
         self.journal.crash();
@@ -433,6 +426,7 @@ impl World {
         let unfinished = self.journal.unfinished();
         let sessions = self.journal.sessions.values().cloned();
         self.epoch += 1;
+        self.sequence = 0;
         let (coordinator, actions) =
             Coordinator::recover(self.config.clone(), self.epoch, sessions, unfinished, self.now);
         self.coordinator = coordinator;
@@ -482,19 +476,27 @@ impl World {
         panic!("something is still owed: {left:?}");
     }
 
+    /// Records are told apart, and told durable, by numbers that only grow.
+    fn check_sequence(&mut self, sequence: Sequence) {
+        assert!(sequence > self.sequence, "{sequence} after {}", self.sequence);
+        self.sequence = sequence;
+    }
+
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Append { sequence, record, forced } => {
+                    self.check_sequence(sequence);
                     self.forced = Some(forced);
                     self.journal.pending.push_back((sequence, *record));
                 }
                 Action::AppendSession { sequence, record, forced } => {
+                    self.check_sequence(sequence);
                     self.forced = Some(forced);
                     self.journal.pending_sessions.push_back((sequence, *record));
                 }
                 Action::LookupKey { .. } | Action::Lookup { .. } => self.lookups.push_back(action),
-                Action::Send { to, id, branch, attempt, message, .. } => {
+                Action::Send { to, id, branch, attempt, message, trace, .. } => {
                     if matches!(message, Message::Prepare { .. }) && self.locking.contains(&id) {
                         let begin = self.journal.begin(id);
                         let locked = begin.is_some_and(|begin| !begin.locks.is_empty());
@@ -514,7 +516,7 @@ impl World {
                             "undoes a commit"
                         );
                     }
-                    self.flights.push_back(Flight { to, id, branch, attempt, message });
+                    self.flights.push_back(Flight { to, id, branch, attempt, message, trace });
                 }
                 Action::Reply { token, reply } => {
                     if let Reply::Transaction(view) = &reply {
@@ -545,7 +547,10 @@ impl World {
                     }
                     self.told.push((to, id, branch, outcome));
                 }
-                Action::Happened { id, event, .. } => self.happened.push((id, event)),
+                Action::Happened { id, event, reason, took, .. } => {
+                    self.happened.push((id, event));
+                    self.details.push((event.kind, reason.map(|it| it.code.clone()), took));
+                }
             }
         }
     }

@@ -92,7 +92,8 @@ impl Schedule {
                     let owner = owner(self.slots[slot].id);
                     let held = self.locks.held_by(owner);
                     if let Some(lock) = held.get(key) {
-                        assert!(self.locks.release(NOW, owner, &lock.key));
+                        self.locks.release(NOW, owner, &lock.key);
+                        assert!(!self.locks.held_by(owner).contains(lock));
                     }
                 }
             }
