@@ -15,6 +15,7 @@ mod inquiries;
 mod interactive;
 mod keys;
 mod links;
+mod lock_waits;
 mod locks;
 mod notifications;
 mod one_phase;
