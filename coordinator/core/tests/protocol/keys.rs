@@ -1,6 +1,8 @@
 //! A client's request key: one key, one outcome.
 
-use coordinator_core::{BranchState, Event, Outcome, ParticipantId, Refused, Reply, TrailKind};
+use coordinator_core::{
+    BranchState, Event, Outcome, ParticipantId, Refused, Reply, TrailKind, TransactionState,
+};
 
 use crate::{
     participant::{NO, YES},
@@ -29,8 +31,10 @@ fn an_abort_with_a_key_is_told_only_once_durable() {
     assert!(world.reply(run.token).is_none());
     let view = world.look(run.id);
     assert_eq!((view.outcome, view.decided_at, view.reason), (Outcome::Pending, None, None));
+    assert_eq!(view.state, TransactionState::Preparing);
     let told = |kind| matches!(kind, TrailKind::DecidedAbort | TrailKind::Ended);
     assert!(!view.trail.iter().any(|event| told(event.kind)), "{:?}", view.trail);
+    assert!(view.trail.iter().any(|event| event.kind == TrailKind::VotedAbort), "{:?}", view.trail);
     assert!(view.branches.iter().all(|it| it.state != BranchState::RolledBack));
     // Who watches is told no sooner.
     assert!(!world.happened.iter().any(|(_, event)| told(event.kind)), "{:?}", world.happened);

@@ -1,7 +1,7 @@
 //! Links that are down, attempts that come to nothing, and what was heard of them.
 
 use coordinator_core::{
-    AnswerAt, BranchState, Client, Failure, Message, Outcome, TransactionState,
+    AnswerAt, BranchState, Client, Event, Failure, Message, Outcome, TrailKind, TransactionState,
 };
 
 use crate::participant::YES;
@@ -241,4 +241,58 @@ fn the_time_of_an_attempt_grows_until_a_slow_participant_is_heard() {
     assert_eq!(world.look(run.id).state, TransactionState::Committing);
     let token = world.call(run.id, Client::Get);
     assert!(world.answer(token).stalled, "longer attempts do not hide that it is stalled");
+}
+
+#[test]
+fn the_reason_of_a_timeout_names_a_few_of_many_branches() {
+    for (count, others) in [(3, false), (5, true)] {
+        let mut world = World::new();
+        let run = world.execute(&vec![P0; count]);
+        world.advance(seconds(5));
+        let (_, message) = reason(&world, run);
+        assert_eq!(message.matches("has not voted").count(), 3, "{message}");
+        assert_eq!(message.contains(", nor have 2 other branches"), others, "{message}");
+        assert_eq!(message.contains("other branches"), others, "{message}");
+    }
+}
+
+#[test]
+fn an_attempt_is_ended_only_by_whom_it_was_sent_to() {
+    let mut world = World::new();
+    let run = world.execute(&[P0, P1]);
+    let attempt = world.flights[0].attempt;
+    let why = Failure::lost("connection refused");
+    world.event(Event::Unreachable { participant: P1, id: run.id, branch: 0, attempt, why });
+    assert_eq!(world.count(run.id, TrailKind::Unreachable), 0);
+}
+
+#[test]
+fn only_what_may_be_decided_is_called_stalled() {
+    // Of one branch, which may have committed, and of two, which wait for votes.
+    for (participants, stalled) in [(&[P0][..], true), (&[P0, P1][..], false)] {
+        let mut world = World::new();
+        let branches: Vec<_> = participants.iter().map(|it| (*it, YES)).collect();
+        let run = world.execute_with(&branches, |begin| {
+            let two = participants.len() > 1;
+            begin.options.prepare_timeout = seconds(if two { 6000 } else { 5 });
+        });
+        world.advance(seconds(1200));
+        assert!(world.look(run.id).branches[0].attempts > 10);
+        assert_eq!(world.look(run.id).stalled, stalled, "{participants:?}");
+    }
+}
+
+#[test]
+fn a_deadline_comes_after_many_others_have_come_and_gone() {
+    let mut world = World::new();
+    let waits = world.execute(&[P0, P1]);
+    world.lose_all();
+    for _ in 0..5000 {
+        world.execute(&[P2]);
+        world.settle();
+        // So that no check has to go through all that was.
+        world.journal.durable.clear();
+    }
+    world.advance(seconds(5));
+    assert_eq!(reason(&world, waits).0, "PREPARE_TIMEOUT");
 }

@@ -75,3 +75,18 @@ fn a_transaction_that_waits_for_its_locks_is_aborted_when_a_deadlock_is_found() 
     assert_eq!(view.outcome, Outcome::Aborted);
     assert_eq!(view.reason.as_ref().expect("a reason").code, "DEADLOCK");
 }
+
+#[test]
+fn a_repeat_of_a_call_that_met_a_deadlock_is_told_of_it_again() {
+    let mut world = World::new();
+    let (elder, younger) = (world.begin(), world.begin());
+    world.lock(elder, "A");
+    world.lock(younger, "B");
+    // It stays in memory: its abort is not durable.
+    let until = world.now + seconds(10);
+    let lock = || Client::Lock { locks: Some(locks("A")), key: keyed("a", 1), until };
+    for _ in 0..2 {
+        let call = world.call(younger, lock());
+        assert!(matches!(refused(&world, call), Some(Refused::Deadlock { .. })));
+    }
+}

@@ -4,7 +4,7 @@
 use common::JournalId;
 use coordinator_core::{
     AnswerAt, BranchOutcome, BranchState, Client, CommitPolicy, Config, InterventionAction,
-    Outcome, TransactionState, View,
+    Outcome, TransactionState, View, Vote,
 };
 
 use crate::{
@@ -309,4 +309,51 @@ fn nobody_hears_of_the_attempts_of_a_notification() {
     }
     assert_eq!(world.look(run.id).trail.len(), before);
     assert_eq!(world.happened.len(), told);
+}
+
+#[test]
+fn nothing_is_abandoned_while_the_transaction_is_waited_for() {
+    let mut world = World::new();
+    let run = world.execute(&[P0, P1, P2]);
+    world.exchange();
+    world.sync();
+    world.deliver_to(P0);
+    world.hear_all();
+    world.lose_all();
+    [P1, P2].into_iter().for_each(|it| world.disconnect(it));
+    resolve(&mut world, run, true, Some(1));
+    world.sync();
+    world.advance(seconds(30));
+    assert!(is_asserted(&world.look(run.id), 1));
+    let early = abandon(&mut world, run, Some(1));
+    assert!(is_refused(&world, early), "another branch is still owed its commit");
+}
+
+#[test]
+fn one_that_was_recovered_and_resolved_only_notifies_too() {
+    let mut world = World::new();
+    let run = stuck(&mut world);
+    world.crash();
+    resolve(&mut world, run, true, None);
+    world.sync();
+    world.advance(seconds(30));
+    world.sync();
+    assert_eq!(world.coordinator.notifying(), 1);
+    world.heal();
+    assert!(world.is_committed_at(P1, run.id));
+}
+
+#[test]
+fn a_late_promise_is_notified_at_once_and_another_vote_is_not() {
+    let mut world = World::new();
+    let run = asserted(&mut world);
+    world.connect(P1);
+    world.lose_all();
+    // The attempt is over, and the next one is far away.
+    world.advance(seconds(2));
+    world.lose_all();
+    world.vote(P1, run.id, 1, Vote::ReadOnly);
+    assert!(world.flights.is_empty());
+    world.vote(P1, run.id, 1, Vote::Commit { output: None, committed: false });
+    assert_eq!(world.on_the_way(), [(P1, "commit")]);
 }

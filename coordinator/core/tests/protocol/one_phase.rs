@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use coordinator_core::{
-    Acknowledgement, BranchState, Message, Outcome, Reason, TrailKind, TransactionState, Vote,
+    Acknowledgement, BranchState, Config, Message, Opaque, Outcome, Reason, TrailKind,
+    TransactionState, Vote,
 };
 
 use crate::{
@@ -265,4 +266,18 @@ fn a_participant_that_cannot_commit_in_one_call_is_asked_in_two_phases() {
     world.advance(seconds(6));
     // Silence is no question of what it did: it is rolled back, and that is decided.
     assert_eq!(world.outcome(run), Outcome::Aborted);
+}
+
+#[test]
+fn an_output_that_is_too_large_aborts_nothing_that_may_yet_commit() {
+    let mut world = World::with(Config { max_output: 1, ..Config::default() });
+    let run = world.execute(&[P0]);
+    let output = Some(Opaque::from([1, 2]));
+    world.vote(P0, run.id, 0, Vote::Commit { output, committed: false });
+    assert_eq!(world.on_the_way(), [(P0, "one phase"), (P0, "rollback")]);
+    assert_eq!(world.look(run.id).outcome, Outcome::Pending);
+    // Another attempt came first.
+    world.acknowledge(P0, run.id, 0, Acknowledgement::Committed);
+    world.sync();
+    assert_eq!(world.outcome(run), Outcome::Committed);
 }

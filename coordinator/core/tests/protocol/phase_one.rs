@@ -359,3 +359,16 @@ fn nothing_is_owed_to_a_branch_that_was_asked_nothing() {
     world.connect(P1);
     assert!(world.flights.iter().all(|flight| flight.to == P0), "{:?}", world.flights);
 }
+
+#[test]
+fn a_refusal_aborts_at_once_after_several_attempts_too() {
+    let mut world = World::new();
+    let run = world.execute_with(&[(P0, YES), (P1, NO)], |_| {});
+    world.lose_all();
+    while world.on_the_way().iter().all(|(to, _)| *to != P1) {
+        world.advance(millis(100));
+    }
+    world.deliver_to(P1);
+    world.hear_all();
+    assert_eq!(world.outcome(run), Outcome::Aborted);
+}

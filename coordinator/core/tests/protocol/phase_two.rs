@@ -3,7 +3,7 @@
 use common::JournalId;
 use coordinator_core::{
     Acknowledgement, AnswerAt, BranchState, Config, Event, Failure, Message, Outcome, TrailKind,
-    TransactionState,
+    TransactionState, Vote,
 };
 
 use crate::{
@@ -339,4 +339,32 @@ fn a_timer_does_not_send_before_its_turn_and_silence_gives_the_turn_on() {
     assert_eq!(others.iter().filter(|it| it.to == P0 && !again(it.id)).count(), 2);
     world.heal();
     assert!(runs.iter().all(|run| world.is_committed_at(P0, run.id)));
+}
+
+#[test]
+fn a_late_promise_does_not_hurry_what_waits_for_its_next_attempt() {
+    let mut world = World::new();
+    world.cannot_ask(P0);
+    let run = world.execute_with(&[(P0, YES), (P1, NO)], |_| {});
+    world.sync();
+    world.deliver_to(P1);
+    world.hear_all();
+    world.fail_all_at(P0, &Failure::answered("UNAVAILABLE: overloaded"));
+    world.lose_all();
+    world.vote(P0, run.id, 0, Vote::Commit { output: None, committed: false });
+    assert!(world.flights.is_empty(), "{:?}", world.flights);
+}
+
+#[test]
+fn a_participant_that_is_away_at_the_decision_is_news_at_once() {
+    let mut world = World::new();
+    let run = world.execute(&[P0, P1]);
+    world.exchange();
+    world.disconnect(P1);
+    world.sync();
+    assert_eq!(world.count(run.id, TrailKind::Unreachable), 1);
+    world.exchange();
+    // Attempts are shown of what is owed, as it is after a restart.
+    let attempts: Vec<_> = world.look(run.id).branches.iter().map(|it| it.attempts).collect();
+    assert_eq!(attempts, [0, 1]);
 }

@@ -237,4 +237,6 @@ fn that_nobody_is_linked_at_a_start_is_no_news() {
     world.lose_all();
     world.crash();
     assert_eq!(world.count(run.id, TrailKind::Unreachable), 0);
+    world.advance(seconds(2));
+    assert!(world.count(run.id, TrailKind::Unreachable) > 1, "that it still is not linked is");
 }
