@@ -25,7 +25,8 @@ pub(crate) async fn run(shared: Arc<Shared>, connection: Connection, mut woken: 
     loop {
         match timeout(REFRESH, woken.recv()).await {
             Ok(Some(())) => {
-                if !checkpoint(&shared, &connection, Mode::Passive) && shared.has_failed() {
+                checkpoint(&shared, &connection, Mode::Passive);
+                if shared.has_failed() {
                     return shared.halt().await;
                 }
             }

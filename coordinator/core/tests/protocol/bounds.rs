@@ -268,6 +268,8 @@ fn branches_and_locks_that_are_added_are_bounded() {
     assert!(matches!(world.reply(token), Some(Reply::Refused(it)) if *it == full));
     let second = world.lock(id, "B");
     assert!(matches!(world.reply(second), Some(Reply::Locked { .. })), "one more has room");
+    let token = world.lock(id, "C");
+    assert!(matches!(world.reply(token), Some(Reply::Refused(it)) if *it == full));
 }
 
 #[test]

@@ -260,3 +260,17 @@ fn a_key_says_which_run_in_memory_has_it() {
     world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 2));
     assert_eq!(world.coordinator.user_of(&key()), None, "the journal is being asked");
 }
+
+#[test]
+fn one_who_needs_an_id_that_is_good_for_asking_gets_it_from_the_one_that_begins() {
+    let mut world = World::new();
+    not_admitted(&mut world, "a", 1);
+    world.execute_with(&BRANCHES, |begin| begin.key = keyed("a", 1));
+    world.execute_with(&BRANCHES, |begin| {
+        (begin.key, begin.announced) = (keyed("a", 1), true);
+    });
+    world.answer_lookups();
+    assert!(world.flights.is_empty(), "its begin record goes first");
+    world.sync();
+    assert_eq!(world.flights.len(), 2);
+}
