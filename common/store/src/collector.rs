@@ -122,7 +122,10 @@ mod tests {
         let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         assert!(text.contains("dtc_journal_syncs_total 1\n"), "{text}");
         assert!(text.contains("dtc_journal_batch_size_bucket{le=\"1\"} 1\n"), "{text}");
+        assert!(text.contains("dtc_journal_batch_size_bucket{le=\"2\"} 1\n"), "{text}");
         assert!(text.contains("dtc_journal_batch_size_count 1\n"), "{text}");
+        let again = registry.register(Box::new(StatisticsCollector::new(&store).unwrap()));
+        assert!(again.is_err(), "two stores would have the same names");
         store.close().await;
     }
 }

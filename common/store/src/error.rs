@@ -228,3 +228,23 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_tells_a_disk_from_a_takeover_and_from_a_bug() {
+        let path = || PathBuf::from("a.db");
+        let cause = || rusqlite::Error::InvalidQuery;
+        for (failure, code) in [
+            (Failure::Begin { path: path(), cause: cause() }, 74),
+            (Failure::Commit { path: path(), cause: cause() }, 74),
+            (Failure::Checkpoint { path: path(), cause: cause() }, 74),
+            (Failure::Fenced { path: path(), own: 1, found: 2 }, 77),
+            (Failure::Panicked { path: path(), message: "no message".into() }, 70),
+        ] {
+            assert_eq!(failure.exit_code(), code, "{failure}");
+        }
+    }
+}

@@ -148,11 +148,59 @@ mod tests {
 
     #[test]
     fn a_last_commit_that_was_not_synced_is_a_loss_of_power() {
-        let mut log = log();
-        log[at(4) + 1000] ^= 1;
+        let mut last = log();
+        last[at(4) + 1000] ^= 1;
+        assert!(!is_damaged(&last));
+        let mut one_before = log();
+        one_before[at(3) + 1000] ^= 1;
+        assert!(!is_damaged(&one_before), "one commit stands behind it, and may be part of it");
+    }
+
+    /// The same log as a machine of the other byte order writes it.
+    fn in_the_other_order(mut log: Vec<u8>) -> Vec<u8> {
+        log[3] |= 1;
+        let mut before = sum([0, 0], &log[..24], true);
+        let put = |log: &mut [u8], at: usize, sums: Checksum| {
+            log[at..at + 4].copy_from_slice(&sums[0].to_be_bytes());
+            log[at + 4..at + 8].copy_from_slice(&sums[1].to_be_bytes());
+        };
+        put(&mut log, 24, before);
+        for frame in 0..5 {
+            let (start, end) = (at(frame), at(frame + 1));
+            before = sum(before, &log[start..start + 8], true);
+            before = sum(before, &log[start + FRAME_HEADER..end], true);
+            put(&mut log, start + 16, before);
+        }
+        log
+    }
+
+    #[test]
+    fn a_log_is_read_in_the_byte_order_that_it_names() {
+        let mut log = in_the_other_order(log());
         assert!(!is_damaged(&log));
-        log[at(3) + 1000] ^= 1;
-        assert!(!is_damaged(&log), "one commit stands behind it, and may be part of it");
+        log[at(1) + 1000] ^= 1;
+        assert!(is_damaged(&log));
+    }
+
+    #[test]
+    fn what_is_no_log_is_not_judged() {
+        let mut log = log();
+        log[at(1) + 1000] ^= 1;
+        assert!(is_damaged(&log));
+        log[0] ^= 1;
+        assert!(!is_damaged(&log));
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_read_is_an_error_and_not_a_loss_of_power() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.db");
+        check(&path).expect("there is none");
+        fs::create_dir(beside(&path, "-wal")).unwrap();
+        assert!(matches!(check(&path), Err(OpenError::Io { .. })), "a folder");
+        fs::write(&path, "").unwrap();
+        let below = path.join("other.db");
+        assert!(matches!(check(&below), Err(OpenError::Io { .. })), "below a file");
     }
 
     #[test]

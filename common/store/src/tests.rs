@@ -416,3 +416,62 @@ async fn files_are_their_owners_only() {
     }
     store.close().await;
 }
+
+#[tokio::test]
+async fn an_identity_that_nobody_wrote_is_damage() {
+    for (change, place) in [
+        ("UPDATE meta SET store_id = zeroblob(16)", "table meta, row 1, column checksum"),
+        ("UPDATE starts SET incarnation = zeroblob(16)", "table starts, row 1, column checksum"),
+        ("UPDATE starts SET restored = 1", "table starts, row 1, column checksum"),
+        ("DELETE FROM starts", "table meta, row 1, column epoch"),
+    ] {
+        let (_folder, path) = place_of_a_store().await;
+        Connection::open(&path).unwrap().execute_batch(change).unwrap();
+        let error = Store::open(&path, options()).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{change}: {error}");
+        assert!(error.to_string().contains(place), "{change}: {error}");
+    }
+}
+
+/// Of a store that was opened once.
+async fn place_of_a_store() -> (TempDir, PathBuf) {
+    let (folder, path) = place();
+    Store::open(&path, options()).unwrap().close().await;
+    (folder, path)
+}
+
+#[test]
+fn what_only_looks_like_a_database_is_not_a_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let bytes = [&b"SQLite format 3\0"[..], &[255; 4096]].concat();
+    std::fs::write(&path, &bytes).unwrap();
+    let error = Store::open(&path, options()).unwrap_err();
+    assert!(matches!(error, OpenError::NotAJournal { .. }), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn who_holds_a_file_may_be_unknown() {
+    let (_folder, path) = place();
+    let store = Store::open(&path, options()).unwrap();
+    std::fs::write(crate::place::beside(&path, ".lock"), "").unwrap();
+    let error = Store::open(&path, options()).unwrap_err().to_string();
+    assert!(error.contains("which one is unknown"), "{error}");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn an_empty_file_beside_a_log_was_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let log = crate::place::beside(&path, "-wal");
+    std::fs::write(&path, "").unwrap();
+    std::fs::write(&log, "something").unwrap();
+    let error = Store::open(&path, options()).unwrap_err();
+    assert!(matches!(error, OpenError::NotAJournal { .. }), "{error}");
+    assert!(error.to_string().contains("it was cut off"), "{error}");
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "something");
+    std::fs::write(&log, "").unwrap();
+    Store::open(&path, options()).unwrap().close().await;
+}
