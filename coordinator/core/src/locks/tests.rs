@@ -429,3 +429,18 @@ fn a_list_goes_on_after_a_key_that_comes_before_its_prefix() {
     assert_eq!(keys("", Some("a")), ["b".into(), "c".into()]);
     assert_eq!(keys("a", Some("a")), []);
 }
+
+#[test]
+fn a_victim_is_told_whether_who_is_in_its_way_holds_the_key() {
+    let mut locks = locks(Deadlocks::Detect);
+    locks.granted(9, "D");
+    locks.granted(5, "A");
+    locks.waits(7, "A");
+    locks.waits(9, "A");
+    locks.waits(5, "D");
+    let settled = locks.take_settled();
+    let [(victim, Settled::Deadlock(blocked))] = &settled[..] else {
+        panic!("not one victim: {settled:?}");
+    };
+    assert_eq!((*victim, blocked.by, blocked.holds), (owner(9), owner(7), false));
+}

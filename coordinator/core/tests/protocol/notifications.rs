@@ -24,6 +24,8 @@ fn asserted(world: &mut World) -> Run {
     let run = stuck(world);
     resolve(world, run, true, None);
     world.sync();
+    let record = world.journal.decision(run.id).unwrap();
+    assert!(record.branches.iter().all(|it| !it.notify), "it is still waited for");
     world.advance(seconds(30));
     world.sync();
     assert!(is_asserted(&world.look(run.id), 1));

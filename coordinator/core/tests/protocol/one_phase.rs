@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use common::JournalId;
 use coordinator_core::{
-    Acknowledgement, BranchState, Config, Message, Opaque, Outcome, Reason, TrailKind,
+    Acknowledgement, BranchState, Config, Event, Message, Opaque, Outcome, Reason, TrailKind,
     TransactionState, Vote,
 };
 
@@ -280,4 +281,16 @@ fn an_output_that_is_too_large_aborts_nothing_that_may_yet_commit() {
     world.acknowledge(P0, run.id, 0, Acknowledgement::Committed);
     world.sync();
     assert_eq!(world.outcome(run), Outcome::Committed);
+}
+
+#[test]
+fn the_journal_that_says_committed_is_the_one_on_record() {
+    let mut world = World::new();
+    let run = world.execute(&[P0]);
+    let other = Some(JournalId::from_bytes([77; 16]));
+    let vote = Vote::Commit { output: None, committed: true };
+    world.event(Event::Voted { from: P0, journal: other, id: run.id, branch: 0, vote });
+    world.sync();
+    assert_eq!(world.outcome(run), Outcome::Committed);
+    assert_eq!(world.journal.decision(run.id).unwrap().branches[0].journal, other);
 }
