@@ -164,6 +164,11 @@ impl Process {
         }
     }
 
+    /// Whether its last start has come so far that it serves; it may have ended since.
+    pub fn has_served(&self) -> bool {
+        self.port_file().exists()
+    }
+
     /// Starts it and waits for nothing: for starts that are expected to fail.
     ///
     /// # Errors

@@ -152,7 +152,7 @@ impl<R: ResourceManager> ParticipantAdminService for Admin<R> {
             })?,
         };
         let now = self.engine.now();
-        let before = now.saturating_sub(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX));
+        let older_than = i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX);
         let mut after = from_token(&request.page_token)?;
         // Ids grow with time, and so do pages of them, but what is asked for is a time.
         let (mut branches, mut is_full) = (Vec::new(), true);
@@ -164,7 +164,7 @@ impl<R: ResourceManager> ParticipantAdminService for Admin<R> {
             let page = self.engine.store.read(read).await.map_err(|error| failed(&error))?;
             is_full = page.len() == left;
             after = page.last().map(|doubt| doubt.branch).or(after);
-            branches.extend(page.into_iter().filter(|doubt| doubt.prepared_at <= before));
+            branches.extend(page.into_iter().filter(|doubt| doubt.is_as_old_as(older_than, now)));
         }
         Ok(Response::new(ListUndecidedResponse {
             branches: branches.iter().map(|doubt| self.undecided(doubt, now)).collect(),

@@ -110,9 +110,7 @@ async fn old_doubts<R: ResourceManager>(
         let page = engine.store.read(read).await?;
         let Some(last) = page.last() else { return Ok(doubts) };
         after = Some(last.branch);
-        // A wall clock that was set back makes branches of the future: they are old.
-        let is_old = |doubt: &Doubt| !(now - age..=now).contains(&doubt.prepared_at);
-        doubts.extend(page.into_iter().filter(is_old));
+        doubts.extend(page.into_iter().filter(|doubt| doubt.is_as_old_as(age, now)));
     }
 }
 

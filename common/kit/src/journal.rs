@@ -124,6 +124,14 @@ pub(crate) struct Doubt {
     pub(crate) pending: Option<Verdict>,
 }
 
+impl Doubt {
+    /// Whether it was prepared at least `age` milliseconds ago, by the wall clock. Where
+    /// that was set back since, its age is not known, and it counts as old.
+    pub(crate) fn is_as_old_as(&self, age: i64, now: i64) -> bool {
+        self.prepared_at <= now.saturating_sub(age) || self.prepared_at > now
+    }
+}
+
 /// What goes with a promise.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms<'a> {

@@ -21,7 +21,7 @@ impl Overdue {
     /// `doubts` are all that are undecided, `now` the wall clock in milliseconds.
     pub(crate) fn look(&mut self, doubts: &[Doubt], now: i64, limit: Duration, metrics: &Metrics) {
         let limit_ms = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
-        let is_overdue = |doubt: &&Doubt| now.saturating_sub(doubt.prepared_at) >= limit_ms;
+        let is_overdue = |doubt: &&Doubt| doubt.is_as_old_as(limit_ms, now);
         let overdue: Vec<&Doubt> = doubts.iter().filter(is_overdue).collect();
         metrics.overdue.set(overdue.len().cast_signed() as i64);
         if overdue.is_empty() {
@@ -45,5 +45,33 @@ impl Overdue {
             "in doubt for long; their coordinator has to be found, or they have to be resolved \
              by hand (ParticipantAdminService.ListUndecided)"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::{BranchId, CoordinatorId, Incarnation, TransactionId, fence::Run};
+
+    use super::*;
+
+    fn prepared_at(prepared_at: i64) -> Doubt {
+        let branch = BranchId {
+            coordinator: CoordinatorId::from_bytes([1; 16]),
+            transaction: TransactionId::from_bytes([2; 16]),
+            number: 0,
+        };
+        let run = Run { epoch: 1, incarnation: Incarnation::from_bytes([3; 16]) };
+        Doubt { branch, run, prepared_at, recovery_address: String::new(), pending: None }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_hides_no_branch() {
+        let (now, hour) = (10_000_000, 3_600_000);
+        assert!(prepared_at(now).is_as_old_as(0, now));
+        assert!(!prepared_at(now).is_as_old_as(1, now));
+        assert!(prepared_at(now - hour).is_as_old_as(hour, now));
+        assert!(!prepared_at(now - hour + 1).is_as_old_as(hour, now));
+        assert!(prepared_at(now + hour).is_as_old_as(0, now), "prepared before it was set back");
+        assert!(prepared_at(now + hour).is_as_old_as(hour, now));
     }
 }

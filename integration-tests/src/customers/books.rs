@@ -154,8 +154,7 @@ impl Journals {
         let rows = rows.collect::<Result<Vec<(_, Vec<u8>)>, _>>()?;
         let forgotten = witness.as_ref().map_or(&[][..], |witness| &witness.decisions);
         for (id, sealed) in forgotten.iter().chain(&rows) {
-            let body = &sealed[..sealed.len().saturating_sub(CHECKSUM)];
-            let decision = journal::Decision::decode(body)?;
+            let decision = decoded(sealed)?;
             let readers = |it: &&journal::DecisionBranch| it.state() != BranchState::ReadOnly;
             let branches = decision.branches.iter().filter(readers).count();
             journals.decisions.insert(*id, (decision.commit, branches));
@@ -169,6 +168,12 @@ impl Journals {
         let (committed, rolled_back) = self.branches.entry(id).or_default();
         *(if is_committed { committed } else { rolled_back }) += 1;
     }
+}
+
+/// A decision as the journal has it, sealed.
+pub(crate) fn decoded(sealed: &[u8]) -> anyhow::Result<journal::Decision> {
+    let body = &sealed[..sealed.len().saturating_sub(CHECKSUM)];
+    Ok(journal::Decision::decode(body)?)
 }
 
 fn unfinished(coordinator: &Path) -> anyhow::Result<Vec<Uuid>> {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
-use super::books::open;
+use super::books::{decoded, open};
 
 const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
@@ -20,6 +20,11 @@ const COORDINATOR: &str = "
     END;
     CREATE TRIGGER witness_removed AFTER DELETE ON finished BEGIN
         UPDATE witness_finished SET removed_at = NOW WHERE id = old.id AND removed_at IS NULL;
+    END;
+    CREATE TABLE witness_redecided (id BLOB, decision BLOB, at INTEGER);
+    CREATE TRIGGER witness_decided_again AFTER UPDATE OF decision ON unfinished
+        WHEN old.decision IS NOT NULL AND new.decision IS NOT NULL BEGIN
+        INSERT INTO witness_redecided VALUES (new.id, new.decision, NOW);
     END;
     CREATE TABLE witness_keys (request_key TEXT, id BLOB, at INTEGER, removed_at INTEGER);
     CREATE INDEX witness_keys_key ON witness_keys (request_key);
@@ -88,6 +93,8 @@ pub(crate) struct KeyUse {
 pub(crate) struct Witness {
     /// When transactions ended, and were removed.
     pub(crate) ended: BTreeMap<Uuid, (i64, Option<i64>)>,
+    /// When those ended for their clients that had participants still to notify.
+    pub(crate) closed: BTreeMap<Uuid, i64>,
     pub(crate) keys: BTreeMap<String, Vec<KeyUse>>,
     /// Decisions as the journal has them, sealed, of what ended.
     pub(crate) decisions: Vec<(Uuid, Vec<u8>)>,
@@ -115,6 +122,16 @@ impl Witness {
                 witness.decisions.push((id, decision));
             }
             witness.ended.insert(id, (row.get(2)?, row.get(3)?));
+        }
+        let sql = "SELECT id, decision, at FROM witness_redecided ORDER BY rowid";
+        let mut statement = connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let sealed: Vec<u8> = row.get(1)?;
+            if decoded(&sealed)?.ended_at_us.is_some() {
+                let id = Uuid::from_bytes(row.get(0)?);
+                witness.closed.entry(id).or_insert(row.get(2)?);
+            }
         }
         let sql = "SELECT request_key, id, at, removed_at FROM witness_keys ORDER BY rowid";
         let mut statement = connection.prepare(sql)?;
@@ -155,8 +172,9 @@ impl Witness {
         let least = milliseconds(remembered) - milliseconds(on_its_way);
         for (id, _, at, removed) in decided {
             let Some(removed) = removed else { continue };
-            let since = match self.ended.get(id) {
-                Some((ended, _)) => *ended,
+            let ended = self.ended.get(id).map(|(ended, _)| *ended);
+            let since = match self.closed.get(id).copied().or(ended) {
+                Some(ended) => ended,
                 None if unfinished.contains(id) => i64::MAX / 2,
                 None => *at,
             };

@@ -23,6 +23,8 @@ pub(super) struct Weather {
     killed: BTreeMap<usize, Killed>,
     /// Machines that are off, and when they start.
     off: BTreeMap<usize, Duration>,
+    /// When machines started last, if not at the beginning.
+    started: BTreeMap<usize, Duration>,
     /// Machines whose power fails at a later write: when they start then.
     failing: BTreeMap<usize, Duration>,
     /// How many strangers there were, and whether one is there now.
@@ -43,6 +45,8 @@ struct Killed {
     lost: bool,
 }
 
+/// How long a start takes at most until the database is open, on a sound disk.
+const OPENED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a process is off that ended by itself.
 const RESTART: Duration = Duration::from_millis(300);
 /// What is to be healed only then stays.
@@ -60,6 +64,7 @@ impl Weather {
             healing: Vec::new(),
             killed: BTreeMap::new(),
             off: BTreeMap::new(),
+            started: BTreeMap::new(),
             failing: BTreeMap::new(),
             strangers: (0, false),
             excused: Default::default(),
@@ -139,8 +144,7 @@ impl Weather {
             }
             Fault::Displaced(role) => {
                 let index = role as usize;
-                let runs = !self.off.contains_key(&index) && !self.killed.contains_key(&index);
-                if runs && self.nodes[index].displace()? {
+                if self.has_its_file_open(index, planned.at) && self.nodes[index].displace()? {
                     self.excused[index].push(STORAGE);
                     self.healing.push((until, planned.fault));
                 }
@@ -155,6 +159,17 @@ impl Weather {
         };
         *self.counts.entry(name).or_default() += 1;
         Ok(())
+    }
+
+    /// Whether its process has opened its database for certain.
+    fn has_its_file_open(&self, index: usize, now: Duration) -> bool {
+        let is_slow = |(_, fault): &(_, Fault)| match fault {
+            Fault::Disk(_, role) => *role as usize == index,
+            _ => false,
+        };
+        let up = !self.off.contains_key(&index) && !self.killed.contains_key(&index);
+        let started = self.started.get(&index).copied().unwrap_or_default();
+        up && now > started + OPENED_WITHIN && !self.healing.iter().any(is_slow)
     }
 
     fn end(&mut self, role: Role, end: End, now: Duration, until: Duration) {
@@ -229,6 +244,7 @@ impl Weather {
         }
         while let Some((&index, _)) = self.off.iter().find(|(_, at)| **at <= now) {
             self.off.remove(&index);
+            self.started.insert(index, now);
             let node = &self.nodes[index];
             tracing::info!(role = node.role.name(), "starts");
             node.start(sim)?;

@@ -211,7 +211,9 @@ impl World {
         let mut host = self.host(role);
         host.held_down += 1;
         host.disk_failed_at = Some(Instant::now());
-        if host.process.id().is_some() && !host.is_displaced {
+        // Before that it would make a new one.
+        let has_opened = host.process.id().is_some() && host.process.has_served();
+        if has_opened && !host.is_displaced {
             host.is_displaced = true;
             power::displace(&host.process.database(), &host.displaced())?;
         }
