@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::SystemTime};
 
 use integration_tests::{Alone, Reply, agree, eventually};
 use proto::dtc::{
-    GetTransactionRequest, ListTransactionsRequest, Outcome, TrailKind, Transaction,
+    BeginRequest, GetTransactionRequest, ListTransactionsRequest, Outcome, TrailKind, Transaction,
     TransactionState, WatchTransactionRequest, get_transaction_request::By,
 };
 use tonic::{Code, Status};
@@ -183,6 +183,24 @@ async fn list_filters_and_pages_over_what_is_in_memory_and_what_has_ended() {
     }
     three.set_script(agree);
     gate.open();
+}
+
+#[tokio::test]
+async fn more_in_memory_than_are_looked_at_in_one_turn_are_all_listed_once() {
+    let coordinator = Alone::start().await.unwrap();
+    let mut begun = Vec::new();
+    for _ in 0..600 {
+        let begin = BeginRequest::default();
+        let answer = coordinator.transactions.clone().begin(begin).await.unwrap();
+        begun.push(answer.into_inner().transaction_id);
+    }
+    begun.reverse();
+    for page_size in [250, 256, 1000] {
+        let request = ListTransactionsRequest { page_size, ..ListTransactionsRequest::default() };
+        let found = list(&coordinator, request).await.unwrap();
+        let found: Vec<_> = found.into_iter().map(|transaction| transaction.id).collect();
+        assert_eq!(found, begun, "newest first, in pages of {page_size}");
+    }
 }
 
 #[tokio::test]
