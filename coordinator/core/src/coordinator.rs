@@ -283,9 +283,8 @@ impl Coordinator {
                 None => self.start(now, *begin, actions),
             };
         };
-        if let Some((user, taken)) = self.keys.user(&key)
-            && !self.keys.is_parked(user)
-        {
+        let user = self.keys.user(&key);
+        if let Some((user, taken)) = user.filter(|(user, _)| !self.keys.is_parked(*user)) {
             return self.repeat(now, user, taken == fingerprint, *begin, actions);
         }
         // Whose the key is, the journal has to say.
@@ -295,7 +294,8 @@ impl Coordinator {
             return actions.push(Action::Reply { token, reply });
         }
         let id = begin.id;
-        if self.keys.park(&key, fingerprint, Parked::new(begin, refusal)) {
+        let (user, parked) = (user.map(|(user, _)| user), Parked::new(begin, refusal));
+        if self.keys.park(key.clone(), fingerprint, user, parked) {
             actions.push(Action::LookupKey { id, key });
         }
     }
@@ -386,17 +386,25 @@ impl Coordinator {
         actions: &mut Vec<Action>,
     ) {
         let found = found.filter(|_| !planted!(KeyNotLookedUp));
-        for parked in self.keys.unpark(id) {
-            self.settle_key(now, parked, found, actions);
+        let Some((first, others)) = self.keys.unpark(id) else { return };
+        let key = first.begin.key.as_ref().map(|(key, _)| key.clone());
+        let mut begun = None;
+        self.settle_key(now, first, found, &mut begun, actions);
+        for parked in others {
+            self.settle_key(now, parked, found, &mut begun, actions);
+        }
+        if let Some(key) = key {
+            self.keys.answered(key, id, begun);
         }
     }
 
-    /// Starts a request that waited for the journal, or tells who waits for it why not.
+    /// Starts a request that waited for the journal, or answers whoever waits for it why not.
     fn settle_key(
         &mut self,
         now: Time,
         parked: Parked,
         found: Option<(TransactionId, Fingerprint)>,
+        begun: &mut Option<(TransactionId, Fingerprint)>,
         actions: &mut Vec<Action>,
     ) {
         let Parked { begin, refusal } = parked;
@@ -404,7 +412,7 @@ impl Coordinator {
             return;
         };
         // One that waited for the same answer has begun with it.
-        if let Some((user, taken)) = self.keys.user(&key) {
+        if let Some((user, taken)) = *begun {
             return self.repeat(now, user, taken == fingerprint, *begin, actions);
         }
         let reply = match found {
@@ -414,7 +422,7 @@ impl Coordinator {
             None => match refusal.or_else(|| self.refusal(&begin)) {
                 Some(refusal) => refusal,
                 None => {
-                    self.keys.take(key, begin.id, fingerprint);
+                    *begun = Some((begin.id, fingerprint));
                     return self.start(now, *begin, actions);
                 }
             },

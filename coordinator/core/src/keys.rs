@@ -67,8 +67,8 @@ impl Keys {
     }
 
     pub(crate) fn release(&mut self, key: &RequestKey, id: TransactionId) {
-        if self.in_use.get(key).is_some_and(|(user, _)| *user == id) {
-            self.in_use.remove(key);
+        if let Some((user, fingerprint)) = self.in_use.remove(key).filter(|(user, _)| *user != id) {
+            self.in_use.insert(key.clone(), (user, fingerprint));
         }
     }
 
@@ -81,19 +81,20 @@ impl Keys {
         self.repeats < MAX_REPEATS
     }
 
-    /// Keeps a request until the journal has been asked for its key. True where that
-    /// is to be asked for it, false where it is being asked for another.
+    /// Keeps a request until the journal has been asked for its key, whose `user` is
+    /// parked, if there is one. True where that is to be asked for it, false where it is
+    /// being asked for another.
     pub(crate) fn park(
         &mut self,
-        key: &RequestKey,
+        key: RequestKey,
         fingerprint: Fingerprint,
+        user: Option<TransactionId>,
         parked: Parked,
     ) -> bool {
         match parked.refusal {
             None => (self.new, self.new_bytes) = (self.new + 1, self.new_bytes + parked.bytes()),
             Some(_) => self.repeats += 1,
         }
-        let user = self.user(key).map(|(id, _)| id);
         if let Some(waiting) = user.and_then(|id| self.parked.get_mut(&id)) {
             // Whoever begins with this body does so for this one as well.
             if parked.begin.announced {
@@ -108,30 +109,40 @@ impl Keys {
             return false;
         }
         let id = parked.begin.id;
-        self.take(key.clone(), id, fingerprint);
+        self.take(key, id, fingerprint);
         self.parked.insert(id, Waiting { first: parked, others: Vec::new() });
         true
     }
 
-    /// Those that waited for an answer of the journal, in their order. Their key is
-    /// nobody's.
-    pub(crate) fn unpark(&mut self, id: TransactionId) -> impl Iterator<Item = Parked> + use<> {
-        let waiting = self.parked.remove(&id);
-        if let Some(Waiting { first, others }) = &waiting {
-            for parked in core::iter::once(first).chain(others) {
-                match parked.refusal {
-                    None => {
-                        self.new -= 1;
-                        self.new_bytes -= parked.bytes();
-                    }
-                    Some(_) => self.repeats -= 1,
+    /// Those that waited for an answer of the journal, in their order. Their key stays the
+    /// first one's until [`Self::answered`].
+    pub(crate) fn unpark(&mut self, id: TransactionId) -> Option<(Parked, Vec<Parked>)> {
+        let Waiting { first, others } = self.parked.remove(&id)?;
+        for parked in core::iter::once(&first).chain(&others) {
+            match parked.refusal {
+                None => {
+                    self.new -= 1;
+                    self.new_bytes -= parked.bytes();
                 }
-            }
-            if let Some((key, _)) = &first.begin.key {
-                self.in_use.remove(key);
+                Some(_) => self.repeats -= 1,
             }
         }
-        waiting.into_iter().flat_map(|it| core::iter::once(it.first).chain(it.others))
+        Some((first, others))
+    }
+
+    /// The journal has answered about a key that `first` waited with: it is that of the run
+    /// that has begun with it, or nobody's.
+    pub(crate) fn answered(
+        &mut self,
+        key: RequestKey,
+        first: TransactionId,
+        begun: Option<(TransactionId, Fingerprint)>,
+    ) {
+        match begun {
+            Some((user, _)) if user == first => {}
+            Some((user, fingerprint)) => self.take(key, user, fingerprint),
+            None => self.release(&key, first),
+        }
     }
 
     /// The requests that asked the journal, with how many others wait with each.

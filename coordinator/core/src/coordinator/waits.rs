@@ -22,10 +22,15 @@ impl Coordinator {
         why: &str,
         actions: &mut Vec<Action>,
     ) {
-        for parked in self.keys.unpark(id) {
+        let Some((first, others)) = self.keys.unpark(id) else { return };
+        let key = first.begin.key.as_ref().map(|(key, _)| key.clone());
+        for parked in core::iter::once(first).chain(others) {
             let (token, why) = (parked.begin.waiter.token, why.into());
             actions
                 .push(Action::Reply { token, reply: Reply::Refused(Refused::KeyUnreadable(why)) });
+        }
+        if let Some(key) = key {
+            self.keys.answered(key, id, None);
         }
     }
 }
