@@ -90,8 +90,10 @@ impl Drawn {
             Class::Flags => self.flags = true,
             Class::Operators => self.operators = true,
             Class::Displaced => {
-                for _ in 0..random.random_range(1..3) {
-                    let role = *Role::ALL.choose(random).unwrap_or(&Role::Coordinator);
+                // Each database once: the end of one fault must not heal another.
+                let first = random.random_range(0..Role::ALL.len());
+                for next in 0..random.random_range(1..3) {
+                    let role = Role::ALL[(first + next) % Role::ALL.len()];
                     let at = Duration::from_millis(random.random_range(300..4_500));
                     let length = Duration::from_millis(random.random_range(2_500..3_500));
                     self.faults.push(Planned { at, length, fault: Fault::Displaced(role) });
