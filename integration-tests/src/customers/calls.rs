@@ -94,6 +94,7 @@ impl Client {
             let begun = begun.map(|begun| begun.into_inner().transaction_id);
             if let (Some(first), Ok(again)) = (&first, &begun)
                 && first != again
+                && !self.market.extras.forgets
             {
                 let text = format!("begun twice with one key: {first} and {again}");
                 self.market.history.tell(number, Told::Nonsense(text));
