@@ -78,7 +78,12 @@ impl Disk {
         assert!(self.is_cut(), "{} still has power", self.database.display());
         power::replace(&self.database, copy)?;
         self.unload();
-        Ok(())
+        // The power may fail before anybody has opened it.
+        let files = power::SUFFIXES.map(|suffix| power::with_suffix(&self.database, suffix));
+        files
+            .iter()
+            .filter(|file| file.exists())
+            .try_for_each(|file| std::fs::copy(file, super::shadow_path(file)).map(drop))
     }
 
     /// Takes it out of the machine, for good.
