@@ -121,11 +121,10 @@ fn timestamp(millis: i64) -> prost_types::Timestamp {
 
 impl<R: ResourceManager> Admin<R> {
     fn undecided(&self, doubt: &Doubt, now: i64) -> UndecidedBranch {
-        let age = u64::try_from(now - doubt.prepared_at).unwrap_or(0);
         UndecidedBranch {
             key: Some(shown(&doubt.branch)),
             prepared_at: Some(timestamp(doubt.prepared_at)),
-            age: Duration::from_millis(age).try_into().ok(),
+            age: Duration::from_millis(doubt.age(now)).try_into().ok(),
             decided: match doubt.pending {
                 None => Resolution::Unspecified.into(),
                 Some(pending) if pending.commit => Resolution::Commit.into(),
@@ -152,7 +151,7 @@ impl<R: ResourceManager> ParticipantAdminService for Admin<R> {
             })?,
         };
         let now = self.engine.now();
-        let older_than = i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX);
+        let is_old = |doubt: &Doubt| u128::from(doubt.age(now)) >= older_than.as_millis();
         let mut after = from_token(&request.page_token)?;
         // Ids grow with time, and so do pages of them, but what is asked for is a time.
         let (mut branches, mut is_full) = (Vec::new(), true);
@@ -164,7 +163,7 @@ impl<R: ResourceManager> ParticipantAdminService for Admin<R> {
             let page = self.engine.store.read(read).await.map_err(|error| failed(&error))?;
             is_full = page.len() == left;
             after = page.last().map(|doubt| doubt.branch).or(after);
-            branches.extend(page.into_iter().filter(|doubt| doubt.is_as_old_as(older_than, now)));
+            branches.extend(page.into_iter().filter(|doubt| is_old(doubt)));
         }
         Ok(Response::new(ListUndecidedResponse {
             branches: branches.iter().map(|doubt| self.undecided(doubt, now)).collect(),

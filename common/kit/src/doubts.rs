@@ -77,14 +77,7 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
             engine.keep_not_mine(&undecided);
         }
         if planted!(PreparedTimesOut) {
-            let rollback = |doubt: &Doubt| Decision {
-                branch: doubt.branch,
-                commit: false,
-                number: 1,
-                attempt: 0,
-                compensate: false,
-                answers_doubt: true,
-            };
+            let rollback = |doubt: &Doubt| Decision::of_inquiry(doubt.branch, false, 1);
             let _ = engine.retry(doubts.iter().map(rollback).collect()).await;
         }
         let (decided, doubts): (Vec<_>, Vec<_>) =
@@ -100,7 +93,7 @@ async fn old_doubts<R: ResourceManager>(
     engine: &Engine<R>,
 ) -> Result<Vec<Doubt>, common_store::ReadError> {
     let now = engine.now();
-    let age = LOOK.as_millis() as i64;
+    let age = LOOK.as_millis() as u64;
     let mut doubts = Vec::new();
     let mut after = None;
     loop {
@@ -110,7 +103,7 @@ async fn old_doubts<R: ResourceManager>(
         let page = engine.store.read(read).await?;
         let Some(last) = page.last() else { return Ok(doubts) };
         after = Some(last.branch);
-        doubts.extend(page.into_iter().filter(|doubt| doubt.is_as_old_as(age, now)));
+        doubts.extend(page.into_iter().filter(|doubt| doubt.age(now) >= age));
     }
 }
 
@@ -130,15 +123,7 @@ async fn retry<R: ResourceManager>(
     for some in decided.chunks(MAX_INQUIRIES) {
         let decisions = some.iter().filter_map(|doubt| {
             let pending = doubt.pending?;
-            let (commit, number) = (pending.commit, pending.number);
-            Some(Decision {
-                branch: doubt.branch,
-                commit,
-                number,
-                attempt: 0,
-                compensate: false,
-                answers_doubt: true,
-            })
+            Some(Decision::of_inquiry(doubt.branch, pending.commit, pending.number))
         });
         match engine.retry(decisions.collect()).await {
             Ok(answers) => story::tell(&answers),

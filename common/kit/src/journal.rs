@@ -125,10 +125,10 @@ pub(crate) struct Doubt {
 }
 
 impl Doubt {
-    /// Whether it was prepared at least `age` milliseconds ago, by the wall clock. Where
-    /// that was set back since, its age is not known, and it counts as old.
-    pub(crate) fn is_as_old_as(&self, age: i64, now: i64) -> bool {
-        self.prepared_at <= now.saturating_sub(age) || self.prepared_at > now
+    /// The least milliseconds since it was prepared, or by which the wall clock was set
+    /// back since: what is far in the future is as old as what is long past.
+    pub(crate) fn age(&self, now: i64) -> u64 {
+        now.abs_diff(self.prepared_at)
     }
 }
 

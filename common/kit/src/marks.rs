@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::ended::Ended;
 
 /// How many marks there are within a retention, and within the floor.
-pub(crate) const MARKS: i64 = 16;
+const MARKS: i64 = 16;
 
 pub(crate) const SCHEMA: &str = "
     -- What a coordinator said at a time about the end of its transactions. Times are

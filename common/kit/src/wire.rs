@@ -60,6 +60,11 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
+    /// The answer to an inquiry, or a decision that could not be applied before.
+    pub(crate) fn of_inquiry(branch: BranchId, commit: bool, number: u32) -> Self {
+        Self { branch, commit, number, attempt: 0, compensate: false, answers_doubt: true }
+    }
+
     /// What it asks of a branch at a participant that can undo a commit, or can't.
     pub(crate) fn request(&self, can_compensate: bool) -> Request {
         let Self { commit, number, compensate, answers_doubt, .. } = *self;
@@ -223,8 +228,7 @@ pub(crate) fn answer(
     };
     // A coordinator that presumes the abort has no decision to number.
     let number = decision_number.max(1);
-    let (attempt, compensate, answers_doubt) = (0, false, true);
-    Some(Decision { branch, commit, number, attempt, compensate, answers_doubt })
+    Some(Decision::of_inquiry(branch, commit, number))
 }
 
 /// Decodes a payload; what is wrong with it is a refusal.

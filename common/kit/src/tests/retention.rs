@@ -66,7 +66,7 @@ async fn what_has_ended_long_enough_ago_goes_and_the_rest_stays() {
     let folder = tempfile::tempdir().unwrap();
     let bench = open(&folder, 4, 1 << 30, 0).await;
     some_history(&bench).await;
-    assert_eq!(sweep(&bench).await, 4, "nobody told the end");
+    assert_eq!(sweep(&bench).await, 4, "no end was reported");
 
     let told = Instant::now();
     let place = linked(&bench);
