@@ -386,16 +386,12 @@ impl Coordinator {
         actions: &mut Vec<Action>,
     ) {
         let found = found.filter(|_| !planted!(KeyNotLookedUp));
-        let Some((first, others)) = self.keys.unpark(id) else { return };
-        let key = first.begin.key.as_ref().map(|(key, _)| key.clone());
-        let mut begun = None;
-        self.settle_key(now, first, found, &mut begun, actions);
-        for parked in others {
+        let Some(waiting) = self.keys.unpark(id) else { return };
+        let (key, mut begun) = (waiting.key.clone(), None);
+        for parked in waiting.into_requests() {
             self.settle_key(now, parked, found, &mut begun, actions);
         }
-        if let Some(key) = key {
-            self.keys.answered(key, id, begun);
-        }
+        self.keys.answered(&key, id, begun);
     }
 
     /// Starts a request that waited for the journal, or answers whoever waits for it why not.

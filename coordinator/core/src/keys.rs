@@ -28,10 +28,24 @@ pub(crate) struct Keys {
     repeats: usize,
 }
 
+/// Requests that wait for the journal to say whose their key is.
 #[derive(Debug, Clone)]
-struct Waiting {
+pub(crate) struct Waiting {
+    pub(crate) key: RequestKey,
     first: Parked,
     others: Vec<Parked>,
+}
+
+impl Waiting {
+    /// In the order in which they came.
+    fn iter(&self) -> impl Iterator<Item = &Parked> {
+        core::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// The same.
+    pub(crate) fn into_requests(self) -> impl Iterator<Item = Parked> {
+        core::iter::once(self.first).chain(self.others)
+    }
 }
 
 /// A request that waits for the journal.
@@ -109,16 +123,16 @@ impl Keys {
             return false;
         }
         let id = parked.begin.id;
-        self.take(key, id, fingerprint);
-        self.parked.insert(id, Waiting { first: parked, others: Vec::new() });
+        self.take(key.clone(), id, fingerprint);
+        self.parked.insert(id, Waiting { key, first: parked, others: Vec::new() });
         true
     }
 
-    /// Those that waited for an answer of the journal, in their order. Their key stays the
-    /// first one's until [`Self::answered`].
-    pub(crate) fn unpark(&mut self, id: TransactionId) -> Option<(Parked, Vec<Parked>)> {
-        let Waiting { first, others } = self.parked.remove(&id)?;
-        for parked in core::iter::once(&first).chain(&others) {
+    /// Those that waited for an answer of the journal. Their key stays the first one's
+    /// until [`Self::answered`].
+    pub(crate) fn unpark(&mut self, id: TransactionId) -> Option<Waiting> {
+        let waiting = self.parked.remove(&id)?;
+        for parked in waiting.iter() {
             match parked.refusal {
                 None => {
                     self.new -= 1;
@@ -127,21 +141,21 @@ impl Keys {
                 Some(_) => self.repeats -= 1,
             }
         }
-        Some((first, others))
+        Some(waiting)
     }
 
     /// The journal has answered about a key that `first` waited with: it is that of the run
     /// that has begun with it, or nobody's.
     pub(crate) fn answered(
         &mut self,
-        key: RequestKey,
+        key: &RequestKey,
         first: TransactionId,
         begun: Option<(TransactionId, Fingerprint)>,
     ) {
         match begun {
             Some((user, _)) if user == first => {}
-            Some((user, fingerprint)) => self.take(key, user, fingerprint),
-            None => self.release(&key, first),
+            Some((user, fingerprint)) => self.take(key.clone(), user, fingerprint),
+            None => self.release(key, first),
         }
     }
 
@@ -153,7 +167,7 @@ impl Keys {
     /// The runs that wait, and those that want their keys.
     pub(crate) fn all_begins(&self) -> impl Iterator<Item = TransactionId> {
         let parked = self.parked.values();
-        parked.flat_map(|it| core::iter::once(&it.first).chain(&it.others)).map(|it| it.begin.id)
+        parked.flat_map(Waiting::iter).map(|it| it.begin.id)
     }
 
     /// The runs that hold a key.

@@ -22,15 +22,12 @@ impl Coordinator {
         why: &str,
         actions: &mut Vec<Action>,
     ) {
-        let Some((first, others)) = self.keys.unpark(id) else { return };
-        let key = first.begin.key.as_ref().map(|(key, _)| key.clone());
-        for parked in core::iter::once(first).chain(others) {
+        let Some(waiting) = self.keys.unpark(id) else { return };
+        self.keys.answered(&waiting.key, id, None);
+        for parked in waiting.into_requests() {
             let (token, why) = (parked.begin.waiter.token, why.into());
             actions
                 .push(Action::Reply { token, reply: Reply::Refused(Refused::KeyUnreadable(why)) });
-        }
-        if let Some(key) = key {
-            self.keys.answered(key, id, None);
         }
     }
 }
