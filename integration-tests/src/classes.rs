@@ -111,7 +111,7 @@ impl FromStr for Classes {
     }
 }
 
-/// What the coordinator is told at one of its starts, and not at others.
+/// Flags of one start of the coordinator, and not of others.
 pub(crate) fn flags_of_start(seed: u64, start: u32) -> Vec<String> {
     let mut random = StdRng::seed_from_u64(seed ^ u64::from(start) << 40);
     let mut flags = Vec::new();

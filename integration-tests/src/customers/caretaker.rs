@@ -1,7 +1,7 @@
-//! Whoever is on call where finished work is forgotten after seconds. A branch of an
-//! aborted transaction that was in doubt for longer than that is answered 'not mine'. It
-//! is rolled back by hand: what ever committed is forgotten only when all its branches
-//! have acknowledged.
+//! The operator where finished work is forgotten after seconds. A branch of an aborted
+//! transaction that was in doubt for longer than that is answered 'not mine', and is
+//! resolved as rolled back: what committed is forgotten only when all its branches have
+//! acknowledged.
 
 use std::time::Duration;
 

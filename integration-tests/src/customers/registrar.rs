@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Second names of inventory and payment.
 pub(crate) const NAMES: [&str; 2] = ["inventory-b", "payment-b"];
 
-/// Whom to tell, and the addresses of each of [`NAMES`]: the first is the usual one.
+/// The registry, and the addresses of each of [`NAMES`]: the first is the usual one.
 pub(crate) struct Registrar {
     pub(crate) registry: Channel,
     pub(crate) addresses: [[String; 2]; 2],

@@ -258,7 +258,7 @@ impl Run {
     }
 
     /// The coordinator loses its disk under way, and goes on with a backup that was taken
-    /// before, until customers know what can be known.
+    /// before, until clients know what can be known.
     async fn restore(&mut self) -> anyhow::Result<()> {
         println!("  the coordinator's disk will be lost, and a backup restored");
         self.gate.send_replace(true);
@@ -312,7 +312,7 @@ impl Run {
         Ok(journals)
     }
 
-    /// People who look after registrations, and after what is forgotten.
+    /// Operators who change registrations and look after what is forgotten.
     fn employ(&self, classes: &Classes, seed: u64, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
         let addresses = self.world.addresses();
         let participants = [addresses.inventory, addresses.payment, addresses.order];

@@ -93,7 +93,7 @@ fn a_client_hears_nothing_at_the_decision_and_of_a_commit_at_the_end() {
     // A crash would find it undone in part, and turn it round.
     assert!(world.reply(run.token).is_none(), "told before its end is durable");
     assert_eq!(world.look(run.id).state, TransactionState::Committing);
-    assert_eq!(world.count(run.id, TrailKind::Ended), 0, "who watches is told no sooner");
+    assert_eq!(world.count(run.id, TrailKind::Ended), 0, "a watcher sees it no sooner");
     assert_eq!(world.forced, Some(true), "somebody waits for the end");
     world.sync();
     assert_eq!(world.outcome(run), Outcome::Committed);

@@ -66,7 +66,7 @@ pub(crate) struct World {
     /// What participants that asked were told.
     pub(crate) told: Vec<(Inquirer, TransactionId, u32, BranchOutcome)>,
     pub(crate) happened: Vec<(TransactionId, TrailEvent)>,
-    /// The same events, with the reason and the time that is told with each.
+    /// The same events, with the reason and the time that go with each.
     pub(crate) details: Vec<(TrailKind, Option<String>, Duration)>,
     /// Whether the last record asked for had to be forced.
     pub(crate) forced: Option<bool>,
@@ -476,7 +476,7 @@ impl World {
         panic!("something is still owed: {left:?}");
     }
 
-    /// Records are told apart, and told durable, by numbers that only grow.
+    /// Records are named, and reported durable, by numbers that only grow.
     fn check_sequence(&mut self, sequence: Sequence) {
         assert!(sequence > self.sequence, "{sequence} after {}", self.sequence);
         self.sequence = sequence;
