@@ -104,15 +104,42 @@ fn perform(shared: &Shared, connection: &Connection, mode: Mode) -> bool {
             !busy
         }
         Err(cause) => {
-            match cause.sqlite_error_code() {
-                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {}
-                // The log keeps what the file has no room for.
-                Some(ErrorCode::DiskFull) => {
-                    tracing::warn!(file = %shared.path.display(), "no room for a checkpoint");
-                }
-                _ => shared.fail(&Failure::Checkpoint { path: shared.path.clone(), cause }),
+            if can_wait(&cause) {
+                tracing::warn!(file = %shared.path.display(), %cause, "no checkpoint");
+            } else {
+                shared.fail(&Failure::Checkpoint { path: shared.path.clone(), cause });
             }
             false
+        }
+    }
+}
+
+/// Whether the log just stays as long as it is: somebody else is at work, or it keeps what
+/// the file has no room for.
+fn can_wait(cause: &rusqlite::Error) -> bool {
+    matches!(
+        cause.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn a_failed_sync_is_the_end_and_a_full_disk_is_not() {
+        for (code, expected) in [
+            (ffi::SQLITE_BUSY, true),
+            (ffi::SQLITE_LOCKED, true),
+            (ffi::SQLITE_FULL, true),
+            (ffi::SQLITE_IOERR_FSYNC, false),
+            (ffi::SQLITE_CORRUPT, false),
+        ] {
+            let cause = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            assert_eq!(can_wait(&cause), expected, "{cause}");
         }
     }
 }

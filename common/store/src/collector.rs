@@ -126,6 +126,8 @@ mod tests {
         assert!(text.contains("dtc_journal_batch_size_count 1\n"), "{text}");
         let again = registry.register(Box::new(StatisticsCollector::new(&store).unwrap()));
         assert!(again.is_err(), "two stores would have the same names");
+        let other = prometheus::IntGauge::new(BATCH.0, "Something else").unwrap();
+        assert!(registry.register(Box::new(other)).is_err(), "the names are taken");
         store.close().await;
     }
 }

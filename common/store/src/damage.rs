@@ -151,4 +151,28 @@ mod tests {
         assert_ne!(checksum(&[b"ab", b"c"]), checksum(&[b"a", b"bc"]));
         assert_eq!(checksum(&[b"ab"]), checksum(&[b"ab"]));
     }
+
+    #[test]
+    fn a_page_that_is_not_whole_is_found_in_its_table_only() {
+        use std::os::unix::fs::FileExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.db");
+        let connection = Connection::open(&path).unwrap();
+        let tables = "CREATE TABLE notes (note TEXT); CREATE TABLE others (other TEXT);
+                      INSERT INTO notes VALUES ('a'); INSERT INTO others VALUES ('b');";
+        connection.execute_batch(tables).unwrap();
+        let page: u32 = connection
+            .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'notes'", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        drop(connection);
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        // Where its row begins.
+        file.write_all_at(&[0xFF, 0xFF], u64::from(page - 1) * 4096 + 8).unwrap();
+        let connection = Connection::open(&path).unwrap();
+        check_pages(&connection, "others").unwrap();
+        let damaged = Damaged::of(&check_pages(&connection, "notes").unwrap_err()).unwrap();
+        assert!(damaged.to_string().starts_with("table notes: "), "{damaged}");
+    }
 }

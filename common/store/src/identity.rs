@@ -155,3 +155,25 @@ pub(crate) fn current(
         Ok((epoch, epoch == identity.epoch && incarnation == identity.incarnation))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_goes_up_to_the_last_but_one_number_and_no_further() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let transaction = connection.transaction().unwrap();
+        let options = Options { role: "test", ..Options::default() };
+        create(&transaction, &options).unwrap();
+        let first = start(&transaction, &options).unwrap();
+        let late = i64::MAX - 2;
+        let sum = of_meta("test", &first.id, late, &first.incarnation);
+        let sql = "UPDATE meta SET epoch = ?1, checksum = ?2";
+        transaction.execute(sql, params![late, sum]).unwrap();
+        transaction.execute("UPDATE starts SET epoch = ?1", [late]).unwrap();
+        assert_eq!(start(&transaction, &options).unwrap().epoch, late.cast_unsigned() + 1);
+        let error = start(&transaction, &options).unwrap_err().to_string();
+        assert!(error.contains("cannot be raised by 1"), "{error}");
+    }
+}

@@ -191,6 +191,31 @@ mod tests {
         assert!(!is_damaged(&log));
     }
 
+    /// A log of four commits, a frame each, of which the first is not whole.
+    fn damaged_log(page_size: u32) -> Vec<u8> {
+        let mut log = [MAGIC, 3_007_000, page_size, 0, 1, 2].map(u32::to_be_bytes).concat();
+        let mut sums = sum([0, 0], &log, false);
+        log.extend(sums.map(u32::to_be_bytes).concat());
+        for number in 1..=4 {
+            let start = [number, number].map(u32::to_be_bytes).concat();
+            let page = vec![7; page_size as usize];
+            sums = sum(sum(sums, &start, false), &page, false);
+            let rest = [1, 2, sums[0], sums[1]].map(u32::to_be_bytes).concat();
+            log.extend([start, rest, page].concat());
+        }
+        log[HEADER + FRAME_HEADER] ^= 1;
+        log
+    }
+
+    #[test]
+    fn a_log_with_pages_of_a_size_that_sqlite_has_not_is_not_judged() {
+        for (page_size, is_judged) in
+            [(256, false), (512, true), (768, false), (65_536, true), (131_072, false)]
+        {
+            assert_eq!(is_damaged(&damaged_log(page_size)), is_judged, "{page_size}");
+        }
+    }
+
     #[test]
     fn a_log_that_cannot_be_read_is_an_error_and_not_a_loss_of_power() {
         let folder = tempfile::tempdir().unwrap();

@@ -31,20 +31,7 @@ pub(crate) struct Opened {
 }
 
 pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> {
-    let sqlite = |action| {
-        move |cause: rusqlite::Error| match cause.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                OpenError::Busy { path: path.into() }
-            }
-            Some(ErrorCode::NotADatabase) => {
-                OpenError::NotAJournal { path: path.into(), found: cause.to_string() }
-            }
-            _ => match Damaged::of(&cause) {
-                Some(damaged) => OpenError::Damaged { path: path.into(), damaged },
-                None => OpenError::Sqlite { action, path: path.into(), cause },
-            },
-        }
-    };
+    let sqlite = |action| move |cause| refused(action, path, cause);
     check_header(path)?;
     log::check(path)?;
     place::secure_files(path)?;
@@ -80,6 +67,22 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, OpenError> 
         truncate_log(&connection, path).map_err(sqlite("cannot checkpoint"))??;
     }
     Ok(Opened { connection, identity, starts, service_time })
+}
+
+/// In words for the one who starts the service.
+fn refused(action: &'static str, path: &Path, cause: rusqlite::Error) -> OpenError {
+    match cause.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            OpenError::Busy { path: path.into() }
+        }
+        Some(ErrorCode::NotADatabase) => {
+            OpenError::NotAJournal { path: path.into(), found: cause.to_string() }
+        }
+        _ => match Damaged::of(&cause) {
+            Some(damaged) => OpenError::Damaged { path: path.into(), damaged },
+            None => OpenError::Sqlite { action, path: path.into(), cause },
+        },
+    }
 }
 
 /// A connection that only reads.
@@ -194,5 +197,66 @@ fn check_role<E: Fn(rusqlite::Error) -> OpenError>(
             let found = "its identity is missing".into();
             Err(OpenError::NotAJournal { path: path.into(), found })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn what_sqlite_refuses_is_told_from_what_is_no_journal_and_from_damage() {
+        let path = Path::new("some.db");
+        let error = |code| {
+            let cause = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            refused("cannot open", path, cause)
+        };
+        assert!(matches!(error(ffi::SQLITE_BUSY), OpenError::Busy { .. }));
+        assert!(matches!(error(ffi::SQLITE_LOCKED), OpenError::Busy { .. }));
+        assert!(matches!(error(ffi::SQLITE_NOTADB), OpenError::NotAJournal { .. }));
+        assert!(matches!(error(ffi::SQLITE_CORRUPT), OpenError::Damaged { .. }));
+        assert!(matches!(error(ffi::SQLITE_IOERR), OpenError::Sqlite { .. }));
+    }
+
+    #[test]
+    fn a_connection_syncs_at_every_commit_and_checkpoints_by_itself_never() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open(folder.path().join("some.db")).unwrap();
+        configure(&connection).unwrap();
+        let setting = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let (full, memory) = (2, 2);
+        assert_eq!(setting("synchronous").unwrap(), full);
+        assert_eq!(setting("wal_autocheckpoint").unwrap(), 0);
+        assert_eq!(setting("cache_size").unwrap(), -8192, "KiB");
+        assert_eq!(setting("temp_store").unwrap(), memory);
+    }
+
+    #[test]
+    fn a_log_that_another_program_reads_is_not_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.db");
+        let connection = Connection::open(&path).unwrap();
+        configure(&connection).unwrap();
+        connection.execute_batch("CREATE TABLE notes (note TEXT)").unwrap();
+        connection.busy_timeout(Duration::ZERO).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN; SELECT * FROM notes").unwrap();
+        let busy = truncate_log(&connection, &path).unwrap();
+        assert!(matches!(busy, Err(OpenError::Busy { .. })), "{busy:?}");
+        other.execute_batch("COMMIT").unwrap();
+        truncate_log(&connection, &path).unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_looked_at_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.db");
+        check_header(&path).expect("there is none");
+        fs::write(&path, "").unwrap();
+        check_header(&path).expect("nothing is in it");
+        let below = check_header(&path.join("other.db"));
+        assert!(matches!(below, Err(OpenError::Io { .. })), "{below:?}");
     }
 }

@@ -170,13 +170,18 @@ fn warn_of_writers(folder: &Path) {
     let Ok(mode) = fs::metadata(folder).map(|metadata| metadata.permissions().mode()) else {
         return;
     };
-    if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
+    if lets_others_in(mode) {
         tracing::warn!(
             folder = %folder.display(),
             mode = format!("{:03o}", mode & 0o777),
             "other users can delete or replace the files in this folder; `chmod 700` keeps them out"
         );
     }
+}
+
+/// Whether other users can delete or replace the files in a folder of this mode.
+fn lets_others_in(mode: u32) -> bool {
+    mode & OTHERS_WRITE != 0 && mode & STICKY == 0
 }
 
 /// Creates the database, empty, if it is not there: SQLite gives its log and its
@@ -286,5 +291,44 @@ mod tests {
         for suffix in ["", "-wal", "-shm", ".lock"] {
             assert_eq!(mode(&beside(&database, suffix)), FILE_MODE, "{suffix}");
         }
+    }
+
+    #[test]
+    fn what_is_tight_stays_as_it_is() {
+        let (_folder, database, _lock) = files();
+        fs::set_permissions(&database, Permissions::from_mode(0o400)).unwrap();
+        tighten(&database);
+        assert_eq!(fs::metadata(&database).unwrap().permissions().mode() & 0o777, 0o400);
+    }
+
+    #[test]
+    fn a_folder_that_others_write_to_lets_them_in_unless_it_is_sticky() {
+        for (mode, expected) in [
+            (0o40700, false),
+            (0o40755, false),
+            (0o40720, true),
+            (0o40702, true),
+            (0o40777, true),
+            (0o41777, false),
+        ] {
+            assert_eq!(lets_others_in(mode), expected, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_folder_is_made_where_the_process_works_too() {
+        let name = tempfile::tempdir_in(".").unwrap();
+        fs::remove_dir(name.path()).unwrap();
+        let folder = Path::new(name.path().file_name().unwrap());
+        create_folder(&folder.join("some.db")).unwrap();
+        assert!(name.path().is_dir());
+        create_folder(Path::new("some.db")).expect("it is there");
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_created_is_an_error() {
+        let (_folder, database, _lock) = files();
+        let below = secure_files(&database.join("other.db"));
+        assert!(matches!(below, Err(OpenError::Io { .. })), "{below:?}");
     }
 }

@@ -36,3 +36,30 @@ pub fn in_savepoint<T, E: From<rusqlite::Error>>(
 fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE notes (note TEXT); BEGIN").unwrap();
+        connection
+    }
+
+    #[test]
+    fn what_sqlite_has_rolled_back_is_an_error() {
+        let connection = begun();
+        let done: rusqlite::Result<()> =
+            in_savepoint(&connection, |connection| connection.execute_batch("ROLLBACK"));
+        assert!(done.is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "a savepoint could not be ended")]
+    fn what_cannot_be_undone_alone_is_not_committed() {
+        let connection = begun();
+        let _: rusqlite::Result<()> =
+            in_savepoint(&connection, |connection| connection.execute_batch("RELEASE work"));
+    }
+}

@@ -211,18 +211,23 @@ mod tests {
         let path = folder.path().join("a.db");
         let wall = Arc::new(AtomicI64::new(NOON));
         let store = open(&path, &wall);
-        let time = store.time();
+        let time = &store.shared().time;
         let mut jumps = 0;
         for (jump, is_one) in [(0, 0), (1, 0), (DAY, 1), (0, 0), (-DAY, 1), (0, 0), (-60, 1)] {
             wall.fetch_add(jump, Relaxed);
             time.watch("a.db");
             jumps += is_one;
             assert_eq!(time.jumps(), jumps, "after {jump} s");
+            assert_eq!(store.statistics().wall_clock_jumps, jumps);
         }
+        store.close().await;
+        wall.fetch_add(-(SLACK.as_secs().cast_signed()), Relaxed);
+        let store = open(&path, &wall);
+        assert_eq!(store.shared().time.jumps(), 0, "no more than the slack");
         store.close().await;
         wall.fetch_add(-DAY, Relaxed);
         let store = open(&path, &wall);
-        assert_eq!(store.time().jumps(), 1, "back, between two runs");
+        assert_eq!(store.shared().time.jumps(), 1, "back, between two runs");
         store.close().await;
     }
 
@@ -236,5 +241,85 @@ mod tests {
         drop(connection);
         let error = Store::open(&path, Options::default()).unwrap_err();
         assert!(error.to_string().contains("table service_time"), "{error}");
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// A file whose service has run for a minute.
+    async fn an_old_file() -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        Store::open(&path, Options::default()).unwrap().close().await;
+        let written = Written { elapsed: micros(MINUTE), wall: 0 };
+        let sql = "UPDATE service_time SET elapsed = ?1, wall = 0, checksum = ?2";
+        let connection = Connection::open(&path).unwrap();
+        connection.execute(sql, params![written.elapsed, of(&written)]).unwrap();
+        (folder, path)
+    }
+
+    async fn elapsed(store: &Store) -> Duration {
+        let written = store.read(read).await.unwrap();
+        Duration::from_micros(written.elapsed.cast_unsigned())
+    }
+
+    fn is_written(store: &Store, since: Duration) {
+        let micros = (MINUTE - since).as_micros();
+        store.shared().time.written.store(u64::try_from(micros).unwrap(), Relaxed);
+    }
+
+    #[tokio::test]
+    async fn it_is_written_with_a_batch_once_what_is_written_is_old() {
+        let (_folder, path) = an_old_file().await;
+        let store = Store::open(&path, Options::default()).unwrap();
+        store.write(|_| Ok(())).await.unwrap();
+        assert_eq!(elapsed(&store).await, MINUTE, "it is new");
+        is_written(&store, WRITE_EVERY);
+        store.write(|_| Ok(())).await.unwrap();
+        let first = elapsed(&store).await;
+        assert!(first > MINUTE, "{first:?}");
+        store.write(|_| Ok(())).await.unwrap();
+        assert_eq!(elapsed(&store).await, first, "it is new again");
+        store.close().await;
+        let store = Store::open(&path, Options::default()).unwrap();
+        assert!(elapsed(&store).await > first, "with the last batch of a run");
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn an_idle_service_can_have_it_written() {
+        let (_folder, path) = an_old_file().await;
+        let store = Store::open(&path, Options::default()).unwrap();
+        is_written(&store, WRITE_EVERY);
+        store.keep_service_time();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while elapsed(&store).await == MINUTE {
+            assert!(std::time::Instant::now() < deadline, "it is not written");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_sqlite_rolled_back_writes_nothing_of_it() {
+        let (_folder, path) = an_old_file().await;
+        let store = Store::open(&path, Options::default()).unwrap();
+        is_written(&store, WRITE_EVERY);
+        let rolled_back = store.write(|transaction| transaction.execute_batch("ROLLBACK")).await;
+        rolled_back.unwrap_err();
+        assert_eq!(elapsed(&store).await, MINUTE);
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_wall_clock_that_goes_with_the_time_does_not_jump() {
+        let folder = tempfile::tempdir().unwrap();
+        let wall = Arc::new(AtomicI64::new(NOON));
+        let store = open(&folder.path().join("a.db"), &wall);
+        let time = &store.shared().time;
+        time.looked.lock().unwrap().at -= MINUTE;
+        wall.fetch_add(60, Relaxed);
+        time.watch("a.db");
+        assert_eq!(time.jumps(), 0);
+        store.close().await;
     }
 }

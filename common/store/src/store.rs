@@ -120,9 +120,7 @@ impl Shared {
     pub(crate) fn look_for_room(&self) {
         let min_free = self.options.min_free;
         let had = self.has_room.load(Ordering::Relaxed);
-        // What ends makes a little room: back and forth is no change.
-        let wanted = if had { min_free } else { min_free.saturating_add(min_free / 16) };
-        let has = space::has_room(&self.path, wanted);
+        let has = space::has_room(&self.path, space::wanted(had, min_free));
         if has == had {
             return;
         }
@@ -262,8 +260,8 @@ impl Store {
     }
 
     #[cfg(test)]
-    pub(crate) fn time(&self) -> &ServiceTime {
-        &self.shared.time
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Queues work for the next batch; never blocks. The completion that it
@@ -393,5 +391,77 @@ fn no_thread(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    };
+
+    use super::*;
+    use crate::FailStop;
+
+    /// Whose work is done by the test's own runtime: nothing happens unless the test waits.
+    fn in_tasks(path: &Path) -> (Store, Arc<AtomicUsize>) {
+        let steps = Arc::new(AtomicUsize::new(0));
+        let taken = Arc::clone(&steps);
+        let pace = move || {
+            taken.fetch_add(1, SeqCst);
+            Duration::ZERO
+        };
+        let (runner, on_failure) = (Runner::Tasks(Arc::new(pace)), FailStop::new(|_| ()));
+        let options = Options { runner, on_failure, ..Options::default() };
+        (Store::open(path, options).unwrap(), steps)
+    }
+
+    #[tokio::test]
+    async fn a_simulation_says_how_long_each_step_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, steps) = in_tasks(&folder.path().join("some.db"));
+        store.write(|_| Ok(())).await.unwrap();
+        assert_eq!(steps.load(SeqCst), 2, "before the commit and after it");
+        store.read(|_| Ok(())).await.unwrap();
+        assert_eq!(steps.load(SeqCst), 3);
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_lost_file_is_a_failure_to_those_who_use_it_and_to_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_lost = |shared: &Shared| {
+            fs::remove_file(&shared.path).unwrap();
+            assert!(!shared.is_in_place(shared.place.check()));
+            shared.has_failed()
+        };
+        let (store, _) = in_tasks(&folder.path().join("used.db"));
+        assert!(store.shared.is_in_place(store.shared.place.check()));
+        assert!(is_lost(&store.shared));
+
+        let (store, _) = in_tasks(&folder.path().join("closed.db"));
+        store.close().await;
+        assert!(!is_lost(&store.shared));
+
+        let (store, _) = in_tasks(&folder.path().join("dropped.db"));
+        let shared = Arc::clone(&store.shared);
+        drop(store);
+        assert!(!is_lost(&shared));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_nobody_uses_any_more_lets_go_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.db");
+        let store = Store::open(&path, Options::default()).unwrap();
+        assert_eq!(store.path(), path);
+        store.write(|_| Ok(())).await.unwrap();
+        drop(store);
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while let Err(error) = Store::open(&path, Options::default()) {
+            assert!(std::time::Instant::now() < deadline, "{error}");
+            thread::yield_now();
+        }
     }
 }

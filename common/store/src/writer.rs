@@ -346,3 +346,170 @@ pub(crate) fn guarded<T>(shared: &Shared, run: impl FnOnce() -> T) -> Option<T> 
         })
         .ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc};
+
+    use super::*;
+    use crate::{FailStop, Options, Store};
+
+    fn failures() -> (Options, Arc<Mutex<Vec<String>>>) {
+        let failures = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&failures);
+        let note = move |failure: &Failure| noted.lock().unwrap().push(format!("{failure:?}"));
+        (Options { on_failure: FailStop::new(note), ..Options::default() }, failures)
+    }
+
+    #[tokio::test]
+    async fn a_batch_waits_for_another_program_that_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.db");
+        let (options, failures) = failures();
+        let store = Store::open(&path, options).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut write = Box::pin(store.write(|_| Ok(())));
+        let early = tokio::time::timeout(PATIENCE * 3, &mut write).await;
+        assert!(early.is_err(), "{early:?}");
+        other.execute_batch("COMMIT").unwrap();
+        write.await.unwrap();
+        assert_eq!(*failures.lock().unwrap(), [""; 0]);
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_cannot_be_begun_is_a_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.db");
+        let (options, failures) = failures();
+        let store = Store::open(&path, options).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN").unwrap();
+        assert!(begin(store.shared(), &other).is_err(), "there is a transaction already");
+        assert!(failures.lock().unwrap()[0].starts_with("Begin"));
+    }
+
+    /// A work that makes the log longer by so many bytes, and a little.
+    async fn add(store: &Store, bytes: u32) {
+        let row = move |transaction: &Transaction<'_>| {
+            transaction.execute("INSERT INTO rows VALUES (zeroblob(?1))", [bytes])
+        };
+        store.write(row).await.unwrap();
+    }
+
+    fn with_rows() -> Options {
+        Options { schema: "CREATE TABLE IF NOT EXISTS rows (row BLOB)", ..Options::default() }
+    }
+
+    #[tokio::test]
+    async fn a_short_log_is_left_alone_until_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("some.db"), with_rows()).unwrap();
+        for _ in 0..8 {
+            add(&store, 100).await;
+        }
+        store.close().await;
+        assert_eq!(store.statistics().checkpoints, 1);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_has_grown_is_written_into_the_file_beside_the_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("some.db"), with_rows()).unwrap();
+        add(&store, 5 << 20).await;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while store.statistics().checkpoints == 0 {
+            assert!(Instant::now() < deadline, "no checkpoint");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_long_read_keeps_the_log_from_its_start_and_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.db");
+        let limit = 1 << 20;
+        let store = Store::open(&path, Options { wal_limit: limit, ..with_rows() }).unwrap();
+        let reader = Connection::open(&path).unwrap();
+        reader.execute_batch("BEGIN; SELECT * FROM rows").unwrap();
+        add(&store, 2 << 20).await;
+        let bytes = log(&store).await;
+        assert!(bytes > limit, "{bytes}");
+        let tried = store.statistics().checkpoints;
+        assert_eq!(tried, 1);
+        add(&store, 100).await;
+        assert!(log(&store).await > bytes);
+        assert_eq!(store.statistics().checkpoints, tried, "not with every batch");
+        reader.execute_batch("COMMIT").unwrap();
+        add(&store, 5 << 20).await;
+        assert_eq!(log(&store).await, 0);
+        store.close().await;
+    }
+
+    /// How long the log is after what was done before.
+    async fn log(store: &Store) -> u64 {
+        // A batch is told of before the log is tended.
+        for _ in 0..2 {
+            store.write(|_| Ok(())).await.unwrap();
+        }
+        store.statistics().wal_bytes
+    }
+
+    /// Holds the writer in a work until the sender is dropped.
+    fn hold(store: &Store) -> mpsc::Sender<()> {
+        let (release, held) = mpsc::channel::<()>();
+        let (begins, begun) = mpsc::channel();
+        let work = move |_: &Transaction<'_>| -> Completion {
+            begins.send(()).unwrap();
+            let _ = held.recv();
+            Box::new(drop)
+        };
+        store.submit(Urgency::Forced, 1, Box::new(work));
+        begun.recv().unwrap();
+        release
+    }
+
+    fn submit(store: &Store, weight: usize, done: &Arc<AtomicU64>) {
+        let done = Arc::clone(done);
+        let work = move |_: &Transaction<'_>| -> Completion {
+            Box::new(move |durable| {
+                durable.unwrap();
+                done.fetch_add(1, Relaxed);
+            })
+        };
+        store.submit(Urgency::Forced, weight, Box::new(work));
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_a_batch_is_done_shares_the_next_ones_up_to_their_weight() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { max_batch: 10, ..Options::default() };
+        let store = Store::open(&folder.path().join("some.db"), options).unwrap();
+        let release = hold(&store);
+        let done = Arc::default();
+        for _ in 0..10 {
+            submit(&store, 2, &done);
+        }
+        drop(release);
+        store.close().await;
+        assert_eq!(done.load(Relaxed), 10);
+        let statistics = store.statistics();
+        assert_eq!((statistics.syncs, statistics.largest_batch), (4, 10), "and one at the end");
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_a_close_is_done_and_what_comes_behind_it_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("some.db"), Options::default()).unwrap();
+        let release = hold(&store);
+        let (before, behind) = (Arc::default(), Arc::default());
+        submit(&store, 1, &before);
+        tokio::join!(store.close(), async {
+            submit(&store, 1, &behind);
+            drop(release);
+        });
+        assert_eq!((before.load(Relaxed), behind.load(Relaxed)), (1, 0));
+    }
+}
