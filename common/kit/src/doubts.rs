@@ -164,3 +164,36 @@ fn ask<R: ResourceManager>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn questions_are_asked_at_once_and_then_ever_more_rarely() {
+        let mut backoff = Backoff::default();
+        assert!(backoff.is_due());
+        let mut delays = Vec::new();
+        for _ in 0..7 {
+            delays.push(backoff.delay.as_secs());
+            let before = Instant::now();
+            backoff.delay();
+            assert!(!backoff.is_due());
+            assert!(backoff.due >= before + Duration::from_secs(*delays.last().unwrap()));
+            backoff.due = Instant::now();
+            assert!(backoff.is_due());
+        }
+        assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[tokio::test]
+    async fn one_question_at_a_time_is_on_its_way() {
+        let asking = tokio::spawn(std::future::pending());
+        let mut backoff = Backoff { asking: Some(asking), ..Backoff::default() };
+        assert!(!backoff.is_due());
+        backoff.asking = Some(tokio::spawn(async {}));
+        while !backoff.is_due() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -78,3 +78,59 @@ pub fn currency(field: impl Display, value: &str) -> Result<(), Refusal> {
         format!("{field} is '{shown}'; it is three capital letters (ISO 4217), such as EUR");
     Err(Refusal::new("INVALID_CURRENCY", message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(checked: Result<(), Refusal>) -> (&'static str, String) {
+        let refusal = checked.unwrap_err();
+        (refusal.code, refusal.message)
+    }
+
+    fn invalid(message: &str) -> (&'static str, String) {
+        ("INVALID_ARGUMENT", message.into())
+    }
+
+    #[test]
+    fn a_name_has_1_to_64_characters() {
+        for good in ["x", &"ä".repeat(64)] {
+            name("sku", good).unwrap();
+        }
+        let empty = invalid("sku is empty; it has 1 to 64 characters");
+        assert_eq!(refused(name("sku", "")), empty);
+        let long = invalid("sku has 65 characters; it has 1 to 64");
+        assert_eq!(refused(name("sku", &"x".repeat(65))), long);
+    }
+
+    #[test]
+    fn a_list_has_as_many_entries_as_its_range_says() {
+        for good in [1, 5] {
+            count("lines", good, 1..=5).unwrap();
+        }
+        let expected = invalid("lines has 6 entries; it has 1 to 5");
+        assert_eq!(refused(count("lines", 6, 1..=5)), expected);
+        count("lines", 0, 1..=5).unwrap_err();
+    }
+
+    #[test]
+    fn a_number_is_within_its_bounds_and_an_open_one_is_not_named() {
+        for good in [1, 9] {
+            number("BAD_AMOUNT", "amount", good, 1..=9).unwrap();
+        }
+        let bounded = ("BAD_AMOUNT", "amount is 10; it is from 1 to 9".into());
+        assert_eq!(refused(number("BAD_AMOUNT", "amount", 10, 1..=9)), bounded);
+        let open = ("BAD_AMOUNT", "amount is 0; it is 1 or more".into());
+        assert_eq!(refused(number("BAD_AMOUNT", "amount", 0, 1..=i64::MAX)), open);
+    }
+
+    #[test]
+    fn a_currency_is_three_capitals() {
+        currency("currency", "EUR").unwrap();
+        for bad in ["", "EU", "EURO", "eur", "E1R", "ÄÖ"] {
+            let (code, message) = refused(currency("currency", bad));
+            assert_eq!(code, "INVALID_CURRENCY");
+            assert!(message.starts_with(&format!("currency is '{bad}'; ")), "{message}");
+        }
+    }
+}

@@ -111,3 +111,48 @@ fn measure_page(
         })?;
     Ok((rows * ROW + contents, next))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: i64) -> Key {
+        let id = format!("{number:016}").into_bytes();
+        (common::TransactionId::from_slice(&id).unwrap(), 0)
+    }
+
+    #[test]
+    fn a_journal_is_measured_a_page_at_a_time_up_to_where_it_reached() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(crate::journal::SCHEMA).unwrap();
+        let rows = PAGE + 3;
+        let fill = "
+            WITH RECURSIVE numbers (it) AS (
+                VALUES (1) UNION ALL SELECT it + 1 FROM numbers WHERE it < ?1
+            )
+            INSERT INTO decided
+            SELECT CAST(printf('%016d', it) AS BLOB), 0, zeroblob(16), 1, 1, NULL,
+                   CASE it WHEN 1 THEN zeroblob(5) END, zeroblob(2), NULL,
+                   CASE it WHEN 2 THEN 'seven b' END, 0, 0
+            FROM numbers";
+        connection.execute(fill, [rows]).unwrap();
+        let first = measure_page(&connection, None, key(rows)).unwrap();
+        assert_eq!(first, (PAGE * (ROW + 2) + 5 + 7, Some(key(PAGE))));
+        let rest = measure_page(&connection, first.1, key(rows)).unwrap();
+        assert_eq!(rest, (3 * (ROW + 2), None));
+        let until = measure_page(&connection, first.1, key(rows - 1)).unwrap();
+        assert_eq!(until, (2 * (ROW + 2), None));
+    }
+
+    #[test]
+    fn it_is_above_a_limit_only_once_it_is_measured() {
+        let footprint = Footprint::default();
+        footprint.add(10);
+        assert!(!footprint.is_above(9));
+        footprint.is_measured.store(true, Relaxed);
+        assert!(footprint.is_above(9));
+        assert!(!footprint.is_above(10));
+        footprint.add(-11);
+        assert_eq!(footprint.bytes(), 0);
+    }
+}

@@ -71,4 +71,27 @@ mod tests {
         assert_eq!(prepared_at(now + hour).age(now), 3_600_000, "prepared before it was set back");
         assert_eq!(prepared_at(now + 50).age(now), 50, "a step of the clock");
     }
+
+    #[test]
+    fn it_is_told_of_once_a_minute_until_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = common_store::Store::open(&folder.path().join("a.db"), Default::default());
+        let metrics = Metrics::new(&prometheus::Registry::new(), &store.unwrap()).unwrap();
+        let (now, limit) = (10_000_000, Duration::from_secs(60));
+        let (young, old) = (prepared_at(now - 59_999), prepared_at(now - 60_000));
+        let mut overdue = Overdue::default();
+        overdue.look(std::slice::from_ref(&young), now, limit, &metrics);
+        assert_eq!((overdue.told_at, metrics.overdue.get()), (None, 0));
+        overdue.look(&[young.clone(), old.clone()], now, limit, &metrics);
+        let told = overdue.told_at.expect("it is told of");
+        assert_eq!(metrics.overdue.get(), 1);
+        overdue.look(std::slice::from_ref(&old), now, limit, &metrics);
+        assert_eq!(overdue.told_at, Some(told), "within a minute");
+        let earlier = told.checked_sub(REPEAT).expect("the machine has run for a minute");
+        overdue.told_at = Some(earlier);
+        overdue.look(&[old], now, limit, &metrics);
+        assert!(overdue.told_at.is_some_and(|again| again > earlier));
+        overdue.look(&[young], now, limit, &metrics);
+        assert_eq!((overdue.told_at, metrics.overdue.get()), (None, 0));
+    }
 }

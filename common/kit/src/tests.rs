@@ -1,6 +1,8 @@
 //! The kit with a small domain: accounts that money is taken from.
 
+mod admin;
 mod branches;
+mod compensation;
 mod doubts;
 mod faults;
 mod handle;
@@ -8,6 +10,7 @@ mod link;
 mod locks;
 mod panics;
 mod retention;
+mod run;
 
 use std::{
     path::Path,
@@ -180,9 +183,18 @@ impl Bench {
 
 impl<R: ResourceManager + Clone> Bench<R> {
     async fn of(folder: &Path, limits: Limits, options: Options, till: R) -> Self {
+        Self::within(Environment::real(), folder, limits, options, till).await
+    }
+
+    async fn within(
+        environment: Environment,
+        folder: &Path,
+        limits: Limits,
+        options: Options,
+        till: R,
+    ) -> Self {
         let store = Store::open(&folder.join(R::NAME).with_extension("db"), options).unwrap();
         let metrics = Metrics::new(&Registry::new(), &store).unwrap();
-        let environment = Environment::real();
         let engine = Engine::new(store, till.clone(), limits, metrics, environment).await.unwrap();
         Self { service: Service { engine: Arc::clone(&engine) }, engine, till }
     }

@@ -56,3 +56,36 @@ impl Versioned<'_> {
         Err(Refusal::new("VERSION_HELD", message))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROW: Versioned<'static> =
+        Versioned { what: "SKU 'apple'", version: 7, is_changing: false, checks: 0 };
+
+    fn refused(checked: Result<(), Refusal>) -> (&'static str, String) {
+        let refusal = checked.unwrap_err();
+        (refusal.code, refusal.message)
+    }
+
+    #[test]
+    fn a_version_is_held_against_the_rows_and_against_who_changes_it() {
+        ROW.check("version", 7).unwrap();
+        let (code, message) = refused(ROW.check("version", 6));
+        let expected = "version is 6, but SKU 'apple' has version 7";
+        assert_eq!((code, message.as_str()), ("VERSION_CHANGED", expected));
+        let changing = Versioned { is_changing: true, ..ROW };
+        assert_eq!(refused(changing.check("version", 7)).0, "VERSION_HELD");
+        assert_eq!(refused(changing.check("version", 6)).0, "VERSION_CHANGED");
+    }
+
+    #[test]
+    fn a_row_whose_version_was_checked_stays_as_it_is() {
+        ROW.change().unwrap();
+        let (code, message) = refused(Versioned { checks: 1, ..ROW }.change());
+        assert_eq!(code, "VERSION_HELD");
+        assert!(message.starts_with("SKU 'apple' may not change"), "{message}");
+        assert!(message.ends_with("has checked version 7"), "{message}");
+    }
+}

@@ -21,7 +21,9 @@ async fn duplicates_get_the_first_answer_and_the_effect_is_there_once() {
     assert!(!bench.rollback(2).await.unwrap());
     assert!(!bench.rollback(2).await.unwrap());
     assert_eq!(bench.till().await, (70, 0));
-    assert_eq!(bench.engine.metrics.undecided.get(), 0);
+    let metrics = &bench.engine.metrics;
+    assert_eq!(metrics.undecided.get(), 0);
+    assert_eq!((metrics.commits.get(), metrics.rollbacks.get()), (1, 1));
     bench.close().await;
 }
 
@@ -132,6 +134,10 @@ async fn one_phase_commits_at_once_and_a_lost_answer_can_be_asked_for() {
     let first = bench.send(request.clone()).await.unwrap();
     assert!(first.committed && first.vote() == Vote::Commit);
     assert_eq!(bench.till().await, (70, 0));
+    assert_eq!(bench.engine.metrics.commits.get(), 1);
+    let output = GetAccountRequest { account: "a".into() }.encoded_len();
+    let row = crate::footprint::of_row(i64::try_from(output).unwrap());
+    assert_eq!(bench.engine.footprint.bytes(), row);
     assert_eq!(bench.send(request).await.unwrap(), first);
     assert!(bench.rollback(1).await.unwrap());
     assert_eq!(bench.till().await, (70, 0));

@@ -194,6 +194,35 @@ async fn a_promise_whose_row_was_damaged_is_not_acted_on() {
     }
     let left = bench.engine.store.read(journal::count_undecided).await.unwrap();
     assert_eq!(left, 1, "the promise stands");
+    let kept = "SELECT count(*) FROM undecided WHERE pending_commit IS NOT NULL";
+    let kept: i64 = bench
+        .engine
+        .store
+        .read(move |connection| connection.query_row(kept, [], |row| row.get(0)))
+        .await
+        .unwrap();
+    assert_eq!(kept, 0, "no decision is kept of what is not known");
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_decision_that_was_kept_and_damaged_is_not_acted_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::open(&folder).await;
+    bench.prepare(1, 1).await;
+    bench.till.fail_settle.store(true, SeqCst);
+    bench.commit(1).await.unwrap_err();
+    bench.till.fail_settle.store(false, SeqCst);
+    for (damage, column) in [
+        ("UPDATE undecided SET pending_number = 7", "pending_checksum"),
+        ("UPDATE undecided SET pending_number = NULL", "pending_commit"),
+    ] {
+        let write = |transaction: &Transaction<'_>| transaction.execute(damage, []);
+        bench.engine.store.write(write).await.unwrap();
+        let refused = bench.commit(1).await.unwrap_err();
+        assert!(refused.message().contains(&format!("column {column}")), "{refused}");
+    }
+    assert_eq!(bench.till().await, (100, 1));
     bench.close().await;
 }
 
