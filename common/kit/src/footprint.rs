@@ -145,6 +145,11 @@ mod tests {
     }
 
     #[test]
+    fn a_row_takes_more_than_its_contents() {
+        assert_eq!(of_row(2), ROW + 2);
+    }
+
+    #[test]
     fn it_is_above_a_limit_only_once_it_is_measured() {
         let footprint = Footprint::default();
         footprint.add(10);

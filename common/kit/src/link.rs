@@ -266,4 +266,25 @@ mod tests {
         assert_eq!(votes, (0..8).collect::<Vec<_>>());
         assert_eq!(messages, 4, "those that fit share a message");
     }
+
+    #[tokio::test]
+    async fn many_small_answers_are_no_larger_message() {
+        let (answered, answers) = mpsc::unbounded_channel();
+        let vote = LinkVote { transaction_id: vec![7; 16].into(), ..LinkVote::default() };
+        let count = MAX_MESSAGE / vote.encoded_len() + 1;
+        let mut small = Answers::default();
+        small.votes = vec![vote; count];
+        answered.send((Ok(small), None)).unwrap();
+        drop(answered);
+        let (responses, mut sent) = mpsc::channel(IN_FLIGHT);
+        write(answers, &responses).await.unwrap();
+        drop(responses);
+        let mut votes = 0;
+        while let Some(response) = sent.recv().await {
+            let response = response.unwrap();
+            assert!(response.encoded_len() <= MAX_MESSAGE, "{}", response.encoded_len());
+            votes += response.votes.len();
+        }
+        assert_eq!(votes, count);
+    }
 }

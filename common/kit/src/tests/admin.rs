@@ -199,6 +199,9 @@ async fn a_hand_decides_what_is_undecided_and_nothing_else() {
     desk.resolve(by_hand(1, Resolution::Commit)).await.unwrap();
     desk.resolve(by_hand(2, Resolution::Rollback)).await.unwrap();
     assert_eq!(desk.bench.till().await, (90, 10));
+    let metrics = &desk.bench.engine.metrics;
+    let counted = (metrics.commits.get(), metrics.rollbacks.get(), metrics.undecided.get());
+    assert_eq!(counted, (1, 1, 1));
     let status = desk.resolve(by_hand(1, Resolution::Rollback)).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().starts_with("it is committed already"), "{status}");

@@ -1,8 +1,10 @@
+use common_store::Urgency;
 use proto::dtc::{Acknowledgement, LinkCommit, LinkRequest, Vote};
 use tonic::Code;
 
 use super::*;
 use crate::{
+    engine::Refused,
     forced::Force,
     wire::{self, Batch, Decision, Origin, Prepare},
 };
@@ -41,6 +43,65 @@ async fn undecided_branches_are_bounded() {
     assert_eq!(bench.prepare(2, 1).await.vote(), Vote::Commit, "a duplicate takes no more room");
     bench.commit(1).await.unwrap();
     assert_eq!(bench.prepare(3, 1).await.vote(), Vote::Commit);
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn undecided_branches_are_bounded_within_a_batch_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { max_undecided: 2, ..limits() };
+    let bench = Bench::open_with(folder.path(), limits, options()).await;
+    bench.prepare(1, 1).await;
+    let prepares = [2, 3, 4].map(|number| Prepare {
+        branch: branch(number),
+        age: transaction(number),
+        payload: wire::decode(Some(&typed(1)), 1000),
+        one_phase: false,
+        may_compensate: false,
+    });
+    // The decision makes room for one more.
+    let decisions = vec![Decision {
+        branch: branch(1),
+        commit: true,
+        number: 1,
+        attempt: 0,
+        compensate: false,
+        answers_doubt: false,
+    }];
+    let origin = Arc::new(Origin::parse("origin", Some(&origin())).unwrap());
+    let batch = Batch { prepares: prepares.into(), decisions };
+    let answers = bench.engine.perform(origin, batch).await.unwrap();
+    let votes: Vec<_> = answers.votes.iter().map(|vote| vote.vote()).collect();
+    assert_eq!(votes, [Vote::Commit, Vote::Commit, Vote::Abort]);
+    bench.close().await;
+}
+
+/// A run that the journal has not kept is not admitted.
+#[tokio::test]
+async fn an_empty_batch_that_the_storage_rolls_back_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::open(&folder).await;
+    let store = &bench.engine.store;
+    // What comes while the storage is at work shares a batch.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (begins, begun) = std::sync::mpsc::channel();
+    let hold: common_store::Work = Box::new(move |_| {
+        begins.send(()).unwrap();
+        let _ = held.recv();
+        Box::new(drop)
+    });
+    store.submit(Urgency::Forced, 1, hold);
+    begun.recv().unwrap();
+    let origin = Arc::new(Origin::parse("origin", Some(&origin())).unwrap());
+    let (admitted, ()) = tokio::join!(bench.engine.perform(origin, Batch::default()), async {
+        let end: common_store::Work = Box::new(|transaction| {
+            transaction.execute_batch("ROLLBACK").unwrap();
+            Box::new(drop)
+        });
+        store.submit(Urgency::Forced, 1, end);
+        drop(release);
+    });
+    assert!(matches!(admitted, Err(Refused::Write(_))), "{admitted:?}");
     bench.close().await;
 }
 
@@ -202,6 +263,35 @@ async fn a_promise_whose_row_was_damaged_is_not_acted_on() {
         .await
         .unwrap();
     assert_eq!(kept, 0, "no decision is kept of what is not known");
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_row_under_another_key_or_with_another_epoch_is_not_acted_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::open(&folder).await;
+    for number in 1..=3 {
+        bench.prepare(number, 1).await;
+    }
+    bench.commit(2).await.unwrap();
+    bench.close().await;
+    let bench = Bench::open(&folder).await;
+    for (damage, row) in [
+        ("UPDATE undecided SET branch = 7 WHERE transaction_id < x'02'", transaction(1)),
+        ("UPDATE decided SET branch = 7", transaction(2)),
+    ] {
+        let write = |transaction: &Transaction<'_>| transaction.execute(damage, []);
+        assert_eq!(bench.engine.store.write(write).await.unwrap(), 1);
+        let moved = CommitRequest { branch: 7, transaction_id: row.to_string(), ..commit(1) };
+        let refused = bench.service.commit(Request::new(moved)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Internal);
+        assert!(refused.message().contains("column checksum"), "{refused}");
+    }
+    let damage = "UPDATE coordinators SET epoch = epoch - 1";
+    let write = |transaction: &Transaction<'_>| transaction.execute(damage, []);
+    assert_eq!(bench.engine.store.write(write).await.unwrap(), 1);
+    let refused = bench.commit(2).await.unwrap_err();
+    assert!(refused.message().contains("table coordinators, row "), "{refused}");
     bench.close().await;
 }
 

@@ -12,7 +12,10 @@ use super::{
     link::{Peer, id},
     *,
 };
-use crate::wire::{self, Batch, Decision, Origin, Prepare};
+use crate::{
+    forced::Force,
+    wire::{self, Batch, Decision, Origin, Prepare},
+};
 
 /// Only looks.
 const LOOKS: i64 = 0;
@@ -464,6 +467,20 @@ async fn a_commit_that_fails_keeps_the_lock_until_it_is_applied() {
     office.till.fail_settle.store(false, SeqCst);
     office.commit(5).await.unwrap();
     granted(six).await;
+    office.close().await;
+}
+
+#[tokio::test]
+async fn what_is_decided_by_hand_lets_its_lock_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let office = open(&folder).await;
+    office.wants(5, "a").await;
+    let three = office.waits(3, "a").await;
+    let five = BranchId { coordinator: coordinator(), transaction: transaction(5), number: 0 };
+    let force = Force { commit: true, reason: "stuck".into(), caller: "test".into() };
+    office.engine.force(five, force).await.unwrap().unwrap();
+    granted(three).await;
+    assert_eq!(office.used("a").await, 1);
     office.close().await;
 }
 
