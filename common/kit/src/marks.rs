@@ -202,4 +202,24 @@ mod tests {
         note(&connection, &COORDINATOR, &ended, 50 * MINUTE, DAY).unwrap();
         assert_eq!(said_at(&connection, i64::MAX), 1000);
     }
+
+    #[test]
+    fn a_mark_that_is_a_step_away_from_the_one_before_stays() {
+        let connection = journal();
+        for number in 0..3 {
+            say(&connection, number * DAY.step());
+        }
+        for number in 0..3 {
+            assert_eq!(said_at(&connection, number * DAY.step()), number * DAY.step());
+        }
+    }
+
+    #[test]
+    fn what_nobody_said_is_damage() {
+        let connection = journal();
+        say(&connection, 1000);
+        connection.execute("UPDATE ended SET ended_before = zeroblob(16)", []).unwrap();
+        let error = said_by(&connection, &COORDINATOR, 1000).unwrap_err().to_string();
+        assert!(error.contains("table ended, row "), "{error}");
+    }
 }

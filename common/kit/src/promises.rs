@@ -51,3 +51,45 @@ impl Promises {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(branch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use common::{CoordinatorId, TransactionId};
+
+    use super::*;
+
+    fn branch(number: usize) -> BranchId {
+        BranchId {
+            coordinator: CoordinatorId::from_bytes([1; 16]),
+            transaction: TransactionId::from_bytes([2; 16]),
+            number: u32::try_from(number).unwrap(),
+        }
+    }
+
+    fn kept(promises: &Promises, payload: usize, output: usize) -> Option<(usize, usize, bool)> {
+        promises.keep(branch(0), (&vec![1; payload], &vec![2; output]), true);
+        let promise = promises.take(&branch(0))?;
+        Some((promise.payload.len(), promise.output.len(), promise.may_compensate))
+    }
+
+    #[test]
+    fn what_is_kept_is_there_once_and_is_small() {
+        let promises = Promises::default();
+        assert_eq!(kept(&promises, BYTES - 24, 24), Some((BYTES - 24, 24, true)));
+        assert!(promises.take(&branch(0)).is_none());
+        assert_eq!(kept(&promises, BYTES - 24, 25), None);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many() {
+        let promises = Promises::default();
+        for number in 1..COUNT {
+            promises.keep(branch(number), (b"p", b"o"), false);
+        }
+        assert_eq!(kept(&promises, 1, 1), Some((1, 1, true)));
+        promises.keep(branch(COUNT), (b"p", b"o"), false);
+        assert_eq!(kept(&promises, 1, 1), None);
+        promises.clear();
+        assert_eq!(kept(&promises, 1, 1), Some((1, 1, true)));
+    }
+}

@@ -339,4 +339,29 @@ mod tests {
         let whole = |step: &String| step.starts_with("SCAN") || step.contains("TEMP B-TREE");
         assert!(!steps.iter().any(whole), "{steps:?}");
     }
+
+    const COORDINATOR: CoordinatorId = CoordinatorId::from_bytes([1; 16]);
+
+    fn id(number: u8) -> TransactionId {
+        TransactionId::from_bytes([number; 16])
+    }
+
+    #[test]
+    fn what_is_forgotten_becomes_more_and_is_read_again_after_a_start() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(SCHEMA).unwrap();
+        let forgotten = Forgotten::read(&connection).unwrap();
+        for (before, except) in [(4, 2), (9, 5)] {
+            let ended = Ended::new(id(before), vec![id(except)..=id(except)]);
+            forgotten.add(&connection, &COORDINATOR, &ended).unwrap();
+        }
+        for forgotten in [forgotten, Forgotten::read(&connection).unwrap()] {
+            let all = forgotten.of(&COORDINATOR).unwrap();
+            let gone: Vec<u8> = (0..12).filter(|number| all.has(&id(*number))).collect();
+            assert_eq!(gone, [0, 1, 2, 3, 4, 6, 7, 8]);
+        }
+        connection.execute("UPDATE forgotten SET ended_before = zeroblob(16)", []).unwrap();
+        let error = Forgotten::read(&connection).err().unwrap().to_string();
+        assert!(error.contains("table forgotten, row "), "{error}");
+    }
 }

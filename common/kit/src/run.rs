@@ -261,6 +261,16 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn a_coordinator_is_given_by_its_http_address() {
+        let endpoint = parse_endpoint("http://127.0.0.1:7100").unwrap();
+        assert_eq!(endpoint.uri().port_u16(), Some(7100));
+        for other in ["https://127.0.0.1:7100", "127.0.0.1:7100", "http://", "", "/"] {
+            let error = parse_endpoint(other).unwrap_err();
+            assert!(error.starts_with("write it as http://host:port"), "{other}: {error}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -283,3 +283,109 @@ fn no_id(field: &str, bytes: &Bytes) -> Status {
     let length = bytes.len();
     Status::invalid_argument(format!("{field}: '{shown}' has {length} bytes; an id has 16"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::{
+        dtc::{LinkPrepare, LinkRollback},
+        shop::TakePayment,
+    };
+
+    use super::*;
+    use crate::Vote;
+
+    const COORDINATOR: CoordinatorId = CoordinatorId::from_bytes([1; 16]);
+
+    struct Nothing;
+
+    impl ResourceManager for Nothing {
+        const NAME: &'static str = "nothing";
+        const SCHEMA: &'static str = "";
+        type Payload = TakePayment;
+        type Output = ();
+
+        fn prepare(
+            &self,
+            _: &rusqlite::Transaction<'_>,
+            _: &BranchId,
+            _: &TakePayment,
+        ) -> Result<Vote<()>, Error> {
+            Ok(Vote::ReadOnly)
+        }
+
+        fn commit(
+            &self,
+            _: &rusqlite::Transaction<'_>,
+            _: &BranchId,
+            _: &TakePayment,
+            (): &(),
+        ) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn rollback(
+            &self,
+            _: &rusqlite::Transaction<'_>,
+            _: &BranchId,
+            _: &TakePayment,
+            (): &(),
+        ) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    fn id(number: u8) -> Bytes {
+        vec![number; 16].into()
+    }
+
+    fn from_link(request: LinkRequest) -> Result<Batch<Nothing>, Status> {
+        Batch::from_link(COORDINATOR, request, 1000).map(|(batch, _)| batch)
+    }
+
+    #[test]
+    fn a_rollback_on_a_link_keeps_its_attempt_and_whether_it_was_turned_round() {
+        let rollback = LinkRollback {
+            transaction_id: id(2),
+            branch: 3,
+            decision_number: 2,
+            attempt: 4,
+            compensate: true,
+            output: None,
+        };
+        let request = LinkRequest { rollbacks: vec![rollback], ..LinkRequest::default() };
+        let transaction = TransactionId::from_bytes([2; 16]);
+        let expected = Decision {
+            branch: BranchId { coordinator: COORDINATOR, transaction, number: 3 },
+            commit: false,
+            number: 2,
+            attempt: 4,
+            compensate: true,
+            answers_doubt: false,
+        };
+        assert_eq!(from_link(request).unwrap().decisions, [expected]);
+    }
+
+    #[test]
+    fn a_prepare_on_a_link_is_as_old_as_what_it_tries_again() {
+        let age = |retry_of: Bytes| {
+            let prepare = LinkPrepare { transaction_id: id(2), retry_of, ..LinkPrepare::default() };
+            let request = LinkRequest { prepares: vec![prepare], ..LinkRequest::default() };
+            from_link(request).map(|batch| batch.prepares[0].age)
+        };
+        assert_eq!(age(Bytes::new()).unwrap(), TransactionId::from_bytes([2; 16]));
+        assert_eq!(age(id(1)).unwrap(), TransactionId::from_bytes([1; 16]));
+        let error = age(Bytes::from_static(&[1; 5])).unwrap_err();
+        assert!(error.message().starts_with("prepares.retry_of: "), "{error}");
+    }
+
+    #[test]
+    fn a_payload_may_be_as_large_as_the_limit() {
+        let take = TakePayment { account: "a".into(), ..TakePayment::default() };
+        let kind = Some(payload::Kind::Typed(take.encode_to_vec().into()));
+        let payload = Payload { kind };
+        let size = payload.encoded_len();
+        assert_eq!(decode::<Nothing>(Some(&payload), size).ok().unwrap().message, take);
+        let refusal = decode::<Nothing>(Some(&payload), size - 1).err().unwrap();
+        assert_eq!(refusal.code, "PAYLOAD_TOO_LARGE");
+    }
+}

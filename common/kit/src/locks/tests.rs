@@ -196,6 +196,8 @@ fn who_waits_is_bounded_in_number_and_bytes() {
     assert_eq!(table.park(&branch(8), branch(8), BYTES, |_, _| {}), None);
     let full = Unclaimed::Full { waiting: 1, bytes: BYTES };
     assert_eq!(table.want(branch(7), "a"), Err(full));
+    assert_eq!(table.dismiss(&branch(8)), Some((branch(8), vec![])));
+    assert_eq!(table.want(branch(7), "a"), Ok(Waits), "there is room again");
 }
 
 #[test]

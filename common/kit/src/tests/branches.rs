@@ -9,7 +9,10 @@ async fn duplicates_get_the_first_answer_and_the_effect_is_there_once() {
     let bench = Bench::open(&folder).await;
     let first = bench.prepare(1, 30).await;
     assert_eq!(first.vote(), Vote::Commit);
-    assert!(first.output.is_some() && !first.committed);
+    let output = GetAccountRequest { account: "a".into() }.encode_to_vec().into();
+    assert_eq!(first.output, Some(Payload { kind: Some(payload::Kind::Typed(output)) }));
+    let journal = common::JournalId::from_bytes(bench.engine.store.identity().id);
+    assert_eq!((first.journal_id.clone(), first.committed), (journal.to_string(), false));
     assert_eq!(bench.prepare(1, 30).await, first);
     assert_eq!(bench.till().await, (100, 30));
     bench.commit(1).await.unwrap();

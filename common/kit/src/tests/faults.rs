@@ -73,6 +73,7 @@ async fn undecided_branches_are_bounded_within_a_batch_too() {
     let answers = bench.engine.perform(origin, batch).await.unwrap();
     let votes: Vec<_> = answers.votes.iter().map(|vote| vote.vote()).collect();
     assert_eq!(votes, [Vote::Commit, Vote::Commit, Vote::Abort]);
+    assert_eq!(bench.engine.store.statistics().largest_batch, 4, "each request counts");
     bench.close().await;
 }
 

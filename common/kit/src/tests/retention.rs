@@ -8,7 +8,11 @@ use super::{
     link::{Peer, id},
     *,
 };
-use crate::{ended::Ended, links::Place};
+use crate::{
+    ended::Ended,
+    links::Place,
+    wire::{Batch, Decision, Origin},
+};
 
 async fn wait_for_decided(bench: &Bench, expected: i64) {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -186,4 +190,41 @@ async fn an_exception_on_a_link_is_a_transaction_or_a_range() {
     wait_for_decided(&bench, 3).await;
     assert_eq!(sweep(&bench).await, 3);
     bench.close().await;
+}
+
+/// Tombstones of so many branches of transaction 1.
+async fn leave_tombstones(bench: &Bench, count: u32) {
+    let tombstone = |number| Decision {
+        branch: BranchId { coordinator: coordinator(), transaction: transaction(1), number },
+        commit: false,
+        number: 1,
+        attempt: 0,
+        compensate: false,
+        answers_doubt: false,
+    };
+    let batch = Batch { decisions: (0..count).map(tombstone).collect(), ..Batch::default() };
+    let origin = Arc::new(Origin::parse("origin", Some(&origin())).unwrap());
+    bench.engine.perform(origin, batch).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_goes_sooner_goes_a_page_at_a_time_until_there_is_room() {
+    let (hour, count) = (Duration::from_secs(3600), 1100);
+    for (retention, retention_bytes, left) in [
+        (hour, 1 << 30, count),
+        (hour, 100_000, count - 500),
+        (hour, 10_000, 0),
+        (Duration::ZERO, 1 << 30, 0),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let lock_wait = Duration::ZERO;
+        let limits = Limits { lock_wait, retention, retention_bytes, ..limits() };
+        let bench = Bench::open_with(folder.path(), limits, options()).await;
+        leave_tombstones(&bench, count).await;
+        crate::footprint::measure(Arc::clone(&bench.engine)).await;
+        let place = linked(&bench);
+        say(&bench, &place, 2, &[]);
+        assert_eq!(sweep(&bench).await, i64::from(left), "{retention:?}, {retention_bytes} bytes");
+        bench.close().await;
+    }
 }

@@ -107,7 +107,8 @@ async fn a_program_serves_its_domain_and_its_operator_until_it_is_told_to_stop()
 
     let file = folder.path().join("till.db");
     let other = Store::open(&file, Options { role: "other", ..Options::default() });
-    assert!(matches!(other, Err(OpenError::WrongRole { .. })), "{other:?}");
+    let Err(OpenError::WrongRole { found, .. }) = other else { panic!("{other:?}") };
+    assert_eq!(found, "till");
     let till = Running::start(folder.path(), NOON - DAY, &[]).await;
     let metrics = till.metrics().await;
     assert!(metrics.contains("dtc_participant_undecided 1"), "{metrics}");
