@@ -121,10 +121,18 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::builder().parse(text) {
-        Ok(_) => Ok(text.to_owned()),
+    let text = without_blanks(text);
+    match EnvFilter::builder().parse(&text) {
+        Ok(_) => Ok(text),
         Err(error) => Err(format!("{error}; write for example info or info,coordinator=debug")),
     }
+}
+
+/// A filter's directives with no blanks around them: the parser of tracing-subscriber
+/// 0.3.23 cuts a directive that begins with one in the wrong places, and panics where that
+/// is within a character.
+pub(crate) fn without_blanks(filter: &str) -> String {
+    filter.split(',').map(str::trim).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -170,6 +178,14 @@ mod tests {
             let said = error.to_string();
             assert!(says.iter().all(|part| said.contains(part)), "{given}: {said}");
         }
+    }
+
+    #[test]
+    fn blanks_beside_a_filters_commas_count_for_nothing() {
+        let filter = |text| parse(&["--log", text]).map(|args| args.log.unwrap());
+        let plain = "info,coordinator=debug";
+        assert_eq!(filter(" info, coordinator=debug ").unwrap(), plain);
+        assert_eq!(filter(" \u{1BC90}=debug").unwrap(), "\u{1BC90}=debug");
     }
 
     #[test]

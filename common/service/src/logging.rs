@@ -10,6 +10,7 @@
 //!   for, within [`PATIENCE`], as long as the log is being read at all.
 
 use std::{
+    env,
     io::{self, IsTerminal, Write},
     panic,
     sync::{
@@ -26,7 +27,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use crate::{LogFormat, ServiceArgs, log_limit::LogLimit};
+use crate::{LogFormat, ServiceArgs, args::without_blanks, log_limit::LogLimit};
 
 /// Lines that wait to be written.
 const QUEUE: usize = 8192;
@@ -44,7 +45,11 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub fn init_logging(args: &ServiceArgs) -> LogGuard {
     let filter = match &args.log {
         Some(filter) => EnvFilter::new(filter),
-        None => EnvFilter::builder().with_default_directive(Level::INFO.into()).from_env_lossy(),
+        None => {
+            let filter = env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+            let builder = EnvFilter::builder().with_default_directive(Level::INFO.into());
+            builder.parse_lossy(without_blanks(&filter))
+        }
     };
     let lines = match Lines::start(io::stderr()) {
         Ok(lines) => lines,
