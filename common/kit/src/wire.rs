@@ -379,6 +379,23 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_that_no_coordinator_has_is_refused() {
+        let parsed = |epoch| {
+            let id = "00000000-0000-4000-8000-000000000001".to_owned();
+            let (coordinator_id, incarnation) = (id.clone(), id);
+            let origin =
+                dtc::Origin { coordinator_id, epoch, incarnation, ..dtc::Origin::default() };
+            Origin::parse("origin", Some(&origin)).map(|origin| origin.run.epoch)
+        };
+        assert_eq!(parsed(MAX_EPOCH).unwrap(), MAX_EPOCH);
+        for epoch in [MAX_EPOCH + 1, u64::MAX] {
+            let error = parsed(epoch).unwrap_err();
+            let expected = format!("origin.epoch is {epoch}; ");
+            assert!(error.message().starts_with(&expected), "{error}");
+        }
+    }
+
+    #[test]
     fn a_payload_may_be_as_large_as_the_limit() {
         let take = TakePayment { account: "a".into(), ..TakePayment::default() };
         let kind = Some(payload::Kind::Typed(take.encode_to_vec().into()));
