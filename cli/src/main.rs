@@ -1,5 +1,5 @@
 //! The program `dtc`.
 
 fn main() -> std::process::ExitCode {
-    cli::run(std::env::args_os())
+    dtc_cli::run(std::env::args_os())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coordinator_core::Time;
+use dtc_core::Time;
 use prost_types::Timestamp;
 use tokio::time::Instant;
 

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use common_service::{Environment, ServiceArgs, parse_duration};
-use coordinator_core::{Config, Deadlocks, Options};
+use dtc_core::{Config, Deadlocks, Options};
+use dtc_service::{Environment, ServiceArgs, parse_duration};
 
 use crate::{address::Address, allow::Pattern, journal::Retention};
 

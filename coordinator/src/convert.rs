@@ -1,11 +1,11 @@
 //! Between the machine's words, the wire's, and the journal's.
 
-use common::TransactionId;
-use coordinator_core::{
+use dtc_core::{
     BranchState, HeldLock, InterventionAction, LockMode, Outcome, Reason, TrailEvent, TrailKind,
     TransactionState, View,
 };
-use proto::{dtc, journal};
+use dtc_proto::{dtc, journal};
+use dtc_protocol::TransactionId;
 
 use crate::{
     clock::timestamp,
@@ -230,7 +230,7 @@ pub(crate) fn stored(stored: &Stored, with_trail: bool) -> dtc::Transaction {
         let branches = &transaction.branches;
         let trail = events.filter_map(|event| {
             let kind = core_trail_kind(event.kind())?;
-            let at = coordinator_core::Time(event.at_us);
+            let at = dtc_core::Time(event.at_us);
             let branch = event.branch.checked_sub(1);
             let event = TrailEvent { at, kind, branch, attempt: event.attempt };
             Some(trail_event(&event, branches, why))

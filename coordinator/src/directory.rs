@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use common::JournalId;
-use coordinator_core::ParticipantId;
-use proto::dtc::LinkState;
+use dtc_core::ParticipantId;
+use dtc_proto::dtc::LinkState;
+use dtc_protocol::JournalId;
 use tokio::time::Instant;
 
 use crate::{

@@ -22,13 +22,13 @@ use std::{
     time::Duration,
 };
 
-use common::{SessionId, TransactionId};
-use common_service::Environment;
-use coordinator_core::{
+use dtc_core::{
     Action, Begin, BranchOutcome, Client, Coordinator, Event, Failure, Inquirer, LockOwner,
     LockView, Message, ParticipantId, Record, Reply, RequestKey, Sequence, SessionCall, Time,
     TrailKind, View, Waiter,
 };
+use dtc_protocol::{SessionId, TransactionId};
+use dtc_service::Environment;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{
@@ -173,7 +173,7 @@ impl Driver {
     /// Takes up what the journal holds, and makes the driver and the handle that
     /// feeds it.
     pub(crate) async fn recover(
-        config: coordinator_core::Config,
+        config: dtc_core::Config,
         journal: Arc<dyn Journal>,
         directory: Arc<Directory>,
         metrics: Metrics,
@@ -347,10 +347,10 @@ impl Driver {
                         self.told_at = None;
                     }
                     if matches!(event, Event::Acknowledged { number: 2.., .. }) {
-                        common_store::crash_point!("coordinator-first-undone");
+                        dtc_store::crash_point!("coordinator-first-undone");
                     }
                     if matches!(event, Event::Acknowledged { .. }) {
-                        common_store::crash_point!("coordinator-first-acknowledged");
+                        dtc_store::crash_point!("coordinator-first-acknowledged");
                     }
                     self.handle(event);
                 }
@@ -419,13 +419,13 @@ impl Driver {
             // Not the first, and nothing is decided by it.
             Record::Decision(decision) if decision.ended_at.is_some() => {}
             Record::Decision(decision) if decision.commit => {
-                common_store::crash_point!("coordinator-before-decision-durable");
+                dtc_store::crash_point!("coordinator-before-decision-durable");
             }
             Record::Decision(decision) if decision.number > 1 => {
-                common_store::crash_point!("coordinator-before-turn-durable");
+                dtc_store::crash_point!("coordinator-before-turn-durable");
             }
             Record::End(_) => {
-                common_store::crash_point!("coordinator-before-end-durable");
+                dtc_store::crash_point!("coordinator-before-end-durable");
             }
             _ => {}
         }
@@ -459,13 +459,13 @@ impl Driver {
             Action::Send { to, id, branch, attempt, message, timeout, trace } => {
                 match message {
                     Message::Prepare { .. } => {
-                        common_store::crash_point!("coordinator-before-prepare");
+                        dtc_store::crash_point!("coordinator-before-prepare");
                     }
                     Message::Commit { .. } => {
-                        common_store::crash_point!("coordinator-decision-durable");
+                        dtc_store::crash_point!("coordinator-decision-durable");
                     }
                     Message::Rollback { compensate: true, .. } => {
-                        common_store::crash_point!("coordinator-turn-durable");
+                        dtc_store::crash_point!("coordinator-turn-durable");
                     }
                     Message::Rollback { .. } => {}
                 }

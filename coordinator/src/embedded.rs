@@ -9,14 +9,14 @@ mod versioned;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use common::TransactionId;
-use common_service::Environment;
-pub use coordinator_core::CommitPolicy;
-use coordinator_core::{AnswerAt, NewBranch, Opaque, Reply};
-use proto::{
+pub use dtc_core::CommitPolicy;
+use dtc_core::{AnswerAt, NewBranch, Opaque, Reply};
+use dtc_proto::{
     dtc::{self, BeginRequest, EnlistRequest, Payload, payload::Kind},
     json,
 };
+use dtc_protocol::TransactionId;
+use dtc_service::Environment;
 use tokio::{
     runtime::{self, Runtime},
     sync::watch,

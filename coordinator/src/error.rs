@@ -1,7 +1,7 @@
 //! Why a call is refused, and its one mapping to gRPC's status.
 
-use common::{SessionId, TransactionId};
-use coordinator_core::{Refused, TransactionState};
+use dtc_core::{Refused, TransactionState};
+use dtc_protocol::{SessionId, TransactionId};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 

@@ -8,12 +8,12 @@
 
 use std::str::FromStr;
 
-use common::{Incarnation, fence::Run};
-use coordinator_core::ParticipantId;
-use proto::{
+use dtc_core::ParticipantId;
+use dtc_proto::{
     dtc::LinkState,
     marker::{EPOCH, FENCED, INCARNATION, marker},
 };
+use dtc_protocol::{Incarnation, fence::Run};
 use tonic::Status;
 
 use crate::driver::Handle;
@@ -52,7 +52,7 @@ pub(crate) async fn accused(
                 known_epoch = seen,
                 "another run of this coordinator has taken over its journal; stopping"
             );
-            handle.environment.halt(common_service::Exit::Fenced).await;
+            handle.environment.halt(dtc_service::Exit::Fenced).await;
             return false;
         }
         Ok(false) => {}
@@ -79,7 +79,7 @@ pub(crate) async fn accused(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::marker::mark;
+    use dtc_proto::marker::mark;
 
     fn own() -> Run {
         Run { epoch: 3, incarnation: Incarnation::from_bytes([1; 16]) }
@@ -102,7 +102,7 @@ mod tests {
         let mut unmarked = Status::failed_precondition("a framework's own");
         unmarked.metadata_mut().insert(EPOCH, "99".parse().unwrap());
         assert_eq!(newer_epoch(&unmarked, &own()), None);
-        let late = mark(refusal("99", 2), proto::marker::LATE_DECISION);
+        let late = mark(refusal("99", 2), dtc_proto::marker::LATE_DECISION);
         assert_eq!(newer_epoch(&late, &own()), None, "another meaning of the same code");
     }
 

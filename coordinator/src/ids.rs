@@ -2,9 +2,9 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use common::TransactionId;
-use common_store::Random;
-use coordinator_core::Time;
+use dtc_core::Time;
+use dtc_protocol::TransactionId;
+use dtc_store::Random;
 use uuid::Builder;
 
 /// Makes ids, each greater than all before that the journal has, whatever the

@@ -6,9 +6,9 @@ mod sqlite;
 
 use std::time::Duration;
 
-use common::{CoordinatorId, SessionId, TransactionId, fence::Run};
-use coordinator_core::{Fingerprint, RequestKey};
-use proto::journal;
+use dtc_core::{Fingerprint, RequestKey};
+use dtc_proto::journal;
+use dtc_protocol::{CoordinatorId, SessionId, TransactionId, fence::Run};
 use tonic::async_trait;
 
 use crate::address::Address;

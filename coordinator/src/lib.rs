@@ -1,5 +1,5 @@
 //! The coordinator: the shell around the protocol's machine
-//! ([`coordinator_core`]). It feeds the machine events and does what it asks
+//! ([`dtc_core`]). It feeds the machine events and does what it asks
 //! for: a driver, a journal, links to participants, gRPC at the edge.
 
 mod address;
@@ -25,7 +25,7 @@ mod service;
 mod story;
 mod trace;
 
-pub use common::TransactionId;
+pub use dtc_protocol::TransactionId;
 pub use embedded::{
     Branch, Closures, CommitPolicy, Error, Orphan, Phase, Resource, Settings, StartError,
     TransactionCoordinator, Versioned, Vote,

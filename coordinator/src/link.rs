@@ -16,9 +16,9 @@ mod unary;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{TransactionId, fence::Run};
-use coordinator_core::{BranchOutcome, Ended, Event, Message, Opaque, ParticipantId};
-use proto::dtc::{LinkState, Origin, participant_service_client::ParticipantServiceClient};
+use dtc_core::{BranchOutcome, Ended, Event, Message, Opaque, ParticipantId};
+use dtc_proto::dtc::{LinkState, Origin, participant_service_client::ParticipantServiceClient};
+use dtc_protocol::{TransactionId, fence::Run};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::{
     Status,
@@ -226,7 +226,7 @@ impl Link {
         self.handle.events(vec![connected]).await;
     }
 
-    fn note(&self, state: LinkState, journal: Option<common::JournalId>, declared: Declared) {
+    fn note(&self, state: LinkState, journal: Option<dtc_protocol::JournalId>, declared: Declared) {
         let link = state.as_str_name();
         tracing::info!(participant = %self.name, link, "connected");
         self.handle.directory.update(self.participant, |participant| {

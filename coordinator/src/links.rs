@@ -5,8 +5,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use coordinator_core::{Event, ParticipantId};
-use proto::dtc::Origin;
+use dtc_core::{Event, ParticipantId};
+use dtc_proto::dtc::Origin;
 use tokio::sync::mpsc;
 
 use crate::{

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use coordinator_core::{BranchOutcome, LockFigures, Reason, TrailKind};
+use dtc_core::{BranchOutcome, LockFigures, Reason, TrailKind};
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     exponential_buckets,

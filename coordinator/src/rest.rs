@@ -15,7 +15,7 @@ mod view;
 mod wait;
 
 use axum::{Router, http::Uri};
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::service::{Services, transaction_id};

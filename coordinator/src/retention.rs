@@ -150,14 +150,14 @@ impl Said {
 mod tests {
     use super::*;
     use crate::journal::{Entry, Keep, MemoryJournal, Recalled};
-    use common::TransactionId;
+    use dtc_protocol::TransactionId;
 
     #[tokio::test(start_paused = true)]
     async fn what_ended_long_ago_goes_from_memory_and_what_is_kept_stays() {
         let journal = MemoryJournal::new();
         let finished = |number: u8, keep: Keep| {
             let id = TransactionId::from_bytes([number; 16]);
-            let body = prost::Message::encode_to_vec(&proto::journal::End::default());
+            let body = prost::Message::encode_to_vec(&dtc_proto::journal::End::default());
             journal.append(vec![Entry::End { id, keep, body }], true, Box::new(|| ()));
             id
         };

@@ -4,19 +4,19 @@ use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::CommandFactory;
 
-use common_service::{
-    Environment, Exit, Fatal, Server, ServiceError, enough_room, parse_args, parse_args_from,
-    run_process,
-};
-use common_store::{OpenError, StatisticsCollector};
-use prometheus::Registry;
-use proto::dtc::{
+use dtc_proto::dtc::{
     admin_service_server::{self as admin, AdminServiceServer},
     lock_service_server::{self as lock, LockServiceServer},
     recovery_service_server::{self as recovery, RecoveryServiceServer},
     registry_service_server::{self as registry_service, RegistryServiceServer},
     transaction_service_server::{self as transaction, TransactionServiceServer},
 };
+use dtc_service::{
+    Environment, Exit, Fatal, Server, ServiceError, enough_room, parse_args, parse_args_from,
+    run_process,
+};
+use dtc_store::{OpenError, StatisticsCollector};
+use prometheus::Registry;
 use tonic::service::Routes;
 
 use crate::{
@@ -99,7 +99,7 @@ pub async fn run_in(
 }
 
 async fn run(args: Args, environment: Environment) -> Result<(), Error> {
-    let listener = common_service::bind(&environment, args.service.listen).await?;
+    let listener = dtc_service::bind(&environment, args.service.listen).await?;
     let path = args.service.data.join(FILE);
     let journal =
         SqliteJournal::open(&path, args.service.min_free, args.restored, environment.clone())?;

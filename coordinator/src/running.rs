@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 use tokio_util::sync::CancellationToken;
 
 type Branch = (TransactionId, u32);

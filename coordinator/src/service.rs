@@ -14,9 +14,9 @@ mod stream;
 mod transaction;
 mod watch;
 
-use common::TransactionId;
-use coordinator_core::Reply;
-use proto::dtc;
+use dtc_core::Reply;
+use dtc_proto::dtc;
+use dtc_protocol::TransactionId;
 
 use crate::{
     convert,
@@ -24,7 +24,7 @@ use crate::{
     error::Error,
     links::Links,
 };
-use common_service::Shutdown;
+use dtc_service::Shutdown;
 pub(crate) use request::{Rules, transaction_id};
 use std::{sync::Arc, time::Duration};
 

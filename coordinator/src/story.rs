@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use common::TransactionId;
-use coordinator_core::{BranchOutcome, Inquirer, ParticipantId, Reason, TrailEvent, TrailKind};
+use dtc_core::{BranchOutcome, Inquirer, ParticipantId, Reason, TrailEvent, TrailKind};
+use dtc_protocol::TransactionId;
 use tracing::{Level, debug, enabled, info, warn};
 
 use crate::directory::Directory;

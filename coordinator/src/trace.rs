@@ -1,8 +1,8 @@
 //! W3C trace context (level 1): the client's trace goes on in the calls to
 //! participants that speak HTTP, each of which is a span of its own.
 
-use common::TransactionId;
-use coordinator_core::Opaque;
+use dtc_core::Opaque;
+use dtc_protocol::TransactionId;
 use http::HeaderMap;
 
 const TRACEPARENT: &str = "traceparent";

@@ -1,13 +1,13 @@
 //! A coordinator by itself, for participants by script.
 
 use anyhow::ensure;
-use proto::dtc::{
+use dtc_proto::dtc::{
     Branch, ExecuteRequest, ExecuteResponse, GetTransactionRequest, Transaction,
     get_transaction_request::By, lock_service_client::LockServiceClient,
     recovery_service_client::RecoveryServiceClient, registry_service_client::RegistryServiceClient,
     transaction_service_client::TransactionServiceClient,
 };
-use proto::shop::ReserveStock;
+use dtc_proto::shop::ReserveStock;
 use tempfile::TempDir;
 use tonic::{Status, transport::Channel};
 

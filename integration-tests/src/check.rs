@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, ensure};
-use proto::shop::OrderState;
+use dtc_proto::shop::OrderState;
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 

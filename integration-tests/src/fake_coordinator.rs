@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
-use proto::dtc::{
+use dtc_proto::dtc::{
     CommitRequest, CommitResponse, LinkRequest, LinkResponse, Origin, Payload, PrepareRequest,
     PrepareResponse, RollbackRequest, RollbackResponse,
     participant_service_client::ParticipantServiceClient,

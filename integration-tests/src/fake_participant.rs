@@ -10,13 +10,13 @@ use std::{
     time::Duration,
 };
 
-use proto::dtc::{
+use dtc_proto::dtc::{
     AbortReason, Acknowledgement, CommitRequest, CommitResponse, LinkAcknowledgement, LinkHello,
     LinkInquiry, LinkOutcome, LinkRequest, LinkResponse, LinkVote, Origin, Payload, PrepareRequest,
     PrepareResponse, RollbackRequest, RollbackResponse, Vote,
     participant_service_server::{ParticipantService, ParticipantServiceServer},
 };
-use proto::marker::{EPOCH, FENCED, ROLLED_BACK, UNKNOWN_BRANCH, mark};
+use dtc_proto::marker::{EPOCH, FENCED, ROLLED_BACK, UNKNOWN_BRANCH, mark};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::{
     Stream,

@@ -1,7 +1,7 @@
 //! A participant whose things nobody can share: forks. A branch takes one, and has
 //! it for itself from its prepare to its decision.
 
-use common_kit::{BranchId, Error, Handle, Program, ResourceManager, Vote};
+use dtc_participant::{BranchId, Error, Handle, Program, ResourceManager, Vote};
 use rusqlite::Transaction;
 
 /// A fork that two have at once breaks the table's check, which shows as the code

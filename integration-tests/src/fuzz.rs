@@ -13,11 +13,11 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use prost_reflect::{DescriptorPool, MessageDescriptor};
-use proto::dtc::{
+use dtc_proto::dtc::{
     ListTransactionsRequest, Origin, RollbackRequest, RollbackTransactionRequest, TransactionState,
     participant_service_client::ParticipantServiceClient,
 };
+use prost_reflect::{DescriptorPool, MessageDescriptor};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rusqlite::{Connection, OpenFlags};
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -82,7 +82,7 @@ impl Fuzz {
         let methods = methods(&mut scene).await?;
         let coordinator = run_of(&scene.cluster.coordinator)?;
         let words = Words { coordinator, transactions: vec![], promised: vec![] };
-        let answer = DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET)?
+        let answer = DescriptorPool::decode(dtc_proto::FILE_DESCRIPTOR_SET)?
             .get_message_by_name("dtc.v1.LinkResponse")
             .context("a link's answers have a type")?;
         let liar = Liar::start(answer).await?;
@@ -245,7 +245,7 @@ fn body(maker: &mut Maker<'_>, input: &MessageDescriptor) -> (Vec<Bytes>, End) {
 }
 
 async fn methods(scene: &mut Scene) -> anyhow::Result<Vec<Method>> {
-    let pool = DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET)?;
+    let pool = DescriptorPool::decode(dtc_proto::FILE_DESCRIPTOR_SET)?;
     let addresses = Role::ALL.map(|role| scene.cluster.process(role).address());
     let mut methods = Vec::new();
     for service in pool.services().filter(|service| OWN.contains(&service.package_name())) {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use axum::Router;
-use common_service::Listener;
+use dtc_service::Listener;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,

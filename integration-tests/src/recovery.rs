@@ -7,13 +7,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use futures::StreamExt;
-use proto::dtc::{
+use dtc_proto::dtc::{
     AnswerAt, Branch, ExecuteRequest, ExecuteStreamItem, ExecuteStreamRequest,
     ListParticipantsRequest, execute_stream_result::Result as Outcome,
     registry_service_client::RegistryServiceClient,
     transaction_service_client::TransactionServiceClient,
 };
+use futures::StreamExt;
 use tonic::transport::Channel;
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::process::ExitStatusExt};
 
 use anyhow::{Context, ensure};
-use proto::dtc::{
+use dtc_proto::dtc::{
     AnswerAt, CommitTransactionRequest, CommitTransactionResponse, LinkState,
     ListParticipantsRequest, ListTransactionsRequest, PrepareTransactionRequest, Transaction,
     TransactionState,

@@ -6,8 +6,7 @@ use std::{
     time::Duration,
 };
 
-use prost::Message;
-use proto::{
+use dtc_proto::{
     dtc::{
         AnswerAt, BeginRequest, Branch, EnlistRequest, ExecuteRequest, ExecuteResponse,
         GetTransactionRequest, Payload, Transaction, get_transaction_request::By, payload,
@@ -22,6 +21,7 @@ use proto::{
         payment_service_client::PaymentServiceClient,
     },
 };
+use prost::Message;
 use serde_json::json;
 use tonic::{Status, transport::Channel};
 

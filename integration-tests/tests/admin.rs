@@ -4,12 +4,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use integration_tests::{
-    Addresses, Binaries, Cluster, FakeParticipant, Heard, Reply,
-    Role::{self, Coordinator, Inventory, Payment},
-    Scene, Speaks, Start, agree, channel, eventually, typed,
-};
-use proto::{
+use dtc_proto::{
     dtc::{
         AnswerAt, Branch, BranchKey, ForgetBranchRequest, ForgetRequest, InterventionAction,
         ListResolvedRequest, ListTransactionsRequest, ListUndecidedRequest, Outcome, Resolution,
@@ -18,6 +13,11 @@ use proto::{
         participant_admin_service_client::ParticipantAdminServiceClient,
     },
     shop::ReserveStock,
+};
+use integration_tests::{
+    Addresses, Binaries, Cluster, FakeParticipant, Heard, Reply,
+    Role::{self, Coordinator, Inventory, Payment},
+    Scene, Speaks, Start, agree, channel, eventually, typed,
 };
 use tonic::{Code, transport::Channel};
 

@@ -22,7 +22,7 @@ async fn bench(addresses: Addresses, folder: &Path, flags: &[&str]) -> Value {
     }
     args.extend(["--json".into(), file.display().to_string(), "--warm-up".into(), "0".into()]);
     args.extend(flags.iter().map(ToString::to_string));
-    let code = tokio::task::spawn_blocking(|| cli::run(args)).await.unwrap();
+    let code = tokio::task::spawn_blocking(|| dtc_cli::run(args)).await.unwrap();
     let json = fs::read_to_string(file).unwrap_or_default();
     assert_eq!(code, ExitCode::SUCCESS, "{json}");
     serde_json::from_str(&json).unwrap()

@@ -2,17 +2,17 @@
 //! courier promises and never commits, and the shop has to take its part back.
 
 use anyhow::{Context, ensure};
-use integration_tests::{
-    Addresses, Binaries, Cluster, FakeParticipant, Heard, Loss, Reply,
-    Role::{self, Coordinator, Inventory, Order, Payment},
-    Scene, Speaks, Start, agree, eventually, typed,
-};
-use proto::{
+use dtc_proto::{
     dtc::{
         AnswerAt, Branch, CommitPolicy, ExecuteRequest, ExecuteResponse, Outcome, Participant,
         RegisterRequest, TrailKind, Transaction, TransactionOptions, TransactionState,
     },
     shop::{OrderState, ReserveStock},
+};
+use integration_tests::{
+    Addresses, Binaries, Cluster, FakeParticipant, Heard, Loss, Reply,
+    Role::{self, Coordinator, Inventory, Order, Payment},
+    Scene, Speaks, Start, agree, eventually, typed,
 };
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};

@@ -5,17 +5,17 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use integration_tests::{
-    FakeParticipant, Heard, Loss, Purchase,
-    Role::{self, Coordinator, Inventory, Order, Payment},
-    Scene, Speaks, eventually, typed,
-};
-use proto::{
+use dtc_proto::{
     dtc::{
         AnswerAt, Branch, ExecuteRequest, ExecuteResponse, Participant, RegisterRequest,
         RollbackTransactionRequest, TrailKind, Transaction, TransactionOptions, TransactionState,
     },
     shop::{OrderState, ReserveStock},
+};
+use integration_tests::{
+    FakeParticipant, Heard, Loss, Purchase,
+    Role::{self, Coordinator, Inventory, Order, Payment},
+    Scene, Speaks, eventually, typed,
 };
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::{Code, Status};

@@ -28,8 +28,7 @@ struct Mixed {
 
 impl Mixed {
     async fn start() -> anyhow::Result<Self> {
-        let examples =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples").canonicalize()?;
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").canonicalize()?;
         let python = env::var("DTC_PYTHON").unwrap_or_else(|_| "python3".into());
         stubs(&python, &examples)?;
         let cluster = Cluster::start().await?;
@@ -133,16 +132,13 @@ fn stubs(python: &str, examples: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(&generated)?;
     let status = Command::new(python)
         .args(["-m", "grpc_tools.protoc", "-I"])
-        .arg(examples.join("../../proto"))
+        .arg(examples.join("../proto"))
         .arg(format!("--python_out={}", generated.display()))
         .arg(format!("--grpc_python_out={}", generated.display()))
         .args(["types", "participant", "recovery"].map(|it| format!("dtc/v1/{it}.proto")))
         .status()
         .with_context(|| format!("'{python}' cannot be run; set DTC_PYTHON"))?;
-    ensure!(
-        status.success(),
-        "no stubs: '{python}' needs docs/examples/python-grpc/requirements.txt"
-    );
+    ensure!(status.success(), "no stubs: '{python}' needs examples/python-grpc/requirements.txt");
     Ok(())
 }
 

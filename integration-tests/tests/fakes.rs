@@ -1,11 +1,11 @@
 //! The scripted ends understand each other, by calls and by link.
 
-use integration_tests::{
-    FakeCoordinator, FakeParticipant, Heard, Reply, Speaks, agree, eventually,
-};
-use proto::{
+use dtc_proto::{
     dtc::{Acknowledgement, LinkCommit, LinkPrepare, LinkRequest, Payload, Vote},
     shop::ReserveStock,
+};
+use integration_tests::{
+    FakeCoordinator, FakeParticipant, Heard, Reply, Speaks, agree, eventually,
 };
 use tonic::Code;
 use uuid::Uuid;

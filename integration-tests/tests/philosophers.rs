@@ -12,11 +12,11 @@ use std::{
 };
 
 use anyhow::ensure;
-use integration_tests::{Addresses, Alone, DEADLINE, Process, Start, eventually, typed};
-use proto::dtc::{
+use dtc_proto::dtc::{
     BeginRequest, Branch, EnlistRequest, ExecuteRequest, PrepareTransactionRequest,
     RollbackTransactionRequest, Transaction, TransactionOptions,
 };
+use integration_tests::{Addresses, Alone, DEADLINE, Process, Start, eventually, typed};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use tokio::{

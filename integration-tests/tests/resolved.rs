@@ -4,17 +4,17 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use integration_tests::{
-    Addresses, Binaries, Cluster, FakeParticipant, Heard, Proxy, Reply, Scene, Speaks, Start,
-    agree, channel, eventually, typed,
-};
-use proto::{
+use dtc_proto::{
     dtc::{
         AbandonRequest, Branch, BranchState, ForgetRequest, ListTransactionsRequest, Outcome,
         Resolution, ResolveRequest, Transaction, TransactionOptions, TransactionState,
         admin_service_client::AdminServiceClient,
     },
     shop::ReserveStock,
+};
+use integration_tests::{
+    Addresses, Binaries, Cluster, FakeParticipant, Heard, Proxy, Reply, Scene, Speaks, Start,
+    agree, channel, eventually, typed,
 };
 use tonic::{Code, transport::Channel};
 

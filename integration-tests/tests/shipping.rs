@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use anyhow::ensure;
+use dtc_proto::dtc::{
+    AnswerAt, BeginRequest, Branch, CommitTransactionRequest, EnlistRequest, ExecuteRequest,
+    Payload, PrepareTransactionRequest, Transaction, payload::Kind,
+};
 use example_shipping::wire::{
     BookParcel, GetVanRequest, SetVanRequest, Van, shipping_service_client::ShippingServiceClient,
 };
 use integration_tests::{Addresses, Alone, Process, Start, channel, eventually, typed};
-use proto::dtc::{
-    AnswerAt, BeginRequest, Branch, CommitTransactionRequest, EnlistRequest, ExecuteRequest,
-    Payload, PrepareTransactionRequest, Transaction, payload::Kind,
-};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 

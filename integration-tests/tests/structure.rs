@@ -49,41 +49,88 @@ fn dependencies(metadata: &Value, name: &str) -> Vec<String> {
 #[test]
 fn the_protocol_depends_on_nothing_that_does_io_reads_a_clock_or_draws_a_random_number() {
     let metadata = metadata();
-    assert_eq!(dependencies(&metadata, "coordinator-core"), ["common"]);
-    assert_eq!(dependencies(&metadata, "common"), ["uuid"]);
+    assert_eq!(dependencies(&metadata, "dtc-core"), ["dtc_protocol"]);
+    assert_eq!(dependencies(&metadata, "dtc-protocol"), ["uuid"]);
     // Features unify over the workspace: with v4 or v7 on, uuid would draw
     // random numbers and read the clock here too.
     assert_eq!(node(&metadata, "uuid")["features"], Value::Array(vec![]));
-    for root in ["common/src/lib.rs", "coordinator/core/src/lib.rs"] {
+    for root in ["common/protocol/src/lib.rs", "coordinator/core/src/lib.rs"] {
         let text = fs::read_to_string(Path::new(ROOT).join(root)).unwrap();
         assert!(text.contains("#![no_std]"), "{root} may use the standard library");
     }
 }
 
+/// Every package of the workspace with the folder that it is in, and those of the workspace that
+/// it is built with. `integration-tests` may use all.
+const ARROWS: &[(&str, &str, &[&str])] = &[
+    ("common/protocol", "dtc-protocol", &[]),
+    ("common/store", "dtc-store", &[]),
+    ("common/service", "dtc-service", &["dtc-proto", "dtc-store"]),
+    (
+        "common/participant",
+        "dtc-participant",
+        &["dtc-proto", "dtc-protocol", "dtc-service", "dtc-store"],
+    ),
+    ("proto", "dtc-proto", &[]),
+    ("coordinator/core", "dtc-core", &["dtc-protocol"]),
+    (
+        "coordinator",
+        "coordinator",
+        &["dtc-core", "dtc-proto", "dtc-protocol", "dtc-service", "dtc-store"],
+    ),
+    ("participant-inventory", "participant-inventory", &["dtc-participant", "dtc-proto"]),
+    ("participant-payment", "participant-payment", &["dtc-participant", "dtc-proto"]),
+    ("participant-order", "participant-order", &["dtc-participant", "dtc-proto"]),
+    ("cli", "dtc-cli", &["dtc-proto"]),
+    ("examples/shipping", "example-shipping", &["dtc-participant"]),
+    ("integration-tests/model", "protocol-model", &["dtc-core", "dtc-protocol"]),
+];
+
 #[test]
 fn arrows_point_one_way() {
     let metadata = metadata();
-    let ours = |name: &str| {
-        let ours = ["common", "common_kit", "common_service", "common_store", "coordinator"];
-        let mine = |it: &String| {
-            ours.contains(&it.as_str())
-                || it.starts_with("participant_")
-                || it == "proto"
-                || it == "coordinator_core"
-        };
-        dependencies(&metadata, name).into_iter().filter(mine).collect::<Vec<_>>()
-    };
-    assert_eq!(ours("common-store"), Vec::<String>::new());
-    assert_eq!(ours("common-service"), ["common_store", "proto"]);
-    assert_eq!(ours("common-kit"), ["common", "common_service", "common_store", "proto"]);
-    assert_eq!(ours("protocol-model"), ["common", "coordinator_core"]);
-    assert_eq!(ours("cli"), ["proto"]);
-    let coordinator = ["common", "common_service", "common_store", "coordinator_core", "proto"];
-    assert_eq!(ours("coordinator"), coordinator);
-    for participant in ["participant-inventory", "participant-payment", "participant-order"] {
-        assert_eq!(ours(participant), ["common_kit", "proto"], "{participant}");
-    }
-    assert_eq!(ours("example-shipping"), ["common_kit"]);
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    let ours = packages.filter(|package| package["source"].is_null());
+    let root = Path::new(ROOT).canonicalize().unwrap();
+    let mut found: Vec<(String, String, Vec<String>)> = ours
+        .map(|package| {
+            let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+            let folder = manifest.parent().unwrap().strip_prefix(&root).unwrap();
+            let name = package["name"].as_str().unwrap();
+            (folder.to_str().unwrap().into(), name.into(), local_dependencies(&metadata, package))
+        })
+        .filter(|(_, name, _)| name != "integration-tests")
+        .collect();
+    let mut expected: Vec<(String, String, Vec<String>)> = ARROWS
+        .iter()
+        .map(|(folder, name, uses)| {
+            let uses = uses.iter().map(|it| (*it).to_owned()).collect();
+            ((*folder).into(), (*name).into(), uses)
+        })
+        .collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+/// The workspace's packages that this one of it is built with, tests apart.
+fn local_dependencies(metadata: &Value, package: &Value) -> Vec<String> {
+    let names: Vec<_> = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|it| it["source"].is_null())
+        .map(|it| it["name"].as_str().unwrap())
+        .collect();
+    let declared = package["dependencies"].as_array().unwrap().iter();
+    let mut used: Vec<String> = declared
+        .filter(|it| it["kind"] != "dev")
+        .map(|it| it["name"].as_str().unwrap())
+        .filter(|it| names.contains(it))
+        .map(str::to_owned)
+        .collect();
+    used.sort();
+    used
 }
 
 #[test]

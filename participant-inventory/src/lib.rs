@@ -6,8 +6,8 @@ mod stock;
 
 use std::process::ExitCode;
 
-use common_kit::{Program, ResourceManager};
-use proto::shop::inventory_service_server::{InventoryServiceServer, SERVICE_NAME};
+use dtc_participant::{Program, ResourceManager};
+use dtc_proto::shop::inventory_service_server::{InventoryServiceServer, SERVICE_NAME};
 use tonic::service::Routes;
 
 use crate::{service::Service, stock::Inventory};

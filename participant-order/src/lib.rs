@@ -6,8 +6,8 @@ mod service;
 
 use std::process::ExitCode;
 
-use common_kit::{Program, ResourceManager};
-use proto::shop::order_service_server::{OrderServiceServer, SERVICE_NAME};
+use dtc_participant::{Program, ResourceManager};
+use dtc_proto::shop::order_service_server::{OrderServiceServer, SERVICE_NAME};
 use tonic::service::Routes;
 
 use crate::{order::Orders, service::Service};

@@ -5,9 +5,9 @@
 //!   one branch at most has it.
 //! - A cancelled order may be placed again, a confirmed one never.
 
-use common_kit::{BranchId, Error, Refusal, ResourceManager, Vote, fields};
+use dtc_participant::{BranchId, Error, Refusal, ResourceManager, Vote, fields};
+use dtc_proto::shop::{Order, OrderState, PlaceOrder};
 use prost::Message;
-use proto::shop::{Order, OrderState, PlaceOrder};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
 
 const LINES: usize = 100;

@@ -1,7 +1,7 @@
 //! Reading.
 
-use common_kit::{Handle, Listing};
-use proto::shop::{
+use dtc_participant::{Handle, Listing};
+use dtc_proto::shop::{
     GetOrderRequest, GetOrderResponse, ListOrdersRequest, ListOrdersResponse,
     order_service_server::OrderService,
 };

@@ -6,8 +6,8 @@
 //! - `checks` counts the undecided branches that rely on the row's version; while
 //!   there is one, no other branch may change the row.
 
-use common_kit::{BranchId, Error, Refusal, ResourceManager, Versioned, Vote, fields};
-use proto::shop::{Account, TakePayment};
+use dtc_participant::{BranchId, Error, Refusal, ResourceManager, Versioned, Vote, fields};
+use dtc_proto::shop::{Account, TakePayment};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 /// The domain of payments.

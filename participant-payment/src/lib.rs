@@ -6,8 +6,8 @@ mod service;
 
 use std::process::ExitCode;
 
-use common_kit::{Program, ResourceManager};
-use proto::shop::payment_service_server::{PaymentServiceServer, SERVICE_NAME};
+use dtc_participant::{Program, ResourceManager};
+use dtc_proto::shop::payment_service_server::{PaymentServiceServer, SERVICE_NAME};
 use tonic::service::Routes;
 
 use crate::{account::Payment, service::Service};

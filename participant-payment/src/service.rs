@@ -1,7 +1,7 @@
 //! Set-up and reading.
 
-use common_kit::{Handle, Listing, fields};
-use proto::shop::{
+use dtc_participant::{Handle, Listing, fields};
+use dtc_proto::shop::{
     GetAccountRequest, GetAccountResponse, ListAccountsRequest, ListAccountsResponse,
     OpenAccountRequest, OpenAccountResponse, payment_service_server::PaymentService,
 };

@@ -1,9 +1,9 @@
 //! Numbers of payloads: what is taken arrives with the same decimal value, found by exact
 //! arithmetic.
 
+use dtc_proto::json;
 use num_bigint::BigInt;
 use proptest::{collection, prelude::*};
-use proto::json;
 use serde_json::Value;
 
 /// Whole numbers up to here are taken.

@@ -1,15 +1,15 @@
 //! Payloads as anybody may send them: the message that was meant, or an error
 //! that fits on a screen.
 
-use proptest::{collection, prelude::*};
-use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage};
-use prost_types::{ListValue, Struct, Value, value::Kind as Json};
-use proto::{
+use dtc_proto::{
     decode_payload,
     dtc::{Payload, payload::Kind},
     shop::{OrderLine, PlaceOrder, ReserveStock, StockLine, TakePayment},
 };
+use proptest::{collection, prelude::*};
+use prost::{Message, Name};
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use prost_types::{ListValue, Struct, Value, value::Kind as Json};
 
 /// What an error may come to, in bytes.
 const LONGEST: usize = 2000;
@@ -133,7 +133,7 @@ proptest! {
 
     #[test]
     fn json_and_bytes_of_a_message_mean_the_same(order in orders()) {
-        let pool = DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET).unwrap();
+        let pool = DescriptorPool::decode(dtc_proto::FILE_DESCRIPTOR_SET).unwrap();
         let descriptor = pool.get_message_by_name(&PlaceOrder::full_name()).unwrap();
         let dynamic = DynamicMessage::decode(descriptor, &order.encode_to_vec()[..]).unwrap();
         let json = of_json(&serde_json::to_value(&dynamic).unwrap());

@@ -4,8 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{bail, ensure};
 use clap::{ArgAction, ValueEnum, value_parser};
+use dtc_proto::dtc::AnswerAt;
 use http::Uri;
-use proto::dtc::AnswerAt;
 use serde::{Deserialize, Serialize};
 
 use super::{fault::Fault, kind::Kind};

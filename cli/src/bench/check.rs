@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt::Display};
 
-use proto::shop::OrderState;
+use dtc_proto::shop::OrderState;
 
 use super::{
     book::Book,

@@ -6,7 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use proto::dtc::{Participant, RegisterRequest, registry_service_client::RegistryServiceClient};
+use dtc_proto::dtc::{
+    Participant, RegisterRequest, registry_service_client::RegistryServiceClient,
+};
 use tempfile::TempDir;
 
 use super::{addresses::Addresses, kind::Kind, report::StartUp, service::Service, shop::connect};

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use proto::dtc::AnswerAt;
+use dtc_proto::dtc::AnswerAt;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{

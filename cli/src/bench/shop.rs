@@ -3,8 +3,7 @@
 use std::{mem, time::Duration};
 
 use anyhow::{Context, bail};
-use futures::{StreamExt, TryStreamExt, stream};
-use proto::{
+use dtc_proto::{
     dtc::{
         GetTransactionRequest, LinkState, ListParticipantsRequest, Outcome,
         get_transaction_request::By, registry_service_client::RegistryServiceClient,
@@ -17,6 +16,7 @@ use proto::{
         payment_service_client::PaymentServiceClient,
     },
 };
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep};
 use tonic::{
     Code, Status,

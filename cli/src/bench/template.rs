@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
-use prost::{Message, encoding};
-use proto::{
+use dtc_proto::{
     dtc::{Branch, ExecuteRequest, Lock, LockMode, Payload, payload},
     shop::{OrderLine, PlaceOrder, ReserveStock, StockLine, TakePayment},
 };
+use prost::{Message, encoding};
 
 use super::{
     kind::Kind,
@@ -232,7 +232,7 @@ fn hexadecimal(out: &mut [u8], mut number: u64) {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use proto::{decode_payload, dtc::ExecuteStreamRequest};
+    use dtc_proto::{decode_payload, dtc::ExecuteStreamRequest};
 
     use super::*;
     use crate::bench::{args::Args, plan::RunId};
@@ -261,7 +261,7 @@ mod tests {
             assert_eq!(item.tag, index as u64 * 1000);
             let request = item.request.unwrap();
             assert_eq!(request.request_key, plan.request_key(order.number));
-            assert_eq!(request.answer_at(), proto::dtc::AnswerAt::Decision);
+            assert_eq!(request.answer_at(), dtc_proto::dtc::AnswerAt::Decision);
             for group in [0, 1] {
                 let [stock, payment, placed] = &request.branches[group * 3..][..3] else {
                     panic!()

@@ -2,8 +2,7 @@
 //! one, one commits.
 
 use bytes::{Bytes, BytesMut};
-use prost::Message;
-use proto::{
+use dtc_proto::{
     decode_payload,
     dtc::{ExecuteRequest, Payload, payload},
     shop::{
@@ -12,6 +11,7 @@ use proto::{
         payment_service_client::PaymentServiceClient,
     },
 };
+use prost::Message;
 use tonic::{Status, transport::Channel};
 
 use super::{kind::Kind, plan::Order, template::Templates};

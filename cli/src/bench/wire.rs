@@ -5,7 +5,7 @@
 use std::marker::PhantomData;
 
 use bytes::{BufMut, Bytes};
-use proto::dtc::Outcome;
+use dtc_proto::dtc::Outcome;
 use tonic::{
     Status,
     codec::{Codec, EncodeBuf, Encoder},
@@ -125,8 +125,8 @@ impl Response {
 
 #[cfg(test)]
 mod tests {
+    use dtc_proto::{dtc, rpc};
     use prost::Message;
-    use proto::{dtc, rpc};
 
     use super::*;
 

@@ -26,7 +26,7 @@ pub struct Environment {
     /// 16 random bytes.
     pub random: Arc<dyn Fn() -> [u8; 16] + Send + Sync>,
     /// How its database is run: the base of the store's options.
-    pub storage: common_store::Options,
+    pub storage: dtc_store::Options,
     /// The age below which nothing is removed for the sake of bytes; a service's own
     /// floor, unless time is simulated.
     pub retention_floor: Option<Duration>,
@@ -98,7 +98,7 @@ impl Environment {
                 SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
             }),
             random: Arc::new(rand::random),
-            storage: common_store::Options::default(),
+            storage: dtc_store::Options::default(),
             retention_floor: None,
             shutdown: Shutdown::new(),
             exit: Arc::new(|exit| std::process::exit(exit as i32)),

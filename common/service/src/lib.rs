@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! use clap::Parser;
-//! use common_service::{Environment, Fatal, Server, ServiceArgs};
+//! use dtc_service::{Environment, Fatal, Server, ServiceArgs};
 //!
 //! #[derive(Parser)]
 //! struct Args {
@@ -12,14 +12,14 @@
 //! }
 //!
 //! async fn run(args: ServiceArgs, environment: Environment) -> Result<(), Fatal> {
-//!     let listener = common_service::bind(&environment, args.listen).await?;
+//!     let listener = dtc_service::bind(&environment, args.listen).await?;
 //!     Ok(Server::new(&args).serve(listener, environment.shutdown.begun()).await?)
 //! }
 //!
 //! fn main() -> std::process::ExitCode {
-//!     let Args { service } = common_service::parse_args("127.0.0.1:7100");
+//!     let Args { service } = dtc_service::parse_args("127.0.0.1:7100");
 //!     let environment = Environment::real();
-//!     common_service::run_process(&service.clone(), environment, |it| run(service, it))
+//!     dtc_service::run_process(&service.clone(), environment, |it| run(service, it))
 //! }
 //! ```
 

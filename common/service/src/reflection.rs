@@ -27,7 +27,7 @@ fn builder<'a>(services: &[String], own: &'a [u8]) -> Builder<'a> {
     // Each version would list only itself beside what is registered.
     let builder = Builder::configure()
         .include_reflection_service(false)
-        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(dtc_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(own)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         // What `google.protobuf.Any` holds in the details of errors.

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
-use common_service::{Environment, Exit, Server, ServiceArgs, ServiceError, Shutdown, bind};
+use dtc_service::{Environment, Exit, Server, ServiceArgs, ServiceError, Shutdown, bind};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -160,8 +160,8 @@ async fn metrics_and_a_helpful_404_are_on_the_same_port() {
 async fn a_method_that_is_not_there_is_unimplemented() {
     let server = Running::start(&[]).await;
     let channel = server.channel().await;
-    let mut client = proto::shop::order_service_client::OrderServiceClient::new(channel);
-    let request = Request::new(proto::shop::GetOrderRequest::default());
+    let mut client = dtc_proto::shop::order_service_client::OrderServiceClient::new(channel);
+    let request = Request::new(dtc_proto::shop::GetOrderRequest::default());
     let status = client.get_order(request).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
     assert!(status.message().contains("GetOrder"), "{status}");

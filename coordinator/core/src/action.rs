@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::time::Duration;
 
-use common::{SessionId, TransactionId};
+use dtc_protocol::{SessionId, TransactionId};
 
 use crate::{
     Blocked, HeldLock, Inquirer, LockOwner, Opaque, ParticipantId, Reason, Record, RequestKey,

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 
 use crate::Config;
 

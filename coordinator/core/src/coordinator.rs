@@ -15,7 +15,7 @@ use alloc::{
 };
 use core::ops::Bound;
 
-use common::{TransactionId, planted};
+use dtc_protocol::{TransactionId, planted};
 
 use crate::{
     Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, Fingerprint, Found, FoundBranch,

@@ -14,7 +14,7 @@ use alloc::{
 };
 use core::ops::RangeInclusive;
 
-use common::{JournalId, TransactionId};
+use dtc_protocol::{JournalId, TransactionId};
 
 use crate::ParticipantId;
 

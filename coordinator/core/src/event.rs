@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use common::{JournalId, SessionId, TransactionId};
+use dtc_protocol::{JournalId, SessionId, TransactionId};
 
 use crate::{
     AnswerAt, CallKey, Failure, Fingerprint, Intervention, LockKey, LockMode, Opaque, Options,

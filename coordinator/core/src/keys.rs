@@ -9,7 +9,7 @@
 
 use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 
 use crate::{Begin, Fingerprint, Reply, RequestKey};
 

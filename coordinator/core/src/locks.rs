@@ -34,7 +34,7 @@ use alloc::{
 };
 use core::fmt;
 
-use common::{SessionId, TransactionId};
+use dtc_protocol::{SessionId, TransactionId};
 
 use crate::Time;
 pub use blocked::Blocked;

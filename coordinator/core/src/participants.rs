@@ -6,7 +6,7 @@ use alloc::{
     vec::Vec,
 };
 
-use common::{JournalId, TransactionId};
+use dtc_protocol::{JournalId, TransactionId};
 
 use crate::{ParticipantId, endings::Elsewhere};
 

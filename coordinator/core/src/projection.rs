@@ -8,7 +8,7 @@
 
 use alloc::vec::Vec;
 
-use common::{JournalId, TransactionId};
+use dtc_protocol::{JournalId, TransactionId};
 
 use crate::{AnswerAt, BranchState, CommitPolicy, ParticipantId};
 

@@ -3,7 +3,7 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::time::Duration;
 
-use common::{JournalId, SessionId, TransactionId};
+use dtc_protocol::{JournalId, SessionId, TransactionId};
 
 use crate::{
     BranchState, CallKey, CommitPolicy, Fingerprint, HeldLock, Intervention, Opaque, ParticipantId,

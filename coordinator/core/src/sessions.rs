@@ -14,7 +14,7 @@ use alloc::{
 };
 use core::time::Duration;
 
-use common::{SessionId, TransactionId};
+use dtc_protocol::{SessionId, TransactionId};
 
 use crate::{
     Action, CallKey, HeldLock, LockKey, LockMode, LockOwner, Refused, Reply, RequestKey, Sequence,

@@ -31,7 +31,7 @@ mod timing;
 use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 use core::time::Duration;
 
-use common::{JournalId, TransactionId, planted};
+use dtc_protocol::{JournalId, TransactionId, planted};
 
 use crate::{
     Action, AnswerAt, Begin, CallKey, Config, Fingerprint, Intervention, LockKey, LockMode,

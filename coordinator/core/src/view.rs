@@ -2,7 +2,7 @@
 
 use alloc::{sync::Arc, vec::Vec};
 
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 
 use crate::{Intervention, ParticipantId, Reason, RequestKey, Time, TrailEvent};
 

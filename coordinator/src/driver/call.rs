@@ -1,6 +1,6 @@
 //! What clients and operators ask of a transaction.
 
-use coordinator_core::{
+use dtc_core::{
     AnswerAt, CallKey, Client, Intervention, InterventionAction, LockKey, LockMode, NewBranch, Time,
 };
 
@@ -8,7 +8,7 @@ use coordinator_core::{
 #[derive(Debug)]
 pub(crate) enum Call {
     Enlist {
-        /// None where it was not admitted: see [`Client::Enlist`](coordinator_core::Client::Enlist).
+        /// None where it was not admitted: see [`Client::Enlist`](dtc_core::Client::Enlist).
         branch: Option<NewBranch>,
         key: Option<CallKey>,
     },

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::{SessionId, TransactionId};
-use common_service::Environment;
-use coordinator_core::{
+use dtc_core::{
     AnswerAt, BranchOutcome, CallKey, Event, LockKey, LockMode, LockOwner, LockView, NewBranch,
     Opaque, Options, ParticipantId, Reply, RequestKey, SessionCall, Time, TrailEvent, View,
 };
+use dtc_protocol::{SessionId, TransactionId};
+use dtc_service::Environment;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{Call, Input, locks::WhichLocks};

@@ -1,7 +1,7 @@
 //! Whose request keys are.
 
-use common::TransactionId;
-use coordinator_core::{Event, RequestKey};
+use dtc_core::{Event, RequestKey};
+use dtc_protocol::TransactionId;
 
 use crate::journal::{Journal, JournalError};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use common::SessionId;
-use coordinator_core::{Client, Event, LockOwner, LockView, Reply, SessionCall, Time};
+use dtc_core::{Client, Event, LockOwner, LockView, Reply, SessionCall, Time};
+use dtc_protocol::SessionId;
 
 use super::{Driver, NewLocks, NewSession, pending};
 

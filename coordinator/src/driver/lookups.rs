@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use common::TransactionId;
-use common_service::{Environment, Exit};
-use coordinator_core::{Event, Inquirer};
+use dtc_core::{Event, Inquirer};
+use dtc_protocol::TransactionId;
+use dtc_service::{Environment, Exit};
 
 use super::{Driver, Input, keys, pending};
 use crate::journal::JournalError;

@@ -1,8 +1,8 @@
 //! What a restored journal holds as begun: its outcome is not in the backup.
 
-use coordinator_core::Time;
+use dtc_core::Time;
+use dtc_proto::{dtc, journal};
 use prost::Message;
-use proto::{dtc, journal};
 
 use crate::journal::{Entry, Journal, JournalError, Keep, Stored};
 

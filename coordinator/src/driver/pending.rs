@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use coordinator_core::{BranchOutcome, Found, FoundBranch, LockOwner, Reply};
+use dtc_core::{BranchOutcome, Found, FoundBranch, LockOwner, Reply};
 use tokio::sync::oneshot;
 
 use crate::journal::{Recalled, codec};

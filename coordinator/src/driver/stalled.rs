@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 use tokio::time::Instant;
 
 /// How often they are told of.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use common::TransactionId;
-use common_store::OpenError;
+use dtc_protocol::TransactionId;
+use dtc_store::OpenError;
 
 /// Which phase a resource failed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

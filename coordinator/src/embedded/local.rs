@@ -11,10 +11,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use common::{JournalId, TransactionId};
-use coordinator_core::{
+use dtc_core::{
     Acknowledgement, Event, Failure, Message, Opaque, ParticipantId, Reason, Vote as CoreVote,
 };
+use dtc_protocol::{JournalId, TransactionId};
 use tokio::{runtime, sync::mpsc};
 
 use super::resource::{Branch, Resource, Vote};

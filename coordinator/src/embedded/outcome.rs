@@ -1,7 +1,7 @@
 //! What callers are told.
 
-use common::TransactionId;
-use proto::dtc;
+use dtc_proto::dtc;
+use dtc_protocol::TransactionId;
 
 use super::{
     error::{Error, Phase},

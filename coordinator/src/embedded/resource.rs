@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 use tonic::async_trait;
 
 /// Something within this process that changes together with others.

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common_service::{Environment, Shutdown};
-use common_store::FailStop;
-use coordinator_core::{Config, Options, Reply, TrailKind};
+use dtc_core::{Config, Options, Reply, TrailKind};
+use dtc_service::{Environment, Shutdown};
+use dtc_store::FailStop;
 use prometheus::Registry;
 use tokio::{
     runtime,
@@ -37,7 +37,7 @@ pub(super) fn environment(stop: watch::Sender<Option<String>>) -> Environment {
         failed.send_replace(Some(failure.to_string()));
     });
     Environment {
-        storage: common_store::Options { on_failure, ..real.storage },
+        storage: dtc_store::Options { on_failure, ..real.storage },
         exit: Arc::new(move |exit| {
             stop.send_if_modified(|why| {
                 let first = why.is_none();

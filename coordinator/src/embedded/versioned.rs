@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 use tonic::async_trait;
 
 use super::resource::{Branch, Resource, Vote};

@@ -6,13 +6,13 @@ mod lock;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use common::{JournalId, TransactionId};
-use coordinator_core::{
+use dtc_core::{
     BeginBranch, BeginRecord, BranchState, CallKey, CommitPolicy, DecisionBranch, DecisionRecord,
     EndRecord, Intervention, Opaque, ParticipantId, Record, Time, TrailEvent,
 };
+use dtc_proto::journal;
+use dtc_protocol::{JournalId, TransactionId};
 use prost::Message;
-use proto::journal;
 
 use super::{Entry, Keep, Stored};
 use crate::{convert, directory::Directory};
@@ -381,7 +381,7 @@ pub(crate) fn output(branch: &journal::DecisionBranch) -> Option<Opaque> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coordinator_core::{HeldLock, LockMode, Reason, TrailKind};
+    use dtc_core::{HeldLock, LockMode, Reason, TrailKind};
 
     fn decision(directory: &Directory) -> DecisionRecord {
         let inventory = directory.intern("inventory");
@@ -412,10 +412,10 @@ mod tests {
                 forced: Some(false),
                 notify: true,
             }],
-            calls: vec![coordinator_core::EnlistCall { key: ("b".into(), [8; 32]), branch: 0 }],
+            calls: vec![dtc_core::EnlistCall { key: ("b".into(), [8; 32]), branch: 0 }],
             interventions: vec![Intervention {
                 at: Time(3),
-                action: coordinator_core::InterventionAction::Rollback,
+                action: dtc_core::InterventionAction::Rollback,
                 branch: Some(0),
                 reason: "gone".into(),
                 caller: "ada".into(),

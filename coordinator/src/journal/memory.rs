@@ -7,10 +7,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use common::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
-use coordinator_core::RequestKey;
+use dtc_core::RequestKey;
+use dtc_proto::journal;
+use dtc_protocol::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
 use prost::Message;
-use proto::journal;
 use tokio::time::Instant;
 use tonic::async_trait;
 

@@ -4,15 +4,15 @@ mod forgetting;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use common::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
-use common_service::{Environment, Exit};
-use common_store::{
+use dtc_core::RequestKey;
+use dtc_proto::journal;
+use dtc_protocol::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
+use dtc_service::{Environment, Exit};
+use dtc_store::{
     OpenError, Options, ReadError, Store, Suspect, Urgency, WriteError, check_pages, checksum,
     in_savepoint,
 };
-use coordinator_core::RequestKey;
 use prost::Message;
-use proto::journal;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
 use tonic::async_trait;
 
@@ -353,7 +353,7 @@ impl Journal for SqliteJournal {
         let weight = entries.len();
         let exit = self.environment.exit.clone();
         let (known, store) = (Arc::clone(&self.known), self.store.clone());
-        let work = move |transaction: &Transaction<'_>| -> common_store::Completion {
+        let work = move |transaction: &Transaction<'_>| -> dtc_store::Completion {
             let now = store.service_time();
             let written =
                 entries.iter().try_for_each(|entry| write(transaction, entry, &known, now));
@@ -400,7 +400,7 @@ impl Journal for SqliteJournal {
 
     fn notified(&self, id: TransactionId, branch: u32) {
         let (known, store) = (Arc::clone(&self.known), self.store.clone());
-        let work = move |transaction: &Transaction<'_>| -> common_store::Completion {
+        let work = move |transaction: &Transaction<'_>| -> dtc_store::Completion {
             let now = store.service_time();
             if let Err(error) = forgetting::notified(transaction, &known, (id, branch), now) {
                 tracing::warn!(%id, branch, %error, "that its participant asked is not noted");
@@ -529,7 +529,7 @@ impl Journal for SqliteJournal {
         }
         let known = Arc::clone(&self.known);
         let (answer, answered) = tokio::sync::oneshot::channel();
-        let work = move |transaction: &Transaction<'_>| -> common_store::Completion {
+        let work = move |transaction: &Transaction<'_>| -> dtc_store::Completion {
             let forgotten = in_savepoint(transaction, |_| {
                 forgetting::forget(transaction, &known, now, retention, limit)
             });

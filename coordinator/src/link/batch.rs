@@ -3,10 +3,12 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use common::TransactionId;
-use coordinator_core::{BranchOutcome, Ended, Message, Opaque};
+use dtc_core::{BranchOutcome, Ended, Message, Opaque};
+use dtc_proto::dtc::{
+    self, LinkCommit, LinkOutcome, LinkPrepare, LinkRequest, LinkRollback, Payload,
+};
+use dtc_protocol::TransactionId;
 use prost::Message as _;
-use proto::dtc::{self, LinkCommit, LinkOutcome, LinkPrepare, LinkRequest, LinkRollback, Payload};
 
 use super::Outgoing;
 use crate::journal::codec::retry_of;
@@ -132,7 +134,7 @@ pub(crate) fn outcome_parts(outcome: &BranchOutcome) -> (dtc::BranchOutcome, u32
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::TransactionId;
+    use dtc_protocol::TransactionId;
     use std::time::Duration;
 
     fn prepare(bytes: usize) -> Outgoing {

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use common::TransactionId;
-use coordinator_core::{Message, Opaque};
+use dtc_core::{Message, Opaque};
+use dtc_protocol::TransactionId;
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 use super::{KEEP_ALIVE, Link, Lost, Outgoing};

@@ -11,18 +11,18 @@ mod dialer;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use common::{JournalId, TransactionId};
-use common_service::Network;
-use coordinator_core::{Acknowledgement, Event, Failure, Message, Opaque, ParticipantId, Vote};
+use dtc_core::{Acknowledgement, Event, Failure, Message, Opaque, ParticipantId, Vote};
+use dtc_proto::{
+    dtc::Origin,
+    marker::{COMMITTED, EPOCH, FENCED, INCARNATION, ROLLED_BACK, UNKNOWN_BRANCH},
+};
+use dtc_protocol::{JournalId, TransactionId};
+use dtc_service::Network;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
-};
-use proto::{
-    dtc::Origin,
-    marker::{COMMITTED, EPOCH, FENCED, INCARNATION, ROLLED_BACK, UNKNOWN_BRANCH},
 };
 use tokio::io::AsyncReadExt;
 

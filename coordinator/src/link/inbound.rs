@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use common::{Incarnation, JournalId, TransactionId, fence::Run};
-use coordinator_core::{
+use dtc_core::{
     Acknowledgement, BranchOutcome, Event, Failure, Inquirer, Opaque, ParticipantId, Reason, Vote,
 };
+use dtc_proto::dtc::{self, LinkInquiry, LinkResponse, Payload};
+use dtc_protocol::{Incarnation, JournalId, TransactionId, fence::Run};
 use prost::Message as _;
-use proto::dtc::{self, LinkInquiry, LinkResponse, Payload};
 
 use super::Outgoing;
 use crate::journal::Journal;

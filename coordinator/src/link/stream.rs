@@ -1,9 +1,9 @@
 //! The link as a stream of batches in both directions.
 
-use common::JournalId;
-use proto::dtc::{
+use dtc_proto::dtc::{
     LinkRequest, LinkResponse, Origin, participant_service_client::ParticipantServiceClient,
 };
+use dtc_protocol::JournalId;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};

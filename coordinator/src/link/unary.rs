@@ -2,15 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::JournalId;
-use coordinator_core::{Acknowledgement, Event, Failure, Message, ParticipantId};
-use proto::{
+use dtc_core::{Acknowledgement, Event, Failure, Message, ParticipantId};
+use dtc_proto::{
     dtc::{
         CommitRequest, Origin, PrepareRequest, RollbackRequest,
         participant_service_client::ParticipantServiceClient,
     },
     marker::{ROLLED_BACK, UNKNOWN_BRANCH, marker},
 };
+use dtc_protocol::JournalId;
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 

@@ -8,8 +8,8 @@ use axum::{
     http::{StatusCode, header},
 };
 use bytes::BytesMut;
+use dtc_proto::json::{self, ReadError};
 use http_body_util::BodyExt;
-use proto::json::{self, ReadError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

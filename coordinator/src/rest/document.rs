@@ -28,7 +28,7 @@ pub(super) fn head() -> OpenApi {
     document
 }
 
-/// What every service serves beside its own: `common_service` does.
+/// What every service serves beside its own: `dtc_service` does.
 #[derive(utoipa::OpenApi)]
 #[openapi(paths(healthz, readyz))]
 struct Probes;
@@ -43,7 +43,7 @@ struct Probes;
         (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-#[allow(dead_code, reason = "describes what common_service serves")]
+#[allow(dead_code, reason = "describes what dtc_service serves")]
 fn healthz() {}
 
 /// Does it take new work?
@@ -58,7 +58,7 @@ fn healthz() {}
         (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-#[allow(dead_code, reason = "describes what common_service serves")]
+#[allow(dead_code, reason = "describes what dtc_service serves")]
 fn readyz() {}
 
 /// The document at `/openapi.json`, the page at `/docs`.

@@ -6,7 +6,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use proto::dtc::DeregisterRequest;
+use dtc_proto::dtc::DeregisterRequest;
 
 use super::{
     body::{self, JsonBody},

@@ -1,6 +1,6 @@
 //! Bodies and queries of requests, and what they are in the wire's words.
 
-use proto::{
+use dtc_proto::{
     dtc::{
         self, AnswerAt, Branch, ExecuteRequest, ListTransactionsRequest, Outcome, Payload,
         TransactionOptions, payload::Kind,

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use proto::json;
+use dtc_proto::json;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{

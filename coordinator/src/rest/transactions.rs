@@ -8,8 +8,8 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use coordinator_core::{AnswerAt, Opaque};
-use proto::dtc::{
+use dtc_core::{AnswerAt, Opaque};
+use dtc_proto::dtc::{
     self, BeginRequest, CommitTransactionRequest, EnlistRequest, PrepareTransactionRequest,
     RollbackTransactionRequest,
 };

@@ -1,6 +1,6 @@
 //! What answers show.
 
-use proto::dtc;
+use dtc_proto::dtc;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

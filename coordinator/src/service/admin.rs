@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use common_service::Peer;
-use coordinator_core::{InterventionAction, Reply};
-use proto::{
+use dtc_core::{InterventionAction, Reply};
+use dtc_proto::{
     dtc::{
         self, AbandonRequest, AbandonResponse, ForgetRequest, ForgetResponse, Resolution,
         ResolveRequest, ResolveResponse, RetryRequest, RetryResponse,
@@ -12,6 +11,7 @@ use proto::{
     },
     journal,
 };
+use dtc_service::Peer;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Services, list::owes_notifications, request};
@@ -74,7 +74,7 @@ impl Services {
     /// was never.
     async fn by_hand(
         &self,
-        id: common::TransactionId,
+        id: dtc_protocol::TransactionId,
         reply: Reply,
         call: &str,
     ) -> Result<dtc::Transaction, Error> {
@@ -94,7 +94,7 @@ impl Services {
     /// repeat of a call whose answer was lost: it is answered with the transaction.
     async fn unless_on_record(
         &self,
-        id: common::TransactionId,
+        id: dtc_protocol::TransactionId,
         call: &ByHand,
         answer: Result<dtc::Transaction, Error>,
     ) -> Result<dtc::Transaction, Error> {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use coordinator_core::{AnswerAt, Opaque};
-use proto::dtc::{ExecuteRequest, ExecuteResponse, Transaction};
+use dtc_core::{AnswerAt, Opaque};
+use dtc_proto::dtc::{ExecuteRequest, ExecuteResponse, Transaction};
 
 use super::{Services, repeat::unless_repeated, request};
 use crate::{

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use common::TransactionId;
-use coordinator_core::{AnswerAt, CallKey, Opaque, Reply, RequestKey};
-use proto::dtc::{
+use dtc_core::{AnswerAt, CallKey, Opaque, Reply, RequestKey};
+use dtc_proto::dtc::{
     self, BeginRequest, BeginResponse, CommitTransactionRequest, CommitTransactionResponse,
     EnlistRequest, EnlistResponse, GetTransactionRequest, GetTransactionResponse,
     PrepareTransactionRequest, PrepareTransactionResponse, RollbackTransactionRequest,
     RollbackTransactionResponse, TransactionState, get_transaction_request::By,
 };
+use dtc_protocol::TransactionId;
 
 use super::{Services, repeat::unless_repeated, request};
 use crate::{
@@ -164,12 +164,15 @@ impl Services {
     }
 
     /// A transaction with its trail.
-    pub(crate) async fn look(&self, id: common::TransactionId) -> Result<dtc::Transaction, Error> {
+    pub(crate) async fn look(
+        &self,
+        id: dtc_protocol::TransactionId,
+    ) -> Result<dtc::Transaction, Error> {
         let reply = self.handle.call(id, Call::Get, SOON).await?;
         self.transaction(Some(id), reply).await
     }
 
-    async fn by_key(&self, key: RequestKey) -> Result<common::TransactionId, Error> {
+    async fn by_key(&self, key: RequestKey) -> Result<dtc_protocol::TransactionId, Error> {
         if let Some(id) = self.handle.user_of(key.clone()).await? {
             return Ok(id);
         }

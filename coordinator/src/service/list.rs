@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use common::TransactionId;
-use proto::dtc::{
+use dtc_proto::dtc::{
     ListTransactionsRequest, ListTransactionsResponse, Outcome, Transaction, TransactionState,
 };
+use dtc_protocol::TransactionId;
 
 use super::Services;
 use crate::{convert, driver::IN_ONE_TURN, error::Error};

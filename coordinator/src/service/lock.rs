@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use common::SessionId;
-use coordinator_core::{LockKey, LockMode, LockOwner, LockView, Reply, SessionCall};
-use proto::dtc::{
+use dtc_core::{LockKey, LockMode, LockOwner, LockView, Reply, SessionCall};
+use dtc_proto::dtc::{
     self, AcquireLocksRequest, AcquireLocksResponse, ListLocksRequest, ListLocksResponse,
     LockHolder, LockStatus, LockWaiter, ReleaseLocksRequest, ReleaseLocksResponse,
     RenewLocksRequest, RenewLocksResponse, lock_owner::Owner, lock_service_server::LockService,
 };
+use dtc_protocol::SessionId;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Services, repeat::unless_repeated, request};
@@ -182,7 +182,7 @@ fn owner(owner: LockOwner) -> Option<dtc::LockOwner> {
     Some(dtc::LockOwner { owner: Some(owner) })
 }
 
-fn status(view: &LockView, now: coordinator_core::Time) -> LockStatus {
+fn status(view: &LockView, now: dtc_core::Time) -> LockStatus {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let holders = view.holders.iter().map(|holder| LockHolder {
         owner: owner(holder.owner),

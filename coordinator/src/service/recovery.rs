@@ -1,8 +1,10 @@
 //! `dtc.v1.RecoveryService`: participants in doubt that have no link.
 
-use common::{CoordinatorId, Incarnation, fence::Run};
-use coordinator_core::BranchOutcome;
-use proto::dtc::{GetOutcomeRequest, GetOutcomeResponse, recovery_service_server::RecoveryService};
+use dtc_core::BranchOutcome;
+use dtc_proto::dtc::{
+    GetOutcomeRequest, GetOutcomeResponse, recovery_service_server::RecoveryService,
+};
+use dtc_protocol::{CoordinatorId, Incarnation, fence::Run};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Services, request};
@@ -39,7 +41,7 @@ impl RecoveryService for Services {
     }
 }
 
-fn uuid<T: std::str::FromStr<Err = common::ParseIdError>>(
+fn uuid<T: std::str::FromStr<Err = dtc_protocol::ParseIdError>>(
     field: &str,
     text: &str,
 ) -> Result<T, Error> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::dtc::{
+use dtc_proto::dtc::{
     DeregisterRequest, DeregisterResponse, ListParticipantsRequest, ListParticipantsResponse,
     Participant, ParticipantStatus, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse,
     registry_service_server::RegistryService,

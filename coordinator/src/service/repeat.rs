@@ -6,7 +6,7 @@
 //! carries a key, that is returned only once it is known that the key is new. What makes
 //! the request itself malformed, whatever the configuration, is refused at once.
 
-use coordinator_core::Reply;
+use dtc_core::Reply;
 
 use crate::error::Error;
 

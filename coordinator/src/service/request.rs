@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use common::TransactionId;
-use coordinator_core::{
+use dtc_core::{
     AnswerAt, CommitPolicy, Fingerprint, LockKey, LockMode, MAX_LOCK_KEY, NewBranch, Opaque,
     Options, RequestKey,
 };
-use prost::Message;
-use proto::{
+use dtc_proto::{
     dtc::{
         self, AcquireLocksRequest, BeginRequest, EnlistRequest, ExecuteRequest, Payload,
         TransactionOptions, payload::Kind,
     },
     json,
 };
+use dtc_protocol::TransactionId;
+use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::{error::Error, links::Links};

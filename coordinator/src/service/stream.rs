@@ -1,14 +1,14 @@
 //! Many transactions over one stream.
 
-use futures::{StreamExt, stream::FuturesUnordered};
-use prost::Message;
-use proto::{
+use dtc_proto::{
     dtc::{
         ExecuteStreamItem, ExecuteStreamRequest, ExecuteStreamResponse, ExecuteStreamResult,
         execute_stream_result::Result as Outcome,
     },
     rpc,
 };
+use futures::{StreamExt, stream::FuturesUnordered};
+use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 

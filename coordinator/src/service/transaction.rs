@@ -1,6 +1,6 @@
 //! `dtc.v1.TransactionService`.
 
-use proto::dtc::{
+use dtc_proto::dtc::{
     BeginRequest, BeginResponse, CommitTransactionRequest, CommitTransactionResponse,
     EnlistRequest, EnlistResponse, ExecuteRequest, ExecuteResponse, ExecuteStreamRequest,
     ExecuteStreamResponse, GetTransactionRequest, GetTransactionResponse, ListTransactionsRequest,

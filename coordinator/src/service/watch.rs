@@ -1,7 +1,7 @@
 //! A transaction as it goes on.
 
-use common::TransactionId;
-use proto::dtc::{Transaction, TransactionState, WatchTransactionResponse};
+use dtc_proto::dtc::{Transaction, TransactionState, WatchTransactionResponse};
+use dtc_protocol::TransactionId;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tonic::Status;
 

@@ -1,6 +1,6 @@
 //! The client: what it has asked for, and what it was told.
 
-use coordinator_core::{Outcome, Reply};
+use dtc_core::{Outcome, Reply};
 
 use crate::journal::Journal;
 

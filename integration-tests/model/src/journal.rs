@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::TransactionId;
-use coordinator_core::{
-    DecisionRecord, EndRecord, Fingerprint, FoundBranch, Record, RequestKey, Sequence,
-};
+use dtc_core::{DecisionRecord, EndRecord, Fingerprint, FoundBranch, Record, RequestKey, Sequence};
+use dtc_protocol::TransactionId;
 
 use crate::network::Id;
 

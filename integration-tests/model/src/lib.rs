@@ -1,4 +1,4 @@
-//! The protocol under a model checker: the production code of `coordinator-core`
+//! The protocol under a model checker: the production code of `dtc-core`
 //! and of `common` (a branch's transition function, the fence), unchanged, in
 //! every order in which messages, syncs, timeouts and crashes can come.
 //!

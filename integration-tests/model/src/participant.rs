@@ -1,12 +1,12 @@
-//! A participant around the production code: `common::branch::step` and
-//! `common::fence::admit` decide, this writes and answers.
+//! A participant around the production code: `dtc_protocol::branch::step` and
+//! `dtc_protocol::fence::admit` decide, this writes and answers.
 //!
 //! What a request changes is written at once and durable later; its answer
 //! leaves when that is durable. A crash takes what was not durable.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{
+use dtc_protocol::{
     Incarnation,
     branch::{self, Branch, Step, Verdict},
     fence::{Admission, Run, admit},

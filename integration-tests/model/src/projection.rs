@@ -44,7 +44,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::state::State;
-use coordinator_core::{BranchState, Projection, Record};
+use dtc_core::{BranchState, Projection, Record};
 
 /// The same for equal things, in every run.
 pub(crate) fn fingerprint(of: &impl Hash) -> u64 {

@@ -3,8 +3,8 @@
 
 pub(crate) mod faults;
 
-use common::branch::Branch;
-use coordinator_core::{BranchState, DecisionRecord, EndRecord, Outcome};
+use dtc_core::{BranchState, DecisionRecord, EndRecord, Outcome};
+use dtc_protocol::branch::Branch;
 use stateright::Property;
 
 use crate::{
@@ -113,7 +113,7 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
     if setup.usage == Use::Interactive {
         all.push(Property::sometimes(
             "all votes are in, and the client decides",
-            |_: &System, it: &State| System::phase(it) == Some(coordinator_core::Phase::Prepared),
+            |_: &System, it: &State| System::phase(it) == Some(dtc_core::Phase::Prepared),
         ));
     }
     if setup.enlist_keys {
@@ -316,7 +316,7 @@ fn alone(_: &System, state: &State) -> bool {
 }
 
 fn waits_for_locks(state: &State) -> bool {
-    state.machine.transactions.iter().any(|it| it.phase == coordinator_core::Phase::Locking)
+    state.machine.transactions.iter().any(|it| it.phase == dtc_core::Phase::Locking)
 }
 
 fn one_outcome(_: &System, state: &State) -> bool {
@@ -334,7 +334,7 @@ fn one_branch_of_a_key(_: &System, state: &State) -> bool {
 fn decisions_stand(_: &System, state: &State) -> bool {
     let pending = state.journal.pending.iter();
     let decided = pending.filter_map(|(_, record)| match record {
-        coordinator_core::Record::Decision(decision) => Some(decision),
+        dtc_core::Record::Decision(decision) => Some(decision),
         _ => None,
     });
     let mut decided = decided.map(|it| (crate::journal::number(it.id), it.commit, it.number));

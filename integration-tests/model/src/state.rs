@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use common::JournalId;
-use coordinator_core::{
+use dtc_core::{
     Action, BranchOutcome, CommitPolicy, Config, Coordinator, Event, Failure, Inquirer, Options,
     Outcome, ParticipantId, Projection, Reason, Reply, RequestKey, Time, TrailKind,
 };
+use dtc_protocol::JournalId;
 
 use crate::{
     client::{Client, EnlistCall},
@@ -178,16 +178,16 @@ impl State {
                 }
                 Action::Send { to, id, message, .. } => {
                     let request = match message {
-                        coordinator_core::Message::Prepare { payload, one_phase, .. } => {
+                        dtc_core::Message::Prepare { payload, one_phase, .. } => {
                             Request::Prepare { one_phase, payload: payload[0] }
                         }
-                        coordinator_core::Message::Commit { number, .. } => {
+                        dtc_core::Message::Commit { number, .. } => {
                             Request::Commit { number: number as u8 }
                         }
-                        coordinator_core::Message::Rollback {
-                            compensate: true, number, ..
-                        } => Request::Compensate { number: number as u8 },
-                        coordinator_core::Message::Rollback { number, .. } => {
+                        dtc_core::Message::Rollback { compensate: true, number, .. } => {
+                            Request::Compensate { number: number as u8 }
+                        }
+                        dtc_core::Message::Rollback { number, .. } => {
                             Request::Rollback { number: number as u8 }
                         }
                     };
@@ -405,19 +405,17 @@ impl State {
         };
         self.event(match answer {
             Answer::Yes { committed, .. } => {
-                voted(coordinator_core::Vote::Commit { output: None, committed })
+                voted(dtc_core::Vote::Commit { output: None, committed })
             }
-            Answer::No => voted(coordinator_core::Vote::Abort(refusal())),
-            Answer::ReadOnly => voted(coordinator_core::Vote::ReadOnly),
+            Answer::No => voted(dtc_core::Vote::Abort(refusal())),
+            Answer::ReadOnly => voted(dtc_core::Vote::ReadOnly),
             Answer::Committed { number } => {
-                acknowledged(number, coordinator_core::Acknowledgement::Committed)
+                acknowledged(number, dtc_core::Acknowledgement::Committed)
             }
             Answer::RolledBack { number } => {
-                acknowledged(number, coordinator_core::Acknowledgement::RolledBack)
+                acknowledged(number, dtc_core::Acknowledgement::RolledBack)
             }
-            Answer::Unknown { number } => {
-                acknowledged(number, coordinator_core::Acknowledgement::Unknown)
-            }
+            Answer::Unknown { number } => acknowledged(number, dtc_core::Acknowledgement::Unknown),
         });
     }
 }

@@ -1,6 +1,6 @@
 //! The system as a model: what may happen in each state.
 
-use coordinator_core::{Pace, Phase};
+use dtc_core::{Pace, Phase};
 use stateright::{Model, Property};
 
 use crate::{

@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, panic};
 
-use common::planted::{Bug, plant};
+use dtc_protocol::planted::{Bug, plant};
 use protocol_model::{Asking, REACHES_END, Setup, System, Until, Use, search};
 
 const ASSERTED_TRUE: &str = "what is asserted is not known to be otherwise";

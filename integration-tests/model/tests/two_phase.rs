@@ -9,8 +9,8 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use common::branch::Branch;
-use coordinator_core::{BranchState, Phase};
+use dtc_core::{BranchState, Phase};
+use dtc_protocol::branch::Branch;
 use protocol_model::{Answer, Content, Setup, State, System};
 use stateright::Model;
 

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context;
+use dtc_proto::{dtc::BranchState, journal, shop::OrderState};
 use prost::Message;
-use proto::{dtc::BranchState, journal, shop::OrderState};
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use proto::dtc::{
+use dtc_proto::dtc::{
     AnswerAt, BeginRequest, CommitTransactionRequest, EnlistRequest, ExecuteStreamItem,
     ExecuteStreamRequest, GetTransactionRequest, PrepareTransactionRequest,
     RollbackTransactionRequest, TransactionOptions, execute_stream_result::Result as Outcome,

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use proto::dtc::{
+use dtc_proto::dtc::{
     ListUndecidedRequest, Resolution, ResolveBranchRequest,
     participant_admin_service_client::ParticipantAdminServiceClient,
 };

@@ -14,7 +14,7 @@ use std::{
     fmt,
 };
 
-use proto::shop::OrderState;
+use dtc_proto::shop::OrderState;
 use uuid::Uuid;
 
 use super::{

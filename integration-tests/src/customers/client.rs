@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use proto::{
+use dtc_proto::{
     dtc::{
         ExecuteRequest, ListTransactionsRequest, admin_service_client::AdminServiceClient,
         transaction_service_client::TransactionServiceClient,
@@ -252,7 +252,7 @@ impl Client {
     pub(crate) fn heard(
         &self,
         number: usize,
-        transaction: Option<&proto::dtc::Transaction>,
+        transaction: Option<&dtc_proto::dtc::Transaction>,
         committed: bool,
     ) -> bool {
         let kind = self.market.history.case(number).kind;

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use proto::dtc::{Outcome, Transaction};
+use dtc_proto::dtc::{Outcome, Transaction};
 use uuid::Uuid;
 
 use super::{witness::Witness, work::Work};

@@ -1,7 +1,7 @@
 //! Whoever is on call: ends what takes too long, sends it again, and gives back what
 //! was looked at. Never against a decision: that breaks no promise.
 
-use proto::dtc::{
+use dtc_proto::dtc::{
     BranchState, ForgetRequest, ListTransactionsRequest, Resolution, ResolveRequest, RetryRequest,
     Transaction, TransactionState,
 };

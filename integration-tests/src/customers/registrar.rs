@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use proto::dtc::{
+use dtc_proto::dtc::{
     DeregisterRequest, Participant, RegisterRequest, registry_service_client::RegistryServiceClient,
 };
 use rand::{RngExt, rngs::StdRng};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::{
+use dtc_proto::{
     dtc::{
         Branch, CommitPolicy, ExecuteRequest, Lock, LockMode, Payload, TransactionOptions, payload,
     },

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use comfy_table::{
     CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets::UTF8_FULL_CONDENSED,
 };
-use proto::shop::{Order, OrderState};
+use dtc_proto::shop::{Order, OrderState};
 
 use crate::{CURRENCY, Shop};
 

@@ -2,7 +2,7 @@
 //! that is not how it should end.
 
 use anyhow::{Context, bail, ensure};
-use proto::{
+use dtc_proto::{
     dtc::{
         AnswerAt, CommitTransactionRequest, ExecuteResponse, PrepareTransactionRequest,
         TransactionOptions, TransactionState,
@@ -43,7 +43,7 @@ pub(super) async fn start(world: &mut World) -> anyhow::Result<String> {
 }
 
 async fn reached(world: &World, participant: Role) -> anyhow::Result<()> {
-    use proto::dtc::{LinkState, ListParticipantsRequest};
+    use dtc_proto::dtc::{LinkState, ListParticipantsRequest};
     let mut registry = world.shop.registry.clone();
     let known = registry.list_participants(ListParticipantsRequest {}).await?.into_inner();
     let linked = known.participants.iter().any(|status| {

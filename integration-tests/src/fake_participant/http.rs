@@ -6,8 +6,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
+use dtc_proto::dtc::{
+    CommitRequest, Origin, Payload, PrepareRequest, RollbackRequest, payload::Kind,
+};
 use http::StatusCode;
-use proto::dtc::{CommitRequest, Origin, Payload, PrepareRequest, RollbackRequest, payload::Kind};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::net::TcpListener;

@@ -2,9 +2,9 @@
 
 use anyhow::ensure;
 use bytes::Bytes;
+use dtc_proto::dtc::{Branch, ExecuteRequest, LinkInquiry, LinkResponse};
 use prost::Message;
 use prost_reflect::MessageDescriptor;
-use proto::dtc::{Branch, ExecuteRequest, LinkInquiry, LinkResponse};
 use rand::RngExt;
 use uuid::Uuid;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use proto::dtc::Origin;
+use dtc_proto::dtc::Origin;
 use uuid::Uuid;
 
 /// Which call.

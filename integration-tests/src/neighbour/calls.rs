@@ -3,13 +3,13 @@
 use std::pin::Pin;
 
 use axum::Router;
-use prost::Message;
-use proto::dtc::{
+use dtc_proto::dtc::{
     AbortReason, CommitRequest, CommitResponse, LinkRequest, LinkResponse, Payload, PrepareRequest,
     PrepareResponse, RollbackRequest, RollbackResponse, Vote,
     participant_service_server::{ParticipantService, ParticipantServiceServer},
     payload::Kind,
 };
+use prost::Message;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status, Streaming, async_trait, service::Routes};
 
@@ -72,7 +72,7 @@ fn fenced(epoch: u64) -> Status {
 
 fn asked(
     call: Call,
-    origin: Option<proto::dtc::Origin>,
+    origin: Option<dtc_proto::dtc::Origin>,
     transaction: &str,
     branch: u32,
     content: Option<Vec<u8>>,

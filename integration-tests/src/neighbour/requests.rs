@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use proto::dtc::Origin;
+use dtc_proto::dtc::Origin;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 

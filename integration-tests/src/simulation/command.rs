@@ -16,7 +16,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 #[cfg(debug_assertions)]
-use common::planted::Bug;
+use dtc_protocol::planted::Bug;
 use tempfile::TempDir;
 
 use super::{
@@ -62,7 +62,7 @@ struct Args {
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
 
-    /// What a history holds, such as 'info' or 'info,common_kit=debug'
+    /// What a history holds, such as 'info' or 'info,dtc_participant=debug'
     #[arg(long, default_value = "info")]
     log: String,
 }
@@ -142,7 +142,7 @@ fn plant(name: &str) -> anyhow::Result<()> {
         let names: Vec<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
         format!("there is no bug '{name}'; there are {}", names.join(", "))
     })?;
-    common::planted::plant(Some(bug));
+    dtc_protocol::planted::plant(Some(bug));
     Ok(())
 }
 

@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 
-use common_service::{Environment, Fatal, Shutdown};
-use common_store::{FailStop, Options, Runner};
+use dtc_service::{Environment, Fatal, Shutdown};
+use dtc_store::{FailStop, Options, Runner};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::Notify;
 use turmoil::Sim;
@@ -165,7 +165,7 @@ impl Node {
             })
         };
         let random = Arc::clone(&machine.random);
-        let random: common_store::Random = Arc::new(move || lock(&random).random());
+        let random: dtc_store::Random = Arc::new(move || lock(&random).random());
         let (dice, slowness) = (Arc::clone(&machine.random), Arc::clone(&machine.slowness));
         let pace =
             move || Duration::from_micros(lock(&dice).random_range(0..=slowness.load(SeqCst)));

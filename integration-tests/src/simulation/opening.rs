@@ -5,7 +5,7 @@
 use std::{cell::RefCell, fs, path::Path, rc::Rc, time::Duration};
 
 use anyhow::{Context, bail};
-use proto::shop::{
+use dtc_proto::shop::{
     OpenAccountRequest, SetStockRequest, inventory_service_client::InventoryServiceClient,
     payment_service_client::PaymentServiceClient,
 };

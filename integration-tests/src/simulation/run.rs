@@ -9,8 +9,7 @@ use std::{
     time::Duration,
 };
 
-use common_service::Network;
-use proto::{
+use dtc_proto::{
     dtc::{
         admin_service_client::AdminServiceClient,
         transaction_service_client::TransactionServiceClient,
@@ -20,6 +19,7 @@ use proto::{
         payment_service_client::PaymentServiceClient,
     },
 };
+use dtc_service::Network;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};

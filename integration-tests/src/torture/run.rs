@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use proto::{
+use dtc_proto::{
     dtc::{
         admin_service_client::AdminServiceClient,
         transaction_service_client::TransactionServiceClient,

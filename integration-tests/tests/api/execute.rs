@@ -1,10 +1,10 @@
 //! `Execute`: when it is answered.
 
-use integration_tests::{Alone, Cluster, Purchase, eventually};
-use proto::{
+use dtc_proto::{
     dtc::{BranchState, ExecuteRequest, Outcome, TransactionState},
     shop::OrderState,
 };
+use integration_tests::{Alone, Cluster, Purchase, eventually};
 
 use crate::{Gate, at_decision, is_commit, is_prepare, linked, millis, request_at};
 

@@ -1,14 +1,14 @@
 //! Transactions that the client drives call by call.
 
-use integration_tests::{
-    Alone, Cluster, FakeParticipant, Purchase, Start, branches_at, eventually,
-};
-use proto::{
+use dtc_proto::{
     dtc::{
         BeginRequest, CommitTransactionRequest, EnlistRequest, Outcome, PrepareTransactionRequest,
         RollbackTransactionRequest, Transaction, TransactionOptions, TransactionState,
     },
     shop::OrderState,
+};
+use integration_tests::{
+    Alone, Cluster, FakeParticipant, Purchase, Start, branches_at, eventually,
 };
 use tonic::{Code, Status};
 

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use integration_tests::{Alone, Cluster, Heard, Purchase, Reply, agree, channel, eventually};
-use prost::bytes::Bytes;
-use proto::dtc::{
+use dtc_proto::dtc::{
     AbortReason, Acknowledgement, GetTransactionRequest, LinkAcknowledgement, LinkResponse,
     LinkVote, Outcome, TransactionOptions, Vote, get_transaction_request::By,
 };
+use integration_tests::{Alone, Cluster, Heard, Purchase, Reply, agree, channel, eventually};
+use prost::bytes::Bytes;
 use tonic::Code;
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ async fn the_same_key_with_the_same_body_gets_the_first_outcome_and_with_another
     assert!(first.committed, "{first:?}");
     let id = first.transaction.unwrap().id;
     let other_amount = with_key("k", json_request(&Purchase::new("a", "ada", "teapot", 2, 5_001)));
-    let other_options = proto::dtc::ExecuteRequest {
+    let other_options = dtc_proto::dtc::ExecuteRequest {
         options: Some(TransactionOptions { prepare_attempts: 3, ..Default::default() }),
         ..request.clone()
     };
@@ -136,7 +136,7 @@ async fn a_late_aborted_answer_about_an_earlier_run_of_a_key_does_not_touch_the_
     if let Some(options) = &mut request.options {
         options.prepare_attempt_timeout = Some(seconds(100));
     }
-    let run = |request: &proto::dtc::ExecuteRequest| {
+    let run = |request: &dtc_proto::dtc::ExecuteRequest| {
         let (mut client, request) = (coordinator.transactions.clone(), request.clone());
         tokio::spawn(async move { client.execute(request).await })
     };

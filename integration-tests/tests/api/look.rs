@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, time::SystemTime};
 
-use integration_tests::{Alone, Reply, agree, eventually};
-use proto::dtc::{
+use dtc_proto::dtc::{
     BeginRequest, GetTransactionRequest, ListTransactionsRequest, Outcome, TrailKind, Transaction,
     TransactionState, WatchTransactionRequest, get_transaction_request::By,
 };
+use integration_tests::{Alone, Reply, agree, eventually};
 use tonic::{Code, Status};
 
 use crate::{Gate, at_decision, is_commit, is_prepare, linked, request_at, with_key};
@@ -62,7 +62,7 @@ async fn get_tells_the_story_in_order_from_memory_and_from_the_journal() {
         assert_eq!(story.branches[0].participant, one.uri());
 
         let story = coordinator.ended(&aborted).await.unwrap();
-        let refused = |event: &&proto::dtc::TrailEvent| event.kind() == TrailKind::VotedAbort;
+        let refused = |event: &&dtc_proto::dtc::TrailEvent| event.kind() == TrailKind::VotedAbort;
         let refusal = story.trail.iter().find(refused).unwrap();
         assert_eq!(refusal.branch, Some(1));
         assert_eq!(refusal.participant, two.uri());

@@ -16,8 +16,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::SeqCst},
 };
 
+use dtc_proto::dtc::{AnswerAt, ExecuteRequest, TransactionOptions};
 use integration_tests::{FakeParticipant, Heard, Reply, Speaks, agree, branches_at};
-use proto::dtc::{AnswerAt, ExecuteRequest, TransactionOptions};
 
 /// A participant by script, with a link.
 async fn linked() -> FakeParticipant {

@@ -1,10 +1,10 @@
 //! Requests that are encoded otherwise than prost would.
 
+use dtc_proto::dtc::{Branch, ExecuteRequest, ExecuteResponse};
 use prost::{
     Message,
     bytes::{Buf, BufMut},
 };
-use proto::dtc::{Branch, ExecuteRequest, ExecuteResponse};
 use tonic::{
     Request, Status,
     client::Grpc,
@@ -70,7 +70,7 @@ pub(crate) fn reversed(request: &ExecuteRequest) -> Vec<u8> {
 }
 
 fn reversed_branch(branch: &Branch) -> Vec<u8> {
-    let Some(proto::dtc::payload::Kind::Json(object)) =
+    let Some(dtc_proto::dtc::payload::Kind::Json(object)) =
         branch.payload.as_ref().and_then(|payload| payload.kind.as_ref())
     else {
         return branch.encode_to_vec();

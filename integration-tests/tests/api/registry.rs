@@ -1,10 +1,10 @@
 //! Participants by name, and what participants in doubt are answered.
 
-use integration_tests::{Alone, FakeParticipant, Speaks, branches_at, eventually};
-use proto::dtc::{
+use dtc_proto::dtc::{
     BranchOutcome, ExecuteRequest, GetOutcomeRequest, LinkState, ListParticipantsRequest,
     Participant, RegisterRequest,
 };
+use integration_tests::{Alone, FakeParticipant, Speaks, branches_at, eventually};
 use tonic::Code;
 use uuid::Uuid;
 

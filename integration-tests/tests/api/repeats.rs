@@ -1,13 +1,13 @@
 //! A repeat gets the first outcome, whatever has changed since, over every way in.
 
 use anyhow::{Context, ensure};
-use integration_tests::{Alone, FakeParticipant, Rest, Speaks, Start, eventually};
-use prost_types::{Struct, Value, value::Kind as Json};
-use proto::dtc::{
+use dtc_proto::dtc::{
     AcquireLocksRequest, BeginRequest, Branch, DeregisterRequest, EnlistRequest, ExecuteRequest,
     ExecuteStreamItem, ExecuteStreamRequest, Lock, Participant, Payload, RegisterRequest,
     execute_stream_result::Result as Outcome, payload::Kind,
 };
+use integration_tests::{Alone, FakeParticipant, Rest, Speaks, Start, eventually};
+use prost_types::{Struct, Value, value::Kind as Json};
 use serde_json::json;
 use tokio_stream::StreamExt;
 use tonic::{Code, Status};
@@ -43,7 +43,7 @@ struct Scene {
     first: Vec<(Way, Told)>,
 }
 
-fn told(answer: Result<proto::dtc::ExecuteResponse, Status>) -> Told {
+fn told(answer: Result<dtc_proto::dtc::ExecuteResponse, Status>) -> Told {
     match answer {
         Ok(answer) => {
             let transaction = answer.transaction.unwrap();
@@ -359,8 +359,10 @@ async fn a_transaction_is_begun_a_branch_enlisted_and_a_session_begun_once() {
     assert_eq!(taken.code(), Code::AlreadyExists);
     assert_eq!(over_http(&scene, "a", "z").await.0, 422);
 
-    let commit =
-        proto::dtc::CommitTransactionRequest { transaction_id: id.clone(), ..Default::default() };
+    let commit = dtc_proto::dtc::CommitTransactionRequest {
+        transaction_id: id.clone(),
+        ..Default::default()
+    };
     for _ in 0..2 {
         let mut transactions = scene.coordinator.transactions.clone();
         let answer = transactions.commit(commit.clone()).await.unwrap().into_inner();
@@ -405,7 +407,7 @@ async fn a_lost_answer_about_locks_is_the_answer_of_the_repeat() {
         let held = locks.acquire(acquire("new", "a")).await.unwrap_err();
         assert_ne!(held.code(), Code::AlreadyExists, "{flags:?}");
     }
-    let release = proto::dtc::ReleaseLocksRequest {
+    let release = dtc_proto::dtc::ReleaseLocksRequest {
         session_id: first.session_id.clone(),
         ..Default::default()
     };

@@ -1,13 +1,13 @@
 //! Payloads and branches of every shape.
 
-use integration_tests::{CURRENCY, Cluster, Purchase, Shop, typed};
-use prost_types::{ListValue, Struct, Value, value::Kind as Json};
-use proto::{
+use dtc_proto::{
     dtc::{
         Branch, BranchState, ExecuteRequest, ExecuteResponse, Payload, TrailKind, payload::Kind,
     },
     shop::{OrderState, ReserveStock, StockLine},
 };
+use integration_tests::{CURRENCY, Cluster, Purchase, Shop, typed};
+use prost_types::{ListValue, Struct, Value, value::Kind as Json};
 
 /// A JSON object.
 pub(crate) fn object(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Struct {

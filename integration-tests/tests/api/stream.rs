@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use integration_tests::{Alone, branches_at};
-use proto::dtc::{
+use dtc_proto::dtc::{
     ExecuteRequest, ExecuteStreamItem, ExecuteStreamRequest, execute_stream_result::Result as Done,
 };
+use integration_tests::{Alone, branches_at};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;

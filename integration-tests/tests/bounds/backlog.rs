@@ -1,7 +1,7 @@
 //! What piles up: outputs, lines of the log, labels, and messages that never end.
 
 use bytes::{BufMut, BytesMut};
-use proto::dtc::{LinkState, ListParticipantsRequest, Transaction, TransactionState};
+use dtc_proto::dtc::{LinkState, ListParticipantsRequest, Transaction, TransactionState};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -44,7 +44,7 @@ async fn outputs_of_what_is_not_acknowledged_are_bounded() {
     let uri = participant.uri();
     let request = || ExecuteRequest {
         branches: branches_at([uri.as_str(), &uri]),
-        answer_at: proto::dtc::AnswerAt::Decision.into(),
+        answer_at: dtc_proto::dtc::AnswerAt::Decision.into(),
         ..ExecuteRequest::default()
     };
     // Two branches each: the second transaction finds room for one output only.
@@ -114,7 +114,7 @@ async fn a_backlog_of_stalled_transactions_writes_few_lines() {
     for _ in 0..200 {
         let request = ExecuteRequest {
             branches: branches_at([uri.as_str(), &uri]),
-            answer_at: proto::dtc::AnswerAt::Decision.into(),
+            answer_at: dtc_proto::dtc::AnswerAt::Decision.into(),
             ..ExecuteRequest::default()
         };
         assert!(coordinator.execute(request).await.unwrap().committed);
@@ -160,8 +160,8 @@ async fn a_stop_answers_those_who_wait() {
     });
     let streamed = tokio::spawn({
         let (mut client, request) = (coordinator.transactions.clone(), request.clone());
-        let item = proto::dtc::ExecuteStreamItem { tag: 7, request: Some(request) };
-        let items = proto::dtc::ExecuteStreamRequest { items: vec![item] };
+        let item = dtc_proto::dtc::ExecuteStreamItem { tag: 7, request: Some(request) };
+        let items = dtc_proto::dtc::ExecuteStreamRequest { items: vec![item] };
         async move {
             let requests = futures::StreamExt::chain(
                 futures::stream::iter([items]),
@@ -193,7 +193,7 @@ async fn a_stop_answers_those_who_wait() {
     let result = streamed.results[0].result.clone();
     let committed = matches!(
         result,
-        Some(proto::dtc::execute_stream_result::Result::Response(ref response)) if response.committed
+        Some(dtc_proto::dtc::execute_stream_result::Result::Response(ref response)) if response.committed
     );
     assert!(committed, "{result:?}");
     let answer = over_http.await.unwrap();

@@ -10,13 +10,7 @@ mod payloads;
 use std::collections::HashSet;
 
 use anyhow::{Context, ensure};
-use integration_tests::{
-    Alone, CURRENCY, Cluster, FakeParticipant, Heard, Purchase, Reply, Shop, Speaks, Start, agree,
-    branches_at, eventually, typed,
-};
-use prost::Message;
-use prost_types::{Duration, Struct, Value, value::Kind as Json};
-use proto::{
+use dtc_proto::{
     dtc::{
         BeginRequest, Branch, CommitTransactionRequest, EnlistRequest, ExecuteRequest,
         GetOutcomeRequest, GetTransactionRequest, ListTransactionsRequest, Participant, Payload,
@@ -30,6 +24,12 @@ use proto::{
         ReserveStock, SetStockRequest, StockLine, TakePayment,
     },
 };
+use integration_tests::{
+    Alone, CURRENCY, Cluster, FakeParticipant, Heard, Purchase, Reply, Shop, Speaks, Start, agree,
+    branches_at, eventually, typed,
+};
+use prost::Message;
+use prost_types::{Duration, Struct, Value, value::Kind as Json};
 use tonic::{Code, Status};
 
 const UNKNOWN: &str = "01890000-0000-7000-8000-000000000000";

@@ -1,11 +1,11 @@
 //! Memory and sockets that a client can make a process hold.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use dtc_proto::dtc::{ExecuteStreamItem, ExecuteStreamRequest, LinkRequest, LinkRollback};
 use futures::{StreamExt, stream};
 use http::Request;
 use http_body_util::StreamBody;
 use integration_tests::{FakeCoordinator, Process, channel};
-use proto::dtc::{ExecuteStreamItem, ExecuteStreamRequest, LinkRequest, LinkRollback};
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 use tonic::{body::Body, transport::Channel};
 use tower::ServiceExt;

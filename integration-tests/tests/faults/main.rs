@@ -16,18 +16,18 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use integration_tests::{
-    Alone, Cluster, Direction, FakeCoordinator, FakeParticipant, Heard, Proxy, Purchase, Reply,
-    Speaks, Start, agree, branches_at, eventually,
-};
-use prost::bytes::Bytes;
-use proto::dtc::{
+use dtc_proto::dtc::{
     Acknowledgement, AnswerAt, BranchState, ExecuteRequest, ExecuteResponse, GetOutcomeRequest,
     LinkAcknowledgement, LinkResponse, LinkState, LinkVote, ListParticipantsRequest,
     ListTransactionsRequest, Outcome, Participant, ParticipantStatus, RegisterRequest, TrailKind,
     Transaction, TransactionOptions, TransactionState, Vote,
     recovery_service_client::RecoveryServiceClient,
 };
+use integration_tests::{
+    Alone, Cluster, Direction, FakeCoordinator, FakeParticipant, Heard, Proxy, Purchase, Reply,
+    Speaks, Start, agree, branches_at, eventually,
+};
+use prost::bytes::Bytes;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 use uuid::Uuid;

@@ -79,7 +79,7 @@ async fn a_vote_after_the_deadline_is_answered_with_rollback() {
         unreachable!("a prepare was looked for")
     };
     let origin = prepare.origin.unwrap();
-    let inquiry = proto::dtc::LinkInquiry {
+    let inquiry = dtc_proto::dtc::LinkInquiry {
         transaction_id: bytes(&aborted.id),
         branch: 1,
         epoch: origin.epoch,
@@ -88,7 +88,7 @@ async fn a_vote_after_the_deadline_is_answered_with_rollback() {
     assert!(late.ask(inquiry).await);
     let answer = heard(&late, None, |it| matches!(it, Heard::Outcome(_))).await;
     let Heard::Outcome(answer) = answer else { unreachable!("an outcome was looked for") };
-    assert_eq!(answer.outcome(), proto::dtc::BranchOutcome::Aborted);
+    assert_eq!(answer.outcome(), dtc_proto::dtc::BranchOutcome::Aborted);
 }
 
 #[tokio::test]

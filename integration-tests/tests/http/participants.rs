@@ -14,8 +14,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
+use dtc_proto::dtc::{Payload, payload::Kind};
 use integration_tests::{FakeParticipant, Heard, Reply, Speaks, agree, eventually};
-use proto::dtc::{Payload, payload::Kind};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use uuid::Uuid;

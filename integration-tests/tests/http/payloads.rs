@@ -1,11 +1,11 @@
 //! A payload arrives as it was sent or is refused with its path, on every way in and out.
 
-use integration_tests::{Alone, FakeParticipant, Heard, Reply, Rest, Speaks, agree};
-use prost_types::{ListValue, Struct, Value as Wire, value::Kind as WireKind};
-use proto::dtc::{
+use dtc_proto::dtc::{
     Branch, EnlistRequest, ExecuteRequest, ExecuteStreamItem, ExecuteStreamRequest, Payload,
     execute_stream_result, payload::Kind, transaction_service_client::TransactionServiceClient,
 };
+use integration_tests::{Alone, FakeParticipant, Heard, Reply, Rest, Speaks, agree};
+use prost_types::{ListValue, Struct, Value as Wire, value::Kind as WireKind};
 use serde_json::{Value, json};
 use tonic::Code;
 

@@ -1,7 +1,7 @@
 //! Registration while the coordinator runs.
 
+use dtc_proto::dtc::{DeregisterRequest, RenewRequest};
 use integration_tests::{Heard, Proxy, Reply, agree, eventually};
-use proto::dtc::{DeregisterRequest, RenewRequest};
 use serde_json::json;
 use tonic::Code;
 

@@ -1,10 +1,10 @@
 //! Who waits for whom in a circle, and who is refused.
 
-use integration_tests::{Alone, Start};
-use proto::dtc::{
+use dtc_proto::dtc::{
     AcquireLocksRequest, CommitTransactionRequest, EnlistRequest, LockMode, Outcome,
     RollbackTransactionRequest,
 };
+use integration_tests::{Alone, Start};
 use tonic::{Code, Status};
 
 use crate::{LONG, Locking, linked, lock, request_at, seconds};

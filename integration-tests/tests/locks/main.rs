@@ -11,12 +11,12 @@ use std::sync::{
 };
 
 use anyhow::{Context, ensure};
-use integration_tests::{
-    Alone, FakeParticipant, Heard, Reply, Speaks, agree, branches_at, eventually,
-};
-use proto::dtc::{
+use dtc_proto::dtc::{
     AcquireLocksRequest, AcquireLocksResponse, BeginRequest, ExecuteRequest, ListLocksRequest,
     Lock, LockMode, LockStatus, ReleaseLocksRequest, TransactionOptions, lock_owner::Owner,
+};
+use integration_tests::{
+    Alone, FakeParticipant, Heard, Reply, Speaks, agree, branches_at, eventually,
 };
 use tonic::Status;
 
@@ -146,7 +146,7 @@ fn holder(status: &LockStatus) -> (String, u64) {
     (id(holder.owner.as_ref()), holder.token)
 }
 
-fn id(owner: Option<&proto::dtc::LockOwner>) -> String {
+fn id(owner: Option<&dtc_proto::dtc::LockOwner>) -> String {
     match owner.and_then(|owner| owner.owner.as_ref()) {
         Some(Owner::TransactionId(id) | Owner::SessionId(id)) => id.clone(),
         None => panic!("no owner"),

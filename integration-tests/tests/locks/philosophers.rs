@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
+use dtc_proto::dtc::CommitTransactionRequest;
 use integration_tests::{Alone, Start};
-use proto::dtc::CommitTransactionRequest;
 use tokio::{task::JoinSet, time::timeout};
 use tonic::Code;
 

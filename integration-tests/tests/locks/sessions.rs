@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use integration_tests::Alone;
-use proto::dtc::{
+use dtc_proto::dtc::{
     ListLocksRequest, LockOwner, ReleaseLocksRequest, RenewLocksRequest, lock_owner::Owner,
 };
+use integration_tests::Alone;
 use tonic::{Code, Status};
 
 use crate::{LONG, Locking, holder, seconds};
 
-async fn renew(coordinator: &Alone, session: &str) -> Result<Vec<proto::dtc::HeldLock>, Status> {
+async fn renew(
+    coordinator: &Alone,
+    session: &str,
+) -> Result<Vec<dtc_proto::dtc::HeldLock>, Status> {
     let request = RenewLocksRequest { session_id: session.into() };
     let renewed = coordinator.locks.clone().renew(request).await?.into_inner();
     assert!(renewed.lease.is_some());

@@ -1,11 +1,11 @@
 //! Transactions that ask for their locks in `Execute`.
 
 use anyhow::ensure;
-use integration_tests::{Alone, Rest, Start, eventually};
-use proto::dtc::{
+use dtc_proto::dtc::{
     AnswerAt, ExecuteRequest, LockMode, Outcome, RollbackTransactionRequest, TrailKind,
     TransactionOptions, TransactionState,
 };
+use integration_tests::{Alone, Rest, Start, eventually};
 use serde_json::json;
 use tonic::Code;
 

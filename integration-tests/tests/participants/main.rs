@@ -9,12 +9,7 @@ mod runs;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use integration_tests::{
-    Addresses, Binaries, CURRENCY, Cluster, DEADLINE, FakeCoordinator, FakeLink, Process, Role,
-    Start, eventually, typed,
-};
-use prost::bytes::Bytes;
-use proto::{
+use dtc_proto::{
     dtc::{
         Acknowledgement, BranchOutcome, GetOutcomeRequest, GetOutcomeResponse, LinkCommit,
         LinkOutcome, LinkPrepare, LinkRequest, LinkRollback, Origin, Payload, Vote,
@@ -22,6 +17,11 @@ use proto::{
     },
     shop::{OrderLine, OrderState, PlaceOrder, ReserveStock, StockLine, TakePayment},
 };
+use integration_tests::{
+    Addresses, Binaries, CURRENCY, Cluster, DEADLINE, FakeCoordinator, FakeLink, Process, Role,
+    Start, eventually, typed,
+};
+use prost::bytes::Bytes;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
@@ -198,7 +198,7 @@ impl Way {
 }
 
 /// The first entry of the next response that has one; questions are passed over.
-async fn next_of<T>(link: &mut FakeLink, of: fn(proto::dtc::LinkResponse) -> Vec<T>) -> T {
+async fn next_of<T>(link: &mut FakeLink, of: fn(dtc_proto::dtc::LinkResponse) -> Vec<T>) -> T {
     loop {
         if let Some(first) = of(link.next().await.unwrap()).into_iter().next() {
             return first;

@@ -3,16 +3,16 @@
 use std::{fs, net::SocketAddr, path::Path};
 
 use anyhow::ensure;
-use integration_tests::{
-    Cluster, FakeParticipant, Loss, Process, Reply, Role, Scene, Shop, Speaks, Start, channel,
-    eventually, typed, vfs,
-};
-use proto::dtc::{
+use dtc_proto::dtc::{
     BeginRequest, Branch, BranchState, EnlistRequest, ListParticipantsRequest, Outcome,
     PrepareTransactionRequest, TransactionState, registry_service_client::RegistryServiceClient,
     transaction_service_client::TransactionServiceClient,
 };
-use proto::shop::ReserveStock;
+use dtc_proto::shop::ReserveStock;
+use integration_tests::{
+    Cluster, FakeParticipant, Loss, Process, Reply, Role, Scene, Shop, Speaks, Start, channel,
+    eventually, typed, vfs,
+};
 use uuid::Uuid;
 
 use crate::PARTICIPANTS;

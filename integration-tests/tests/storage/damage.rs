@@ -4,12 +4,12 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
+use dtc_proto::dtc::{
+    AcquireLocksRequest, Lock, TransactionState, lock_service_client::LockServiceClient,
+};
 use integration_tests::{
     Role::{self, Coordinator, Inventory},
     Scene, Start, channel, eventually,
-};
-use proto::dtc::{
-    AcquireLocksRequest, Lock, TransactionState, lock_service_client::LockServiceClient,
 };
 use rusqlite::{Connection, params_from_iter, types::Value};
 

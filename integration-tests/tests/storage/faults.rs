@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use dtc_proto::dtc::{ExecuteRequest, TransactionOptions, TransactionState};
 use integration_tests::{
     Loss, Purchase,
     Role::{Coordinator, Inventory, Order, Payment},
     Scene, Start, eventually,
 };
-use proto::dtc::{ExecuteRequest, TransactionOptions, TransactionState};
 
 const DECIDED: &str = "SELECT count(*) FROM unfinished WHERE decision IS NOT NULL";
 const FAILED: i32 = 74;

@@ -3,8 +3,8 @@
 use std::{fs, path::Path};
 
 use anyhow::ensure;
+use dtc_proto::dtc::{Outcome, TransactionState};
 use integration_tests::{Role, Scene, Start, eventually};
-use proto::dtc::{Outcome, TransactionState};
 use rusqlite::Connection;
 
 use crate::PARTICIPANTS;

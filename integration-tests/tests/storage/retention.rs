@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use dtc_proto::dtc::{GetTransactionRequest, Transaction, get_transaction_request::By};
 use integration_tests::{
     Addresses, Binaries, Cluster,
     Role::{self, Coordinator},
     Scene, Start, eventually,
 };
-use proto::dtc::{GetTransactionRequest, Transaction, get_transaction_request::By};
 use tonic::{Code, Status};
 
 use crate::PARTICIPANTS;

@@ -1,14 +1,14 @@
 //! A clean stop with transactions under way.
 
 use anyhow::ensure;
+use dtc_proto::{
+    dtc::{Branch, TransactionState},
+    shop::ReserveStock,
+};
 use integration_tests::{
     FakeParticipant, Heard, Reply,
     Role::{Coordinator, Inventory, Order, Payment},
     Scene, Speaks, Start, agree, eventually, typed,
-};
-use proto::{
-    dtc::{Branch, TransactionState},
-    shop::ReserveStock,
 };
 
 #[tokio::test]

@@ -9,15 +9,15 @@ use std::{
 };
 
 use anyhow::ensure;
-use integration_tests::{
-    FakeParticipant, Heard, Reply, Role::Coordinator, Scene, Speaks, agree, eventually, typed,
-};
-use proto::{
+use dtc_proto::{
     dtc::{
         AnswerAt, Branch, ExecuteRequest, ExecuteStreamItem, ExecuteStreamRequest, Transaction,
         TransactionOptions, TransactionState, execute_stream_result::Result as Outcome,
     },
     shop::ReserveStock,
+};
+use integration_tests::{
+    FakeParticipant, Heard, Reply, Role::Coordinator, Scene, Speaks, agree, eventually, typed,
 };
 
 const COUNT: u64 = 10_000;

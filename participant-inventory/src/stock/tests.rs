@@ -1,4 +1,4 @@
-use common::{CoordinatorId, TransactionId};
+use dtc_protocol::{CoordinatorId, TransactionId};
 use tempfile::TempDir;
 
 use super::*;

@@ -1,5 +1,5 @@
-use common::{CoordinatorId, TransactionId};
-use proto::shop::OrderLine;
+use dtc_proto::shop::OrderLine;
+use dtc_protocol::{CoordinatorId, TransactionId};
 use tempfile::TempDir;
 
 use super::*;

@@ -1,6 +1,6 @@
 //! What follows when records are durable.
 
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 
 use super::{Context, Coordinator};
 use crate::{Action, Milestone, Sequence, Time};

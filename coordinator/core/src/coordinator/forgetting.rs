@@ -1,6 +1,6 @@
 //! What is unfinished, and at which journals, so that they can forget the rest.
 
-use common::{JournalId, TransactionId};
+use dtc_protocol::{JournalId, TransactionId};
 
 use super::Coordinator;
 use crate::{Endings, ParticipantId, transaction::Transaction};

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use common::SessionId;
+use dtc_protocol::SessionId;
 
 use super::{Context, Coordinator};
 use crate::{Action, LockFigures, LockOwner, LockView, RequestKey, Time};

@@ -1,6 +1,6 @@
 //! The whole machine as a checker compares it.
 
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 
 use super::Coordinator;
 use crate::projection::{ParticipantProjection, Projection};

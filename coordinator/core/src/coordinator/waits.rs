@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 
 use super::{Context, Coordinator};
 use crate::{Action, Refused, Reply, Time};

@@ -3,7 +3,7 @@
 use alloc::{format, string::String};
 use core::time::Duration;
 
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 
 use super::{Deadlocks, LockKey, LockOwner};
 

@@ -6,7 +6,7 @@ use alloc::{
     vec::Vec,
 };
 
-use common::TransactionId;
+use dtc_protocol::TransactionId;
 
 use super::{
     Blocked, Deadlocks, LockMode, LockOwner, Locks, Want,

@@ -319,7 +319,7 @@ fn a_list_shows_who_holds_who_waits_and_for_whom() {
     assert_eq!(locks.list("", Some(owner(2)), Some("a"), 9)[0].key, "c".into());
 }
 
-/// Prints what a hundred thousand locks cost: `cargo test -p coordinator-core --lib
+/// Prints what a hundred thousand locks cost: `cargo test -p dtc-core --lib
 /// -- --ignored --nocapture figures`.
 #[test]
 #[ignore = "figures, for people"]

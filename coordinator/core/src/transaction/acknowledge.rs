@@ -8,7 +8,7 @@
 //! - An abort is retried for as long as the journal that voted may come back and ask;
 //!   where it can't ask, another journal's answer is the end, as a hazard.
 
-use common::planted;
+use dtc_protocol::planted;
 
 use crate::{Acknowledgement, BranchState, TrailKind};
 

@@ -2,7 +2,7 @@
 
 use alloc::{format, string::String, sync::Arc};
 
-use common::JournalId;
+use dtc_protocol::JournalId;
 
 use crate::{BranchState, Opaque, ParticipantId, Reason, Time};
 

@@ -8,7 +8,7 @@
 
 use alloc::{format, sync::Arc};
 
-use common::planted;
+use dtc_protocol::planted;
 
 use super::{Context, Milestone, State, Transaction};
 use crate::{BranchState, CommitPolicy, ParticipantId, Reason, TrailKind};

@@ -3,7 +3,7 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::time::Duration;
 
-use common::planted;
+use dtc_protocol::planted;
 
 use super::{Context, Milestone, State, Transaction};
 use crate::{

@@ -3,7 +3,7 @@
 use alloc::{format, sync::Arc};
 use core::time::Duration;
 
-use common::{JournalId, planted};
+use dtc_protocol::{JournalId, planted};
 
 use super::{
     Branch, Context, State, Transaction,

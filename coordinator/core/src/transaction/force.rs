@@ -7,7 +7,7 @@
 
 use alloc::{collections::BTreeSet, format, sync::Arc, vec::Vec};
 
-use common::planted;
+use dtc_protocol::planted;
 
 use super::{Context, Milestone, State, Transaction};
 use crate::{

@@ -2,7 +2,7 @@
 
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
-use common::planted;
+use dtc_protocol::planted;
 
 use super::{Context, Milestone, State, Transaction, repeat::refuse};
 use crate::{

@@ -11,7 +11,7 @@
 use alloc::{collections::BTreeSet, vec::Vec};
 use core::time::Duration;
 
-use common::planted;
+use dtc_protocol::planted;
 
 use super::{Branch, Context, Milestone, State, Transaction};
 use crate::{BranchState, EndRecord, Intervention, Outcome, ParticipantId, Record, TrailKind};

@@ -2,7 +2,7 @@
 
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 
-use common::{JournalId, planted};
+use dtc_protocol::{JournalId, planted};
 
 use super::{Context, Milestone, State, Transaction, branch::Attempt};
 use crate::{

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use common::planted;
+use dtc_protocol::planted;
 
 use super::{Context, Transaction};
 use crate::{Action, CallKey, Client, EnlistCall, HeldLock, Refused, Reply};

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use common::planted;
+use dtc_protocol::planted;
 
 use super::{Context, State, Transaction};
 use crate::{BranchOutcome, BranchState, BranchView, Outcome, TrailKind, TransactionState, View};

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::time::Duration;
 
-use common::planted;
+use dtc_protocol::planted;
 
 use super::{Branch, Context, State, Transaction, branch::Attempt};
 use crate::{

@@ -1,8 +1,8 @@
 //! Which answers to a decision count: whose journal voted, whose answers, whether it can
 //! ask, before and after a crash, resolved by an operator or not.
 
-use common::JournalId;
-use coordinator_core::{Acknowledgement, BranchState, Event, Vote};
+use dtc_core::{Acknowledgement, BranchState, Event, Vote};
+use dtc_protocol::JournalId;
 
 use crate::{
     forced::resolve,
@@ -146,9 +146,9 @@ fn a_disk_that_is_lost_after_one_phase_is_found_out_before_and_after_a_crash() {
                     world.flights.retain(|it| it.id == run.id);
                 }
             }
-            world.flights.retain(|flight| {
-                matches!(flight.message, coordinator_core::Message::Rollback { .. })
-            });
+            world
+                .flights
+                .retain(|flight| matches!(flight.message, dtc_core::Message::Rollback { .. }));
             world.settle();
             let end = world.journal.end(run.id).unwrap();
             let expected = if lost { BranchState::Hazard } else { BranchState::RolledBack };
@@ -180,7 +180,7 @@ fn the_journal_that_is_asked_in_one_phase_is_on_record_before_it_is_asked() {
         }
     }
 
-    fn check(world: &mut World, id: common::TransactionId) {
+    fn check(world: &mut World, id: dtc_protocol::TransactionId) {
         while world.on_the_way().is_empty() {
             assert!(!world.journal.pending.is_empty(), "never asked");
             world.sync();

@@ -1,9 +1,9 @@
 //! Unfinished work is bounded, and what is over a bound is refused at once.
 
-use common::JournalId;
-use coordinator_core::{
+use dtc_core::{
     Client, Config, Event, InterventionAction, Message, Opaque, ParticipantId, Refused, Reply, Vote,
 };
+use dtc_protocol::JournalId;
 
 use crate::{
     forced::{by_hand, resolve, stuck},

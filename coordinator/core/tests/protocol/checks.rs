@@ -1,6 +1,6 @@
 //! What a client is shown is never more than is durable.
 
-use coordinator_core::{Outcome, View};
+use dtc_core::{Outcome, View};
 
 use crate::world::World;
 

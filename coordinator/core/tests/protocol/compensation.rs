@@ -1,6 +1,6 @@
 //! A commit that keeps failing is undone everywhere, where its client asked for that.
 
-use coordinator_core::{
+use dtc_core::{
     Acknowledgement, AnswerAt, BranchOutcome, BranchState, CommitPolicy, Outcome, TrailKind,
     TransactionState,
 };
@@ -228,7 +228,7 @@ fn one_that_will_not_undo_its_commit_makes_the_outcome_mixed() {
     world.deliver_to(P1);
     world.lose_all();
     let journal = Some(world.participant(P0).journal);
-    world.event(coordinator_core::Event::Acknowledged {
+    world.event(dtc_core::Event::Acknowledged {
         from: P0,
         journal,
         id: run.id,

@@ -1,6 +1,6 @@
 //! What people end by hand.
 
-use coordinator_core::{
+use dtc_core::{
     Acknowledgement, AnswerAt, BranchOutcome, BranchState, Client, CommitPolicy, Intervention,
     InterventionAction, Outcome, Refused, Reply, TransactionState,
 };
@@ -94,7 +94,7 @@ fn one_that_can_be_reached_says_what_became_of_it() {
         // A late answer to the commit says nothing about the rollback.
         world.acknowledge(P1, run.id, 1, Acknowledgement::Committed);
         assert!(world.reply(token).is_none());
-        world.event(coordinator_core::Event::Acknowledged {
+        world.event(dtc_core::Event::Acknowledged {
             from: P1,
             journal,
             id: run.id,

@@ -1,7 +1,7 @@
 //! What participants are told that they may forget.
 
-use common::{JournalId, TransactionId};
-use coordinator_core::{Ended, Event, Outcome, ParticipantId, Vote};
+use dtc_core::{Ended, Event, Outcome, ParticipantId, Vote};
+use dtc_protocol::{JournalId, TransactionId};
 
 use crate::{
     forced::resolve,
@@ -141,7 +141,7 @@ fn what_a_run_before_left_undecided_may_be_anywhere() {
 fn a_branch_that_is_lost_is_not_taken_for_compensated() {
     let mut world = World::new();
     let run = world.execute_with(&[(P0, YES), (P1, YES)], |begin| {
-        begin.options.commit_policy = coordinator_core::CommitPolicy::Compensate { after: 3 };
+        begin.options.commit_policy = dtc_core::CommitPolicy::Compensate { after: 3 };
     });
     world.exchange();
     world.sync();

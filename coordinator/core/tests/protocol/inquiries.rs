@@ -1,7 +1,7 @@
 //! In doubt means ask.
 
-use common::TransactionId;
-use coordinator_core::{Action, BranchOutcome, Event, Found, FoundBranch, Inquirer};
+use dtc_core::{Action, BranchOutcome, Event, Found, FoundBranch, Inquirer};
+use dtc_protocol::TransactionId;
 
 use crate::{
     participant::{NO, YES, output_of},

@@ -1,6 +1,6 @@
 //! A client that drives its transaction call by call.
 
-use coordinator_core::{AnswerAt, BranchState, Client, Outcome, Refused, Reply, TransactionState};
+use dtc_core::{AnswerAt, BranchState, Client, Outcome, Refused, Reply, TransactionState};
 
 use crate::{
     participant::NO,
@@ -14,7 +14,7 @@ fn wrong_state(world: &World, token: u64) -> Option<(TransactionState, &'static 
     }
 }
 
-fn prepared(world: &mut World) -> common::TransactionId {
+fn prepared(world: &mut World) -> dtc_protocol::TransactionId {
     let id = world.begin();
     world.enlist(id, P0);
     world.enlist(id, P1);

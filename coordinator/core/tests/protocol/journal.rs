@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use common::{SessionId, TransactionId};
-use coordinator_core::{
+use dtc_core::{
     BeginRecord, DecisionRecord, EndRecord, Fingerprint, FoundBranch, HeldLock, LockMode, Record,
     RequestKey, Sequence, SessionRecord,
 };
+use dtc_protocol::{SessionId, TransactionId};
 
 #[derive(Default)]
 pub(crate) struct Journal {

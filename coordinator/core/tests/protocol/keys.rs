@@ -1,6 +1,6 @@
 //! A client's request key: one key, one outcome.
 
-use coordinator_core::{
+use dtc_core::{
     BranchState, Event, Outcome, ParticipantId, Refused, Reply, TrailKind, TransactionState,
 };
 

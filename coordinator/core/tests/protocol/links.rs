@@ -1,6 +1,6 @@
 //! Links that are down, attempts that come to nothing, and what was heard of them.
 
-use coordinator_core::{
+use dtc_core::{
     AnswerAt, BranchState, Client, Event, Failure, Message, Outcome, TrailKind, TransactionState,
 };
 
@@ -202,7 +202,7 @@ fn a_recovered_transaction_has_the_present_options_and_its_own_attempts() {
     });
     world.exchange();
     world.sync();
-    let mut config = coordinator_core::Config::default();
+    let mut config = dtc_core::Config::default();
     config.options.commit_attempt_timeout = seconds(10);
     world.restart_with(config);
     world.lose_all();

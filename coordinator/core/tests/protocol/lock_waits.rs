@@ -1,6 +1,6 @@
 //! Calls that wait for locks, and how their waits end.
 
-use coordinator_core::{Client, Config, Deadlocks, Outcome, Refused, Reply};
+use dtc_core::{Client, Config, Deadlocks, Outcome, Refused, Reply};
 
 use crate::world::{P0, World, keyed, locks, seconds};
 

@@ -1,10 +1,10 @@
 //! Locks: held before anything is sent, until nothing is owed to anybody.
 
-use common::{SessionId, TransactionId};
-use coordinator_core::{
+use dtc_core::{
     Client, Event, HeldLock, LockOwner, Outcome, Refused, Reply, SessionCall, TrailKind,
     TransactionState,
 };
+use dtc_protocol::{SessionId, TransactionId};
 
 use crate::{
     participant::{NO, YES},
@@ -311,7 +311,7 @@ fn an_announced_transaction_is_known_while_it_waits_for_locks() {
     let run = world.execute_with(&[(P0, YES), (P1, YES)], |begin| {
         begin.locks = locks("A");
         begin.announced = true;
-        begin.waiter.at = coordinator_core::AnswerAt::Begun;
+        begin.waiter.at = dtc_core::AnswerAt::Begun;
     });
     assert!(world.reply(run.token).is_none());
     world.sync();

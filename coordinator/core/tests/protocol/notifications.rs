@@ -1,11 +1,11 @@
 //! What an operator resolved is asserted until its participant has acknowledged it, and
 //! its participant is notified without anybody waiting.
 
-use common::JournalId;
-use coordinator_core::{
+use dtc_core::{
     AnswerAt, BranchOutcome, BranchState, Client, CommitPolicy, Config, InterventionAction,
     Outcome, TransactionState, View, Vote,
 };
+use dtc_protocol::JournalId;
 
 use crate::{
     forced::{by_hand, is_refused, resolve, stuck},
@@ -107,7 +107,7 @@ fn an_inquiry_is_answered_with_what_was_resolved() {
 
 #[test]
 fn another_answer_than_was_asserted_is_shown() {
-    use coordinator_core::{Acknowledgement::*, Event};
+    use dtc_core::{Acknowledgement::*, Event};
     for (answer, outcome) in [
         (RolledBack, Outcome::HeuristicMixed),
         (Unknown, Outcome::HeuristicHazard),

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use common::JournalId;
-use coordinator_core::{
+use dtc_core::{
     Acknowledgement, BranchState, Config, Event, Message, Opaque, Outcome, Reason, TrailKind,
     TransactionState, Vote,
 };
+use dtc_protocol::JournalId;
 
 use crate::{
     participant::{NO, READ_ONLY, YES},

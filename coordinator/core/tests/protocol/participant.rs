@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use common::{
+use dtc_core::{
+    Acknowledgement, BranchOutcome, Event, Message, Opaque, ParticipantId, Reason, Vote,
+};
+use dtc_protocol::{
     JournalId, TransactionId,
     branch::{Branch, Request, Step, Verdict, step},
-};
-use coordinator_core::{
-    Acknowledgement, BranchOutcome, Event, Message, Opaque, ParticipantId, Reason, Vote,
 };
 
 /// Payloads.

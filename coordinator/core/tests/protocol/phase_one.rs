@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coordinator_core::{
+use dtc_core::{
     AnswerAt, BranchState, Client, Message, Outcome, Reason, Record, Time, TransactionState, Vote,
 };
 
@@ -309,7 +309,7 @@ fn an_announced_transaction_is_known_after_a_crash_from_its_first_answer_on() {
 fn one_who_needs_an_id_that_is_good_for_asking_may_join_a_run_that_promised_none() {
     let mut world = World::new();
     let request = |announced, at| {
-        move |begin: &mut coordinator_core::Begin| {
+        move |begin: &mut dtc_core::Begin| {
             begin.key = keyed("key", 1);
             begin.announced = announced;
             begin.waiter.at = at;
@@ -329,7 +329,7 @@ fn one_who_needs_an_id_that_is_good_for_asking_may_join_a_run_that_promised_none
 
     // Before the first has begun, both get what the second needs.
     let key = |announced, at| {
-        move |begin: &mut coordinator_core::Begin| {
+        move |begin: &mut dtc_core::Begin| {
             request(announced, at)(begin);
             begin.key = keyed("other", 1);
         }

@@ -1,10 +1,10 @@
 //! From the decision until nothing is owed.
 
-use common::JournalId;
-use coordinator_core::{
+use dtc_core::{
     Acknowledgement, AnswerAt, BranchState, Config, Event, Failure, Message, Outcome, TrailKind,
     TransactionState, Vote,
 };
+use dtc_protocol::JournalId;
 
 use crate::{
     participant::{NO, YES, output_of},

@@ -1,9 +1,7 @@
 //! After a restart the coordinator goes on from what is durable.
 
-use common::TransactionId;
-use coordinator_core::{
-    AnswerAt, Begin, BranchState, Outcome, Record, TrailKind, TransactionState,
-};
+use dtc_core::{AnswerAt, Begin, BranchState, Outcome, Record, TrailKind, TransactionState};
+use dtc_protocol::TransactionId;
 
 use crate::{
     participant::{NO, YES},

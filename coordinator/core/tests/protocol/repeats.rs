@@ -1,14 +1,12 @@
 //! Calls with keys of their own: an answer that was lost is the answer of the repeat.
 
-use coordinator_core::{
-    CallKey, Client, Config, Event, LockOwner, Outcome, Refused, Reply, SessionCall,
-};
+use dtc_core::{CallKey, Client, Config, Event, LockOwner, Outcome, Refused, Reply, SessionCall};
 
 use crate::{
     participant::YES,
     world::{P0, World, branch, keyed, locks, seconds},
 };
-use common::{SessionId, TransactionId};
+use dtc_protocol::{SessionId, TransactionId};
 
 fn enlist(world: &mut World, id: TransactionId, key: Option<CallKey>, admitted: bool) -> u64 {
     let branch = admitted.then(|| branch(P0, YES));
@@ -122,10 +120,7 @@ fn a_transaction_locks_once_a_key() {
     let other = lock(&mut world, id, "C", keyed("a", 2));
     assert!(matches!(world.reply(other), Some(Reply::Refused(Refused::KeyTaken(_)))));
     // One that waits is joined; whoever gives up leaves the others waiting.
-    world.call(
-        holder,
-        Client::Rollback { at: coordinator_core::AnswerAt::Decision, until: world.now },
-    );
+    world.call(holder, Client::Rollback { at: dtc_core::AnswerAt::Decision, until: world.now });
     world.settle();
     let holder = world.begin();
     lock(&mut world, holder, "D", None);
@@ -134,14 +129,10 @@ fn a_transaction_locks_once_a_key() {
     let joins = lock(&mut world, young, "D", keyed("d", 1));
     let rival = lock(&mut world, young, "D", keyed("d", 2));
     assert!(matches!(world.reply(rival), Some(Reply::Refused(Refused::KeyTaken(_)))));
-    world.event(coordinator_core::Event::Client {
-        id: young,
-        token: waits,
-        call: Client::GiveUpLocking,
-    });
+    world.event(dtc_core::Event::Client { id: young, token: waits, call: Client::GiveUpLocking });
     assert!(world.reply(joins).is_none());
     let until = world.now + seconds(10);
-    world.call(holder, Client::Rollback { at: coordinator_core::AnswerAt::Decision, until });
+    world.call(holder, Client::Rollback { at: dtc_core::AnswerAt::Decision, until });
     world.settle();
     assert!(matches!(world.reply(joins), Some(Reply::Locked { .. })), "{:?}", world.reply(joins));
 }

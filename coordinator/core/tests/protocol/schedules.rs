@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::branch::Branch;
-use coordinator_core::{AnswerAt, CommitPolicy, Failure, Outcome, ParticipantId, Reply};
+use dtc_core::{AnswerAt, CommitPolicy, Failure, Outcome, ParticipantId, Reply};
+use dtc_protocol::branch::Branch;
 use proptest::{prelude::*, test_runner::RngSeed};
 
 use crate::world::{P0, P1, P2, Run, World, keyed, locks, millis, seconds};

@@ -1,6 +1,6 @@
 //! The trail of a transaction.
 
-use coordinator_core::{CommitPolicy, Opaque, Outcome, TrailEvent, TrailKind, TrailKind::*};
+use dtc_core::{CommitPolicy, Opaque, Outcome, TrailEvent, TrailKind, TrailKind::*};
 
 use crate::{
     participant::{NO, YES},

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use common::TransactionId;
-use coordinator_core::{
+use dtc_core::{
     Acknowledgement, Action, AnswerAt, Begin, BranchOutcome, CallKey, Client, Config, Coordinator,
     Event, Failure, Found, Inquirer, LockKey, LockMode, Message, NewBranch, Opaque, Outcome,
     ParticipantId, Reply, Sequence, Time, TrailEvent, TrailKind, View, Vote, Waiter,
 };
+use dtc_protocol::TransactionId;
 
 use crate::{
     journal::Journal,

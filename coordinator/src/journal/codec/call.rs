@@ -1,8 +1,8 @@
 //! Calls with keys as the journal keeps them.
 
-use common::TransactionId;
-use coordinator_core::{CallKey, EnlistCall};
-use proto::journal;
+use dtc_core::{CallKey, EnlistCall};
+use dtc_proto::journal;
+use dtc_protocol::TransactionId;
 
 use super::{Damaged, Stored, decode_key, wire_key};
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{SessionId, TransactionId};
-use coordinator_core::{HeldLock, MAX_LOCK_KEY, SessionRecord};
+use dtc_core::{HeldLock, MAX_LOCK_KEY, SessionRecord};
+use dtc_proto::{dtc, journal};
+use dtc_protocol::{SessionId, TransactionId};
 use prost::Message;
-use proto::{dtc, journal};
 
 use super::{Entry, read_key, wire_key};
 use crate::convert;
@@ -80,7 +80,7 @@ pub(super) fn decode_locks(locks: &[dtc::HeldLock]) -> Result<Vec<HeldLock>, Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coordinator_core::LockMode;
+    use dtc_core::LockMode;
 
     #[test]
     fn a_session_reads_as_it_was_written_and_a_damaged_one_is_named() {

@@ -17,10 +17,10 @@ use std::{
     time::Duration,
 };
 
-use common::TransactionId;
-use common_store::{Suspect, checksum};
+use dtc_proto::journal;
+use dtc_protocol::TransactionId;
+use dtc_store::{Suspect, checksum};
 use prost::Message;
-use proto::journal;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{Forgotten, Keep, Retention, list, sealed};

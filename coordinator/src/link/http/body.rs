@@ -1,13 +1,13 @@
 //! What is sent to an HTTP participant, and what its answers hold.
 
 use bytes::Bytes;
-use common::TransactionId;
-use coordinator_core::{Opaque, ParticipantId, Reason};
-use prost::Message as _;
-use proto::{
+use dtc_core::{Opaque, ParticipantId, Reason};
+use dtc_proto::{
     dtc::{Payload, payload::Kind},
     json,
 };
+use dtc_protocol::TransactionId;
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -151,7 +151,7 @@ pub(super) fn refusal(from: ParticipantId, body: &[u8]) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::dtc::Origin;
+    use dtc_proto::dtc::Origin;
 
     fn origin() -> Origin {
         let text = |text: &str| text.to_owned();

@@ -20,8 +20,8 @@
 //!
 //! For every other branch, in the same state, the strong ones hold.
 
-use common::branch::Branch;
-use coordinator_core::{BranchState, DecisionRecord, Phase, TransactionProjection};
+use dtc_core::{BranchState, DecisionRecord, Phase, TransactionProjection};
+use dtc_protocol::branch::Branch;
 use stateright::Property;
 
 use super::{ended, histories, is_committed, is_rolled_back, rows, says_unknown};

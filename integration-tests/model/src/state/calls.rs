@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coordinator_core::{
+use dtc_core::{
     AnswerAt, Begin, Client as Call, Event, Intervention, InterventionAction, LockKey, LockMode,
     NewBranch, Opaque, ParticipantId, RequestKey, Waiter,
 };

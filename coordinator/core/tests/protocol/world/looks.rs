@@ -1,7 +1,7 @@
 //! What there is to see of the world.
 
-use common::{TransactionId, branch::Branch};
-use coordinator_core::{Message, ParticipantId, TrailEvent, TrailKind};
+use dtc_core::{Message, ParticipantId, TrailEvent, TrailKind};
+use dtc_protocol::{TransactionId, branch::Branch};
 
 use super::World;
 

@@ -1,7 +1,7 @@
 //! Clients that hold locks by themselves.
 
-use common::{SessionId, TransactionId};
-use coordinator_core::{CallKey, Event, SessionCall};
+use dtc_core::{CallKey, Event, SessionCall};
+use dtc_protocol::{SessionId, TransactionId};
 
 use super::{World, locks, seconds};
 

@@ -1,0 +1,531 @@
+//! One request to one branch, in the batch's transaction. What is to be done is
+//! [`dtc_protocol::branch::step`]'s decision; here it is done.
+
+use std::sync::Arc;
+
+use dtc_proto::dtc::{
+    AbortReason, Acknowledgement, LinkAcknowledgement, LinkVote, Vote as WireVote,
+};
+use dtc_protocol::{
+    BranchId,
+    branch::{Branch, Request, Step, Verdict, step},
+    planted,
+};
+use dtc_store::{crash_point, in_savepoint};
+use prost::Message as _;
+use rusqlite::Transaction;
+
+use crate::{
+    Error, Refusal, ResourceManager, Vote,
+    domain::Domain,
+    ended::Ended,
+    forced::{self, Force},
+    horizon::Horizon,
+    journal::{self, Contents, Decided, Found, Terms, Undecided},
+    locks::Claimed,
+    parked::Parking,
+    promises::{Promise, Promises},
+    wire::{self, Decision, Origin, Prepare},
+};
+
+/// The code of a prepare in which the participant's own code panicked.
+pub(crate) const PANICKED: &str = "PARTICIPANT_PANICKED";
+
+/// A batch's transaction, seen by one request after the other.
+pub(crate) struct Branches<'a, R: ResourceManager> {
+    pub(crate) resource: &'a Domain<R>,
+    pub(crate) transaction: &'a Transaction<'a>,
+    pub(crate) horizon: &'a Horizon,
+    pub(crate) promises: &'a Promises,
+    pub(crate) parking: &'a Parking<R>,
+    /// The transactions of the one who prepares of which something may be missing.
+    pub(crate) forgotten: Option<Arc<Ended>>,
+    pub(crate) undo: Undo,
+    /// Wall clock, milliseconds: for people.
+    pub(crate) now: i64,
+    /// Service time, milliseconds.
+    pub(crate) service_time: i64,
+    /// What happened so far.
+    pub(crate) effects: Effects,
+}
+
+/// How the work of a request that fails is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Undo {
+    /// By a savepoint of its own.
+    Alone,
+    /// With all of its batch, which is then done again, each request [`Self::Alone`].
+    WithBatch,
+}
+
+/// A request failed after it had written: its batch is to be undone.
+#[derive(Debug)]
+pub(crate) struct Torn;
+
+impl From<rusqlite::Error> for Torn {
+    fn from(_: rusqlite::Error) -> Self {
+        Self
+    }
+}
+
+/// What a batch changed, to be counted when it is durable.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Effects {
+    pub(crate) undecided: i64,
+    pub(crate) commits: u64,
+    pub(crate) rollbacks: u64,
+    pub(crate) compensations: u64,
+    pub(crate) domain_errors: u64,
+    /// Of these, the panics.
+    pub(crate) domain_panics: u64,
+    /// By which the journal's decided branches grew.
+    pub(crate) bytes: i64,
+}
+
+/// Why a branch was not decided by hand.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unforced {
+    #[error("this journal knows no such branch; ListUndecided shows what is undecided")]
+    Unknown,
+    #[error("it is {0} already; only what is undecided can be resolved by hand")]
+    Decided(&'static str),
+    #[error("it could not be done: {0}")]
+    Failed(String),
+}
+
+/// What was done with a decision.
+pub(crate) enum Settled {
+    Answer(Acknowledgement),
+    Failed(String),
+    /// A newer one is known: no answer.
+    Late,
+}
+
+impl Settled {
+    /// Whether the branch is over here.
+    pub(crate) fn is_known(&self) -> bool {
+        matches!(self, Self::Answer(answer) if *answer != Acknowledgement::Unknown)
+    }
+}
+
+impl<R: ResourceManager> Branches<'_, R> {
+    /// `room` is the refusal of whatever would take more room, or none. No vote where
+    /// the branch has to wait for locks.
+    pub(crate) fn prepare(
+        &mut self,
+        origin: &Origin,
+        request: &Prepare<R>,
+        room: Option<&Refusal>,
+    ) -> Result<Option<LinkVote>, Torn> {
+        let branch = &request.branch;
+        let found = match self.find(branch) {
+            Ok(found) => found,
+            Err(error) => {
+                return Ok(Some(abort::<R>(branch, &self.failed(branch, &error.into()))));
+            }
+        };
+        let same_payload = found.as_ref().is_none_or(|found| {
+            request.payload.as_ref().is_ok_and(|payload| found.has_payload(&payload.bytes))
+        });
+        let state = found.as_ref().map(Found::state);
+        let forgotten = self.forgotten.as_ref().is_some_and(|gone| gone.has(&branch.transaction));
+        Ok(Some(match step(state.as_ref(), &Request::Prepare { same_payload, forgotten }) {
+            Step::Reserve => return self.reserve(origin, request, room),
+            Step::RepeatVote => {
+                let output = match found {
+                    Some(Found::Undecided(undecided)) => undecided.output,
+                    Some(Found::Decided(decided)) => decided.output,
+                    None => Vec::new(),
+                };
+                let committed =
+                    request.one_phase && !state.is_some_and(|state| state.is_prepared());
+                vote(branch, WireVote::Commit, output, committed)
+            }
+            Step::RefuseRolledBack => {
+                let refusal = match found {
+                    Some(Found::Decided(decided)) => decided.refusal,
+                    _ => None,
+                };
+                let (code, message) = refusal.unwrap_or_else(|| {
+                    let message = "the branch was rolled back before; a late prepare is refused";
+                    ("ROLLED_BACK".into(), message.into())
+                });
+                refused::<R>(branch, code, message)
+            }
+            Step::RefuseForgotten => {
+                let message = "the transaction has ended, and what this participant did in it \
+                               may have been forgotten; a late prepare is refused";
+                refused::<R>(branch, "FORGOTTEN".into(), message.into())
+            }
+            Step::RefuseOtherPayload => {
+                let message = "the branch was prepared with another payload";
+                refused::<R>(branch, "OTHER_PAYLOAD".into(), message.into())
+            }
+            step => unreachable!("{step:?} is no answer to prepare"),
+        }))
+    }
+
+    fn find(&self, branch: &BranchId) -> rusqlite::Result<Option<Found>> {
+        match self.horizon.reaches(branch) {
+            true => journal::find(self.transaction, branch),
+            false => Ok(None),
+        }
+    }
+
+    /// The part of one request that is undone when it fails.
+    fn attempt<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<Result<T, Error>, Torn> {
+        if self.undo == Undo::Alone {
+            return Ok(in_savepoint(self.transaction, |_| work()));
+        }
+        let before = self.transaction.total_changes();
+        let result = work();
+        match result.is_err() && self.transaction.total_changes() != before {
+            true => Err(Torn),
+            false => Ok(result),
+        }
+    }
+
+    fn reserve(
+        &mut self,
+        origin: &Origin,
+        request: &Prepare<R>,
+        room: Option<&Refusal>,
+    ) -> Result<Option<LinkVote>, Torn> {
+        if let Some(refusal) = room {
+            return Ok(Some(abort::<R>(&request.branch, refusal)));
+        }
+        let keys = request.payload.as_ref().map(|it| self.resource.locks(&it.message));
+        let keys = match keys.unwrap_or_else(|_| Ok(Vec::new())) {
+            Ok(keys) => keys,
+            Err(error) => {
+                let refusal = self.failed(&request.branch, &error);
+                return Ok(Some(abort::<R>(&request.branch, &refusal)));
+            }
+        };
+        let kept = journal::encode_keys(&keys);
+        match self.parking.claim(request, keys) {
+            Ok(Claimed::Granted) => {}
+            Ok(Claimed::Waits) => return Ok(None),
+            Err(refusal) => return Ok(Some(abort::<R>(&request.branch, &refusal))),
+        }
+        Ok(Some(match self.ask_domain(origin, request, &kept)? {
+            Ok(vote) => vote,
+            Err(error) => {
+                let branch = &request.branch;
+                let refusal = match error {
+                    Error::Refused(refusal) => refusal,
+                    error => self.failed(branch, &error),
+                };
+                self.leave_tombstone(branch, 0, Some(&refusal));
+                abort::<R>(branch, &refusal)
+            }
+        }))
+    }
+
+    fn ask_domain(
+        &mut self,
+        origin: &Origin,
+        request: &Prepare<R>,
+        keys: &[u8],
+    ) -> Result<Result<LinkVote, Error>, Torn> {
+        let payload = match &request.payload {
+            Ok(payload) => payload,
+            Err(refusal) => return Ok(Err(refusal.clone().into())),
+        };
+        let (branch, transaction) = (&request.branch, self.transaction);
+        let mut effects = self.effects;
+        let vote = self.attempt(|| {
+            let output = match self.resource.prepare(transaction, branch, &payload.message)? {
+                Vote::Commit(output) => output,
+                Vote::ReadOnly => return Ok(vote(branch, WireVote::ReadOnly, Vec::new(), false)),
+                Vote::Abort(refusal) => return Err(refusal.into()),
+            };
+            let encoded = output.encode_to_vec();
+            if request.one_phase {
+                self.resource.commit_at_once(transaction, branch, &payload.message, &output)?;
+                let state = Branch::Committed { decision_number: 1 };
+                let contents =
+                    Contents { payload: Some(&payload.bytes), output: &encoded, keep: false };
+                let at = self.service_time;
+                effects.bytes += contents.footprint(None);
+                journal::insert_decided(transaction, branch, state, &contents, None, at)?;
+                effects.commits += 1;
+            } else {
+                let contents = (&payload.bytes[..], &encoded[..]);
+                let may_compensate = request.may_compensate;
+                let terms = Terms { age: request.age, may_compensate, keys };
+                journal::insert_undecided(transaction, branch, origin, terms, contents, self.now)?;
+                self.promises.keep(*branch, contents, request.may_compensate);
+                effects.undecided += 1;
+            }
+            crash_point!("participant-before-prepared-durable");
+            Ok(vote(branch, WireVote::Commit, encoded, request.one_phase))
+        })?;
+        if vote.is_ok() {
+            self.effects = effects;
+        }
+        Ok(vote)
+    }
+
+    /// Applies a decision, or finds out why not.
+    pub(crate) fn settle(&mut self, decision: &Decision) -> Result<Settled, Torn> {
+        let branch = &decision.branch;
+        let promise = self.promises.take(branch).map(|promise| {
+            let Promise { payload, output, may_compensate } = promise;
+            Some(Found::Undecided(Undecided { payload, output, may_compensate, pending: None }))
+        });
+        let found = match promise.map_or_else(|| self.find(branch), Ok) {
+            Ok(found) => found,
+            Err(error) => return Ok(self.unsettled(decision, false, &error.into())),
+        };
+        let request = decision.request(R::COMPENSATES);
+        Ok(match (step(found.as_ref().map(Found::state).as_ref(), &request), found) {
+            (Step::ApplyCommit | Step::ApplyRollback, Some(Found::Undecided(undecided))) => {
+                match self.apply(decision, &undecided, None)? {
+                    Ok(()) if decision.commit => Settled::Answer(Acknowledgement::Committed),
+                    Ok(()) => Settled::Answer(Acknowledgement::RolledBack),
+                    Err(error) => self.unsettled(decision, true, &error),
+                }
+            }
+            (Step::Compensate, Some(Found::Decided(decided))) => {
+                match self.compensate(decision, &decided)? {
+                    Ok(()) => Settled::Answer(Acknowledgement::RolledBack),
+                    Err(error) => self.unsettled(decision, false, &error),
+                }
+            }
+            (Step::LeaveTombstone, _) => {
+                match self.leave_tombstone(branch, decision.number, None) {
+                    true => Settled::Answer(Acknowledgement::RolledBack),
+                    false => Settled::Failed("the tombstone could not be written".into()),
+                }
+            }
+            (Step::AnswerCommitted, _) => Settled::Answer(Acknowledgement::Committed),
+            (Step::AnswerRolledBack, _) => Settled::Answer(Acknowledgement::RolledBack),
+            (Step::AnswerUnknown, _) => Settled::Answer(Acknowledgement::Unknown),
+            (Step::Ignore, _) => Settled::Late,
+            (step, _) => unreachable!("{step:?} is no answer to a decision"),
+        })
+    }
+
+    fn apply(
+        &mut self,
+        decision: &Decision,
+        undecided: &Undecided,
+        by_hand: Option<&Force>,
+    ) -> Result<Result<(), Error>, Torn> {
+        let (branch, transaction, now) = (&decision.branch, self.transaction, self.now);
+        let decision_number = decision.number;
+        let applied = self.attempt(|| {
+            if decision.commit || !planted!(ReservationKept) {
+                let contents = (&undecided.payload[..], &undecided.output[..]);
+                self.resource.settle(transaction, branch, contents, decision.commit)?;
+            }
+            let state = match decision.commit {
+                true => Branch::Committed { decision_number },
+                false => Branch::RolledBack { decision_number },
+            };
+            if journal::delete_undecided(transaction, branch)? != 1 {
+                return Err(Error::Inconsistent(
+                    "a branch that was promised is not in the journal",
+                ));
+            }
+            let contents = Contents {
+                payload: Some(&undecided.payload),
+                output: &undecided.output,
+                keep: undecided.may_compensate && decision.commit,
+            };
+            let at = self.service_time;
+            journal::insert_decided(transaction, branch, state, &contents, None, at)?;
+            if let Some(force) = by_hand {
+                forced::insert(transaction, branch, force, now)?;
+            }
+            Ok(contents.footprint(None))
+        })?;
+        if let Ok(bytes) = applied {
+            self.effects.bytes += bytes;
+            self.effects.undecided -= 1;
+            match decision.commit {
+                true => self.effects.commits += 1,
+                false => self.effects.rollbacks += 1,
+            }
+        }
+        Ok(applied.map(drop))
+    }
+
+    /// Decides a promised branch by hand. Its decision has number 0: whatever its
+    /// coordinator decides is newer, and is told what was done.
+    pub(crate) fn force(
+        &mut self,
+        branch: &BranchId,
+        force: &Force,
+    ) -> Result<Result<(), Unforced>, Torn> {
+        // What is kept in memory is in the file too.
+        self.promises.take(branch);
+        let found = match self.find(branch) {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(Unforced::Failed(error.to_string()))),
+        };
+        let state = found.as_ref().map(Found::state);
+        let undecided =
+            match (step(state.as_ref(), &Request::Resolve { commit: force.commit }), found) {
+                (Step::ApplyCommit | Step::ApplyRollback, Some(Found::Undecided(undecided))) => {
+                    undecided
+                }
+                (Step::AnswerUnknown, _) => return Ok(Err(Unforced::Unknown)),
+                (Step::RefuseDecided, _) => {
+                    return Ok(Err(Unforced::Decided(match state {
+                        Some(Branch::Committed { .. }) => "committed",
+                        Some(Branch::RolledBack { .. }) | None => "rolled back",
+                        // Its coordinator has decided; only the effect is still to come.
+                        Some(Branch::Prepared { pending }) => {
+                            match pending.is_some_and(|it| it.commit) {
+                                true => "to be committed, which is being tried again,",
+                                false => "to be rolled back, which is being tried again,",
+                            }
+                        }
+                    })));
+                }
+                (step, _) => unreachable!("{step:?} is no answer to an operator"),
+            };
+        let (branch, commit) = (*branch, force.commit);
+        let decision = Decision {
+            branch,
+            commit,
+            number: 0,
+            attempt: 0,
+            compensate: false,
+            answers_doubt: false,
+        };
+        let applied = self.apply(&decision, &undecided, Some(force))?;
+        Ok(applied.map_err(|error| Unforced::Failed(error.to_string())))
+    }
+
+    /// Undoes a commit.
+    fn compensate(
+        &mut self,
+        decision: &Decision,
+        decided: &Decided,
+    ) -> Result<Result<(), Error>, Torn> {
+        let (branch, transaction) = (&decision.branch, self.transaction);
+        let undone = self.attempt(|| {
+            let payload = decided.payload.as_deref().ok_or(Error::Inconsistent(
+                "nothing was kept of a branch that is to be undone; it was not announced",
+            ))?;
+            self.resource.compensate(transaction, branch, (payload, &decided.output))?;
+            let state = Branch::RolledBack { decision_number: decision.number };
+            match journal::turn_round(transaction, branch, state, self.service_time)? {
+                1 => Ok(payload.len() as i64),
+                _ => Err(Error::Inconsistent("a branch that is to be undone is gone")),
+            }
+        })?;
+        if let Ok(kept) = undone {
+            crash_point!("participant-before-compensation-durable");
+            self.effects.bytes -= kept;
+            self.effects.compensations += 1;
+        }
+        Ok(undone.map(drop))
+    }
+
+    fn count(&mut self, error: &Error) {
+        self.effects.domain_errors += 1;
+        self.effects.domain_panics += u64::from(matches!(error, Error::Panicked(_)));
+    }
+
+    /// The decision stands, so it is kept where the branch is known.
+    fn unsettled(&mut self, decision: &Decision, is_known: bool, error: &Error) -> Settled {
+        self.count(error);
+        let Decision { branch, commit, number, .. } = *decision;
+        tracing::error!(
+            transaction = %branch.transaction, branch = branch.number, commit, number, %error,
+            "the decision could not be applied; it will be tried again"
+        );
+        if is_known && !self.transaction.is_autocommit() {
+            let pending = Verdict { commit, number };
+            if let Err(error) = journal::keep_pending(self.transaction, &branch, pending) {
+                tracing::error!(%error, "the decision could not be kept");
+            }
+        }
+        Settled::Failed(error.to_string())
+    }
+
+    fn failed(&mut self, branch: &BranchId, error: &Error) -> Refusal {
+        self.count(error);
+        tracing::error!(
+            transaction = %branch.transaction, branch = branch.number, %error, "prepare failed"
+        );
+        let code = match error {
+            Error::Panicked(_) => PANICKED,
+            _ => "PARTICIPANT_ERROR",
+        };
+        Refusal::new(code, error.to_string())
+    }
+
+    /// False if it could not be written.
+    fn leave_tombstone(
+        &mut self,
+        branch: &BranchId,
+        decision_number: u32,
+        refusal: Option<&Refusal>,
+    ) -> bool {
+        // In a transaction that SQLite has ended, it would be written by itself.
+        if self.transaction.is_autocommit() {
+            return false;
+        }
+        let state = Branch::RolledBack { decision_number };
+        let written = journal::insert_decided(
+            self.transaction,
+            branch,
+            state,
+            &Contents::default(),
+            refusal,
+            self.service_time,
+        );
+        if let Err(error) = &written {
+            tracing::error!(transaction = %branch.transaction, %error, "no tombstone was left");
+        } else {
+            self.effects.bytes += Contents::default().footprint(refusal);
+        }
+        written.is_ok()
+    }
+}
+
+fn vote(branch: &BranchId, vote: WireVote, output: Vec<u8>, committed: bool) -> LinkVote {
+    LinkVote {
+        transaction_id: branch.transaction.as_bytes().to_vec().into(),
+        branch: branch.number,
+        vote: vote.into(),
+        output: wire::output(output),
+        abort_reason: None,
+        committed,
+    }
+}
+
+/// A vote to abort.
+pub(crate) fn abort<R: ResourceManager>(branch: &BranchId, refusal: &Refusal) -> LinkVote {
+    refused::<R>(branch, refusal.code.into(), refusal.message.clone())
+}
+
+fn refused<R: ResourceManager>(branch: &BranchId, code: String, message: String) -> LinkVote {
+    let reason = AbortReason { code, message, participant: R::NAME.into() };
+    LinkVote { abort_reason: Some(reason), ..vote(branch, WireVote::Abort, Vec::new(), false) }
+}
+
+/// What is answered to a decision; nothing to a late one.
+pub(crate) fn acknowledge(decision: &Decision, settled: Settled) -> Option<LinkAcknowledgement> {
+    let (acknowledgement, message) = match settled {
+        Settled::Answer(acknowledgement) => (acknowledgement, String::new()),
+        Settled::Failed(message) => (Acknowledgement::Failed, message),
+        Settled::Late => return None,
+    };
+    Some(LinkAcknowledgement {
+        transaction_id: decision.branch.transaction.as_bytes().to_vec().into(),
+        branch: decision.branch.number,
+        acknowledgement: acknowledgement.into(),
+        message,
+        decision_number: decision.number,
+        attempt: decision.attempt,
+    })
+}

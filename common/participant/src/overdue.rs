@@ -1,0 +1,97 @@
+//! Branches that nobody decides for long are told of until somebody does.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{journal::Doubt, metrics::Metrics};
+
+/// How often they are told of.
+const REPEAT: Duration = Duration::from_secs(60);
+/// How many of them by name.
+const NAMED: usize = 5;
+
+/// When they were last told of.
+#[derive(Debug, Default)]
+pub(crate) struct Overdue {
+    told_at: Option<Instant>,
+}
+
+impl Overdue {
+    /// `doubts` are all that are undecided, `now` the wall clock in milliseconds.
+    pub(crate) fn look(&mut self, doubts: &[Doubt], now: i64, limit: Duration, metrics: &Metrics) {
+        let is_overdue = |doubt: &&Doubt| u128::from(doubt.age(now)) >= limit.as_millis();
+        let overdue: Vec<&Doubt> = doubts.iter().filter(is_overdue).collect();
+        metrics.overdue.set(overdue.len().cast_signed() as i64);
+        if overdue.is_empty() {
+            if self.told_at.take().is_some() {
+                tracing::info!("no branch is in doubt for long any more");
+            }
+            return;
+        }
+        if self.told_at.is_some_and(|told| told.elapsed() < REPEAT) {
+            return;
+        }
+        self.told_at = Some(Instant::now());
+        let names: Vec<_> = overdue.iter().take(NAMED).map(|it| it.branch.to_string()).collect();
+        let oldest = overdue.iter().map(|doubt| doubt.age(now)).max().unwrap_or_default();
+        let oldest = Duration::from_millis(oldest);
+        tracing::warn!(
+            branches = overdue.len(),
+            ?limit,
+            ?oldest,
+            first = names.join(", "),
+            "in doubt for long; their coordinator has to be found, or they have to be resolved \
+             by hand (ParticipantAdminService.ListUndecided)"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dtc_protocol::{BranchId, CoordinatorId, Incarnation, TransactionId, fence::Run};
+
+    use super::*;
+
+    fn prepared_at(prepared_at: i64) -> Doubt {
+        let branch = BranchId {
+            coordinator: CoordinatorId::from_bytes([1; 16]),
+            transaction: TransactionId::from_bytes([2; 16]),
+            number: 0,
+        };
+        let run = Run { epoch: 1, incarnation: Incarnation::from_bytes([3; 16]) };
+        Doubt { branch, run, prepared_at, recovery_address: String::new(), pending: None }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_hides_no_branch_and_a_small_step_alarms_nobody() {
+        let (now, hour) = (10_000_000, 3_600_000);
+        assert_eq!(prepared_at(now).age(now), 0);
+        assert_eq!(prepared_at(now - hour).age(now), 3_600_000);
+        assert_eq!(prepared_at(now + hour).age(now), 3_600_000, "prepared before it was set back");
+        assert_eq!(prepared_at(now + 50).age(now), 50, "a step of the clock");
+    }
+
+    #[test]
+    fn it_is_told_of_once_a_minute_until_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = dtc_store::Store::open(&folder.path().join("a.db"), Default::default());
+        let metrics = Metrics::new(&prometheus::Registry::new(), &store.unwrap()).unwrap();
+        let (now, limit) = (10_000_000, Duration::from_secs(60));
+        let (young, old) = (prepared_at(now - 59_999), prepared_at(now - 60_000));
+        let mut overdue = Overdue::default();
+        overdue.look(std::slice::from_ref(&young), now, limit, &metrics);
+        assert_eq!((overdue.told_at, metrics.overdue.get()), (None, 0));
+        overdue.look(&[young.clone(), old.clone()], now, limit, &metrics);
+        let told = overdue.told_at.expect("it is told of");
+        assert_eq!(metrics.overdue.get(), 1);
+        overdue.look(std::slice::from_ref(&old), now, limit, &metrics);
+        assert_eq!(overdue.told_at, Some(told), "within a minute");
+        let earlier = told.checked_sub(REPEAT).expect("the machine has run for a minute");
+        overdue.told_at = Some(earlier);
+        overdue.look(&[old], now, limit, &metrics);
+        assert!(overdue.told_at.is_some_and(|again| again > earlier));
+        overdue.look(&[young], now, limit, &metrics);
+        assert_eq!((overdue.told_at, metrics.overdue.get()), (None, 0));
+    }
+}

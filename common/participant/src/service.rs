@@ -1,0 +1,177 @@
+//! The gRPC service: three calls and the link.
+
+use std::sync::Arc;
+
+use dtc_proto::{
+    dtc::{
+        self, Acknowledgement, CommitRequest, CommitResponse, LinkAcknowledgement, LinkRequest,
+        LinkResponse, PrepareRequest, PrepareResponse, RollbackRequest, RollbackResponse,
+        participant_service_server::ParticipantService,
+    },
+    marker::{LATE_DECISION, ROLLED_BACK, UNKNOWN_BRANCH, mark},
+};
+use dtc_protocol::{BranchId, JournalId};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    ResourceManager,
+    engine::Engine,
+    link, story,
+    wire::{self, Batch, Decision, Origin, Prepare},
+};
+
+/// Messages that wait for the network on one link.
+const QUEUED: usize = 16;
+
+pub(crate) struct Service<R: ResourceManager> {
+    pub(crate) engine: Arc<Engine<R>>,
+}
+
+impl<R: ResourceManager> Service<R> {
+    fn journal_id(&self) -> String {
+        JournalId::from_bytes(self.engine.store.identity().id).to_string()
+    }
+
+    fn unknown(&self, transaction: &str, branch: u32) -> Status {
+        let journal = self.journal_id();
+        let message = format!("branch {transaction}/{branch} is not known to journal {journal}");
+        mark(Status::not_found(message), UNKNOWN_BRANCH)
+    }
+
+    async fn settle(
+        &self,
+        origin: Option<&dtc::Origin>,
+        transaction: &str,
+        number: u32,
+        (verdict, decision_number): (Verdict, u32),
+    ) -> Result<LinkAcknowledgement, Status> {
+        let origin = Origin::parse("origin", origin)?;
+        let branch = branch(&origin, transaction, number)?;
+        let number = wire::decision_number("decision_number", decision_number)?;
+        let (commit, compensate) = match verdict {
+            Verdict::Commit => (true, false),
+            Verdict::Rollback { compensate } => (false, compensate),
+        };
+        let (attempt, answers_doubt) = (0, false);
+        let decisions =
+            vec![Decision { branch, commit, number, attempt, compensate, answers_doubt }];
+        let batch = Batch { decisions, ..Batch::default() };
+        let answers = self.engine.perform(Arc::new(origin), batch).await;
+        let mut answers = answers.map_err(|refused| Status::from(&refused))?;
+        story::tell(&answers);
+        answers.acknowledgements.pop().ok_or_else(|| {
+            let status = Status::failed_precondition(format!(
+                "branch {branch}: decision_number {number} is late, a newer decision is known"
+            ));
+            mark(status, LATE_DECISION)
+        })
+    }
+}
+
+/// What a call decides.
+#[derive(Clone, Copy)]
+enum Verdict {
+    Commit,
+    Rollback { compensate: bool },
+}
+
+fn branch(origin: &Origin, transaction: &str, number: u32) -> Result<BranchId, Status> {
+    let transaction = wire::uuid("transaction_id", transaction)?;
+    Ok(BranchId { coordinator: origin.coordinator, transaction, number })
+}
+
+fn unexpected(told: &LinkAcknowledgement) -> Status {
+    Status::internal(match told.message.as_str() {
+        "" => "the branch could not be settled",
+        message => message,
+    })
+}
+
+#[tonic::async_trait]
+impl<R: ResourceManager> ParticipantService for Service<R> {
+    type LinkStream = ReceiverStream<Result<LinkResponse, Status>>;
+
+    async fn prepare(
+        &self,
+        request: Request<PrepareRequest>,
+    ) -> Result<Response<PrepareResponse>, Status> {
+        let request = request.into_inner();
+        let origin = Origin::parse("origin", request.origin.as_ref())?;
+        let branch = branch(&origin, &request.transaction_id, request.branch)?;
+        let prepare = Prepare {
+            branch,
+            age: match &*request.retry_of {
+                "" => branch.transaction,
+                text => wire::uuid("retry_of", text)?,
+            },
+            payload: wire::decode::<R>(request.payload.as_ref(), self.engine.limits.max_payload),
+            one_phase: request.one_phase,
+            may_compensate: request.may_compensate,
+        };
+        let batch = Batch { prepares: vec![prepare], ..Batch::default() };
+        let answers = self.engine.perform(Arc::new(origin), batch).await;
+        let mut answers = answers.map_err(|refused| Status::from(&refused))?;
+        story::tell(&answers);
+        let vote = answers.votes.pop();
+        let vote = vote.ok_or_else(|| Status::internal("the branch was not voted on"))?;
+        Ok(Response::new(PrepareResponse {
+            vote: vote.vote,
+            output: vote.output,
+            abort_reason: vote.abort_reason,
+            journal_id: self.journal_id(),
+            committed: vote.committed,
+        }))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<CommitRequest>,
+    ) -> Result<Response<CommitResponse>, Status> {
+        let CommitRequest { origin, transaction_id, branch, decision_number, .. } =
+            request.into_inner();
+        let decision = (Verdict::Commit, decision_number);
+        let told = self.settle(origin.as_ref(), &transaction_id, branch, decision).await?;
+        match told.acknowledgement() {
+            Acknowledgement::Committed => {
+                Ok(Response::new(CommitResponse { journal_id: self.journal_id() }))
+            }
+            Acknowledgement::RolledBack => {
+                let message =
+                    format!("branch {transaction_id}/{branch} was rolled back here before");
+                Err(mark(Status::aborted(message), ROLLED_BACK))
+            }
+            Acknowledgement::Unknown => Err(self.unknown(&transaction_id, branch)),
+            Acknowledgement::Failed | Acknowledgement::Unspecified => Err(unexpected(&told)),
+        }
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<RollbackRequest>,
+    ) -> Result<Response<RollbackResponse>, Status> {
+        let RollbackRequest { origin, transaction_id, branch, decision_number, compensate, .. } =
+            request.into_inner();
+        let decision = (Verdict::Rollback { compensate }, decision_number);
+        let told = self.settle(origin.as_ref(), &transaction_id, branch, decision).await?;
+        let committed = match told.acknowledgement() {
+            Acknowledgement::RolledBack => false,
+            Acknowledgement::Committed => true,
+            Acknowledgement::Unknown => return Err(self.unknown(&transaction_id, branch)),
+            Acknowledgement::Failed | Acknowledgement::Unspecified => {
+                return Err(unexpected(&told));
+            }
+        };
+        Ok(Response::new(RollbackResponse { journal_id: self.journal_id(), committed }))
+    }
+
+    async fn link(
+        &self,
+        request: Request<Streaming<LinkRequest>>,
+    ) -> Result<Response<Self::LinkStream>, Status> {
+        let (responses, stream) = mpsc::channel(QUEUED);
+        tokio::spawn(link::run(Arc::clone(&self.engine), request.into_inner(), responses));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
