@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 8] = [
     "dtc/v1/types.proto",
     "dtc/v1/lock.proto",
     "dtc/v1/transaction.proto",
@@ -13,9 +13,6 @@ const FILES: [&str; 11] = [
     "dtc/v1/registry.proto",
     "dtc/v1/admin.proto",
     "dtc/journal/v1/journal.proto",
-    "shop/v1/inventory.proto",
-    "shop/v1/payment.proto",
-    "shop/v1/order.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -7,7 +7,7 @@ use dtc_proto::dtc::{
     recovery_service_client::RecoveryServiceClient, registry_service_client::RegistryServiceClient,
     transaction_service_client::TransactionServiceClient,
 };
-use dtc_proto::shop::ReserveStock;
+use shop_proto::ReserveStock;
 use tempfile::TempDir;
 use tonic::{Status, transport::Channel};
 

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, ensure};
-use dtc_proto::shop::OrderState;
 use rusqlite::{Connection, OpenFlags};
+use shop_proto::OrderState;
 use uuid::Uuid;
 
 use crate::{Cluster, Process, Shop, eventually};

@@ -1,7 +1,7 @@
 //! A participant whose things nobody can share: forks. A branch takes one, and has
 //! it for itself from its prepare to its decision.
 
-use dtc_participant::{BranchId, Error, Handle, Program, ResourceManager, Vote};
+use dtc_participant::{BranchId, Descriptors, Error, Handle, Program, ResourceManager, Vote};
 use rusqlite::Transaction;
 
 /// A fork that two have at once breaks the table's check, which shows as the code
@@ -19,6 +19,10 @@ impl ResourceManager for Forks {
     /// The fork's name.
     type Payload = String;
     type Output = ();
+
+    fn descriptors() -> &'static Descriptors {
+        &dtc_proto::DESCRIPTORS
+    }
 
     fn locks(&self, name: &String) -> Vec<String> {
         vec![name.clone()]

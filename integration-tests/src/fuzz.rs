@@ -245,7 +245,8 @@ fn body(maker: &mut Maker<'_>, input: &MessageDescriptor) -> (Vec<Bytes>, End) {
 }
 
 async fn methods(scene: &mut Scene) -> anyhow::Result<Vec<Method>> {
-    let pool = DescriptorPool::decode(dtc_proto::FILE_DESCRIPTOR_SET)?;
+    let mut pool = DescriptorPool::decode(dtc_proto::FILE_DESCRIPTOR_SET)?;
+    pool.decode_file_descriptor_set(shop_proto::DESCRIPTORS.encoded())?;
     let addresses = Role::ALL.map(|role| scene.cluster.process(role).address());
     let mut methods = Vec::new();
     for service in pool.services().filter(|service| OWN.contains(&service.package_name())) {

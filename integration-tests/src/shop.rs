@@ -6,23 +6,22 @@ use std::{
     time::Duration,
 };
 
-use dtc_proto::{
-    dtc::{
-        AnswerAt, BeginRequest, Branch, EnlistRequest, ExecuteRequest, ExecuteResponse,
-        GetTransactionRequest, Payload, Transaction, get_transaction_request::By, payload,
-        registry_service_client::RegistryServiceClient,
-        transaction_service_client::TransactionServiceClient,
-    },
-    shop::{
-        Account, GetAccountRequest, GetOrderRequest, GetStockRequest, ListAccountsRequest,
-        ListOrdersRequest, ListStockRequest, OpenAccountRequest, Order, OrderLine, PlaceOrder,
-        ReserveStock, SetStockRequest, Stock, StockLine, TakePayment,
-        inventory_service_client::InventoryServiceClient, order_service_client::OrderServiceClient,
-        payment_service_client::PaymentServiceClient,
-    },
+use dtc_proto::dtc::{
+    AnswerAt, BeginRequest, Branch, EnlistRequest, ExecuteRequest, ExecuteResponse,
+    GetTransactionRequest, Payload, Transaction, get_transaction_request::By, payload,
+    registry_service_client::RegistryServiceClient,
+    transaction_service_client::TransactionServiceClient,
 };
+
 use prost::Message;
 use serde_json::json;
+use shop_proto::{
+    Account, GetAccountRequest, GetOrderRequest, GetStockRequest, ListAccountsRequest,
+    ListOrdersRequest, ListStockRequest, OpenAccountRequest, Order, OrderLine, PlaceOrder,
+    ReserveStock, SetStockRequest, Stock, StockLine, TakePayment,
+    inventory_service_client::InventoryServiceClient, order_service_client::OrderServiceClient,
+    payment_service_client::PaymentServiceClient,
+};
 use tonic::{Status, transport::Channel};
 
 use crate::{Addresses, channel};

@@ -4,21 +4,19 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use dtc_proto::{
-    dtc::{
-        AnswerAt, Branch, BranchKey, ForgetBranchRequest, ForgetRequest, InterventionAction,
-        ListResolvedRequest, ListTransactionsRequest, ListUndecidedRequest, Outcome, Resolution,
-        ResolveBranchRequest, ResolveRequest, RetryRequest, Transaction, TransactionOptions,
-        TransactionState, admin_service_client::AdminServiceClient,
-        participant_admin_service_client::ParticipantAdminServiceClient,
-    },
-    shop::ReserveStock,
+use dtc_proto::dtc::{
+    AnswerAt, Branch, BranchKey, ForgetBranchRequest, ForgetRequest, InterventionAction,
+    ListResolvedRequest, ListTransactionsRequest, ListUndecidedRequest, Outcome, Resolution,
+    ResolveBranchRequest, ResolveRequest, RetryRequest, Transaction, TransactionOptions,
+    TransactionState, admin_service_client::AdminServiceClient,
+    participant_admin_service_client::ParticipantAdminServiceClient,
 };
 use integration_tests::{
     Addresses, Binaries, Cluster, FakeParticipant, Heard, Reply,
     Role::{self, Coordinator, Inventory, Payment},
     Scene, Speaks, Start, agree, channel, eventually, typed,
 };
+use shop_proto::ReserveStock;
 use tonic::{Code, transport::Channel};
 
 fn admin(scene: &Scene) -> AdminServiceClient<Channel> {

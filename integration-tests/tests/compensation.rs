@@ -2,18 +2,16 @@
 //! courier promises and never commits, and the shop has to take its part back.
 
 use anyhow::{Context, ensure};
-use dtc_proto::{
-    dtc::{
-        AnswerAt, Branch, CommitPolicy, ExecuteRequest, ExecuteResponse, Outcome, Participant,
-        RegisterRequest, TrailKind, Transaction, TransactionOptions, TransactionState,
-    },
-    shop::{OrderState, ReserveStock},
+use dtc_proto::dtc::{
+    AnswerAt, Branch, CommitPolicy, ExecuteRequest, ExecuteResponse, Outcome, Participant,
+    RegisterRequest, TrailKind, Transaction, TransactionOptions, TransactionState,
 };
 use integration_tests::{
     Addresses, Binaries, Cluster, FakeParticipant, Heard, Loss, Reply,
     Role::{self, Coordinator, Inventory, Order, Payment},
     Scene, Speaks, Start, agree, eventually, typed,
 };
+use shop_proto::{OrderState, ReserveStock};
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 

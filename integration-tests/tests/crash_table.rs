@@ -5,18 +5,16 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use dtc_proto::{
-    dtc::{
-        AnswerAt, Branch, ExecuteRequest, ExecuteResponse, Participant, RegisterRequest,
-        RollbackTransactionRequest, TrailKind, Transaction, TransactionOptions, TransactionState,
-    },
-    shop::{OrderState, ReserveStock},
+use dtc_proto::dtc::{
+    AnswerAt, Branch, ExecuteRequest, ExecuteResponse, Participant, RegisterRequest,
+    RollbackTransactionRequest, TrailKind, Transaction, TransactionOptions, TransactionState,
 };
 use integration_tests::{
     FakeParticipant, Heard, Loss, Purchase,
     Role::{self, Coordinator, Inventory, Order, Payment},
     Scene, Speaks, eventually, typed,
 };
+use shop_proto::{OrderState, ReserveStock};
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::{Code, Status};
 

@@ -1,12 +1,11 @@
 //! The scripted ends understand each other, by calls and by link.
 
-use dtc_proto::{
-    dtc::{Acknowledgement, LinkCommit, LinkPrepare, LinkRequest, Payload, Vote},
-    shop::ReserveStock,
-};
+use dtc_proto::dtc::{Acknowledgement, LinkCommit, LinkPrepare, LinkRequest, Payload, Vote};
+
 use integration_tests::{
     FakeCoordinator, FakeParticipant, Heard, Reply, Speaks, agree, eventually,
 };
+use shop_proto::ReserveStock;
 use tonic::Code;
 use uuid::Uuid;
 

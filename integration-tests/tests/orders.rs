@@ -1,7 +1,7 @@
 //! Orders through four real processes.
 
-use dtc_proto::shop::OrderState;
 use integration_tests::{Cluster, Purchase};
+use shop_proto::OrderState;
 
 #[tokio::test]
 async fn an_order_commits_at_all_three_or_at_none() {

@@ -4,18 +4,16 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use dtc_proto::{
-    dtc::{
-        AbandonRequest, Branch, BranchState, ForgetRequest, ListTransactionsRequest, Outcome,
-        Resolution, ResolveRequest, Transaction, TransactionOptions, TransactionState,
-        admin_service_client::AdminServiceClient,
-    },
-    shop::ReserveStock,
+use dtc_proto::dtc::{
+    AbandonRequest, Branch, BranchState, ForgetRequest, ListTransactionsRequest, Outcome,
+    Resolution, ResolveRequest, Transaction, TransactionOptions, TransactionState,
+    admin_service_client::AdminServiceClient,
 };
 use integration_tests::{
     Addresses, Binaries, Cluster, FakeParticipant, Heard, Proxy, Reply, Scene, Speaks, Start,
     agree, channel, eventually, typed,
 };
+use shop_proto::ReserveStock;
 use tonic::{Code, transport::Channel};
 
 fn admin(scene: &Scene) -> AdminServiceClient<Channel> {

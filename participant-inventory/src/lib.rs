@@ -7,7 +7,7 @@ mod stock;
 use std::process::ExitCode;
 
 use dtc_participant::{Program, ResourceManager};
-use dtc_proto::shop::inventory_service_server::{InventoryServiceServer, SERVICE_NAME};
+use shop_proto::inventory_service_server::{InventoryServiceServer, SERVICE_NAME};
 use tonic::service::Routes;
 
 use crate::{service::Service, stock::Inventory};

@@ -1,7 +1,7 @@
 //! Set-up and reading.
 
 use dtc_participant::{Handle, Listing, fields};
-use dtc_proto::shop::{
+use shop_proto::{
     GetStockRequest, GetStockResponse, ListStockRequest, ListStockResponse, SetStockRequest,
     SetStockResponse, inventory_service_server::InventoryService,
 };

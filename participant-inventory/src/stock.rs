@@ -6,9 +6,11 @@
 //! - `checks` counts the undecided branches that rely on the row's version; while
 //!   there is one, no other branch may change the row.
 
-use dtc_participant::{BranchId, Error, Refusal, ResourceManager, Versioned, Vote, fields};
-use dtc_proto::shop::{ReserveStock, Stock, StockLine};
+use dtc_participant::{
+    BranchId, Descriptors, Error, Refusal, ResourceManager, Versioned, Vote, fields,
+};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use shop_proto::{ReserveStock, Stock, StockLine};
 
 const LINES: usize = 100;
 const LARGEST_QUANTITY: i64 = 1_000_000_000;
@@ -36,6 +38,10 @@ impl ResourceManager for Inventory {
     type Payload = ReserveStock;
     type Output = ();
     const COMPENSATES: bool = true;
+
+    fn descriptors() -> &'static Descriptors {
+        &shop_proto::DESCRIPTORS
+    }
 
     fn prepare(
         &self,

@@ -7,7 +7,7 @@ mod service;
 use std::process::ExitCode;
 
 use dtc_participant::{Program, ResourceManager};
-use dtc_proto::shop::order_service_server::{OrderServiceServer, SERVICE_NAME};
+use shop_proto::order_service_server::{OrderServiceServer, SERVICE_NAME};
 use tonic::service::Routes;
 
 use crate::{order::Orders, service::Service};

@@ -5,10 +5,10 @@
 //!   one branch at most has it.
 //! - A cancelled order may be placed again, a confirmed one never.
 
-use dtc_participant::{BranchId, Error, Refusal, ResourceManager, Vote, fields};
-use dtc_proto::shop::{Order, OrderState, PlaceOrder};
+use dtc_participant::{BranchId, Descriptors, Error, Refusal, ResourceManager, Vote, fields};
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
+use shop_proto::{Order, OrderState, PlaceOrder};
 
 const LINES: usize = 100;
 const LARGEST_QUANTITY: i64 = 1_000_000_000;
@@ -35,6 +35,10 @@ impl ResourceManager for Orders {
     type Payload = PlaceOrder;
     type Output = ();
     const COMPENSATES: bool = true;
+
+    fn descriptors() -> &'static Descriptors {
+        &shop_proto::DESCRIPTORS
+    }
 
     fn prepare(
         &self,
@@ -137,7 +141,8 @@ fn validate(payload: &PlaceOrder) -> Result<(), Refusal> {
         fields::number("INVALID_QUANTITY", field, line.quantity, 1..=LARGEST_QUANTITY)?;
     }
     fields::number("INVALID_AMOUNT", "total_minor", payload.total_minor, 1..=i64::MAX)?;
-    fields::currency("currency", &payload.currency)
+    shop_proto::check_currency("currency", &payload.currency)
+        .map_err(|problem| Refusal::new("INVALID_CURRENCY", problem))
 }
 
 fn check_state(order_id: &str, state: Option<OrderState>) -> Result<(), Refusal> {

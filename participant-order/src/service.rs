@@ -1,7 +1,7 @@
 //! Reading.
 
 use dtc_participant::{Handle, Listing};
-use dtc_proto::shop::{
+use shop_proto::{
     GetOrderRequest, GetOrderResponse, ListOrdersRequest, ListOrdersResponse,
     order_service_server::OrderService,
 };

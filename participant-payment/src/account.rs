@@ -6,9 +6,11 @@
 //! - `checks` counts the undecided branches that rely on the row's version; while
 //!   there is one, no other branch may change the row.
 
-use dtc_participant::{BranchId, Error, Refusal, ResourceManager, Versioned, Vote, fields};
-use dtc_proto::shop::{Account, TakePayment};
+use dtc_participant::{
+    BranchId, Descriptors, Error, Refusal, ResourceManager, Versioned, Vote, fields,
+};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use shop_proto::{Account, TakePayment};
 
 /// The domain of payments.
 #[derive(Debug)]
@@ -35,6 +37,10 @@ impl ResourceManager for Payment {
     type Output = ();
     const COMPENSATES: bool = true;
 
+    fn descriptors() -> &'static Descriptors {
+        &shop_proto::DESCRIPTORS
+    }
+
     fn prepare(
         &self,
         transaction: &Transaction<'_>,
@@ -43,7 +49,8 @@ impl ResourceManager for Payment {
     ) -> Result<Vote<()>, Error> {
         fields::name("account", &payload.account)?;
         fields::number("INVALID_AMOUNT", "amount_minor", payload.amount_minor, 1..=i64::MAX)?;
-        fields::currency("currency", &payload.currency)?;
+        shop_proto::check_currency("currency", &payload.currency)
+            .map_err(|problem| Refusal::new("INVALID_CURRENCY", problem))?;
         if hold_simply(transaction, payload)? {
             return Ok(Vote::Commit(()));
         }

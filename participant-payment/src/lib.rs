@@ -7,7 +7,7 @@ mod service;
 use std::process::ExitCode;
 
 use dtc_participant::{Program, ResourceManager};
-use dtc_proto::shop::payment_service_server::{PaymentServiceServer, SERVICE_NAME};
+use shop_proto::payment_service_server::{PaymentServiceServer, SERVICE_NAME};
 use tonic::service::Routes;
 
 use crate::{account::Payment, service::Service};

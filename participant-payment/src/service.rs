@@ -1,7 +1,7 @@
 //! Set-up and reading.
 
-use dtc_participant::{Handle, Listing, fields};
-use dtc_proto::shop::{
+use dtc_participant::{Handle, Listing, Refusal, fields};
+use shop_proto::{
     GetAccountRequest, GetAccountResponse, ListAccountsRequest, ListAccountsResponse,
     OpenAccountRequest, OpenAccountResponse, payment_service_server::PaymentService,
 };
@@ -22,7 +22,8 @@ impl PaymentService for Service {
     ) -> Result<Response<OpenAccountResponse>, Status> {
         let OpenAccountRequest { account: name, currency, balance_minor } = request.into_inner();
         fields::name("account", &name)?;
-        fields::currency("currency", &currency)?;
+        shop_proto::check_currency("currency", &currency)
+            .map_err(|problem| Refusal::new("INVALID_CURRENCY", problem))?;
         // Half, so that what is undone later has room to come back to.
         fields::number("INVALID_AMOUNT", "balance_minor", balance_minor, 0..=i64::MAX / 2)?;
         let write = move |transaction: &rusqlite::Transaction<'_>| {

@@ -1,13 +1,13 @@
-//! The wire: `dtc.v1` and `shop.v1` as Rust types, their descriptors for
-//! reflection, and payloads that may be protobuf or JSON.
+//! The wire: `dtc.v1` as Rust types, their descriptors for reflection, and
+//! payloads that may be protobuf or JSON.
 
 pub mod json;
 pub mod marker;
 mod payload;
 
-pub use payload::{DESCRIPTORS, Descriptors, PayloadError, decode_payload, decode_payload_of};
+pub use payload::{DESCRIPTORS, Descriptors, PayloadError, decode_payload};
 
-/// The encoded `FileDescriptorSet` of everything that is on the wire.
+/// The encoded `FileDescriptorSet` of `dtc.v1` and what it imports.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]
@@ -27,11 +27,6 @@ mod generated {
             tonic::include_proto!("google.rpc");
         }
     }
-    pub mod shop {
-        pub mod v1 {
-            tonic::include_proto!("shop.v1");
-        }
-    }
 }
 
 /// What the coordinator's journal keeps; on disk only.
@@ -40,5 +35,3 @@ pub use generated::dtc::journal::v1 as journal;
 pub use generated::dtc::v1 as dtc;
 /// gRPC's own status message.
 pub use generated::google::rpc;
-/// The example's shop.
-pub use generated::shop::v1 as shop;

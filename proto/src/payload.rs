@@ -10,7 +10,7 @@ use crate::{
     json::{self, cut},
 };
 
-/// Of everything that is on the wire.
+/// Of `dtc.v1`.
 pub static DESCRIPTORS: Descriptors = Descriptors::new(crate::FILE_DESCRIPTOR_SET);
 
 /// What messages look like: for payloads that people type as JSON, and for
@@ -67,23 +67,13 @@ pub enum PayloadError {
     },
 }
 
-/// Decodes a payload into the message that a participant expects.
+/// Decodes a payload into the message that a participant expects; `descriptors` describe it,
+/// for JSON.
 ///
 /// # Errors
 ///
 /// [`PayloadError`] says what is wrong with the payload, and where.
 pub fn decode_payload<M: Message + Name + Default>(
-    payload: Option<&Payload>,
-) -> Result<M, PayloadError> {
-    decode_payload_of(&DESCRIPTORS, payload)
-}
-
-/// As [`decode_payload`], for a message with descriptors of its own.
-///
-/// # Errors
-///
-/// As [`decode_payload`].
-pub fn decode_payload_of<M: Message + Name + Default>(
     descriptors: &Descriptors,
     payload: Option<&Payload>,
 ) -> Result<M, PayloadError> {
@@ -114,62 +104,5 @@ pub fn decode_payload_of<M: Message + Name + Default>(
             M::decode(message.encode_to_vec().as_slice())
                 .map_err(|error| json_error(error.to_string()))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shop::{ReserveStock, StockLine};
-
-    /// As `grpcurl` sends what is typed: its numbers are rounded already.
-    fn json(text: &str) -> Payload {
-        let object = DESCRIPTORS.pool().get_message_by_name("google.protobuf.Struct").unwrap();
-        let mut text = serde_json::Deserializer::from_str(text);
-        let object = DynamicMessage::deserialize(object, &mut text).unwrap();
-        Payload { kind: Some(payload::Kind::Json(object.transcode_to().unwrap())) }
-    }
-
-    fn reserve(text: &str) -> Result<ReserveStock, PayloadError> {
-        decode_payload(Some(&json(text)))
-    }
-
-    #[test]
-    fn json_and_typed_bytes_decode_to_the_same_message() {
-        let line = StockLine {
-            sku: "apple".into(),
-            quantity: 3,
-            expected_version: Some(7),
-            check_only: false,
-        };
-        let message = ReserveStock { lines: vec![line] };
-        let typed = Payload { kind: Some(payload::Kind::Typed(message.encode_to_vec().into())) };
-        assert_eq!(decode_payload::<ReserveStock>(Some(&typed)).unwrap(), message);
-        let text = r#"{"lines":[{"sku":"apple","quantity":3,"expectedVersion":"7"}]}"#;
-        assert_eq!(reserve(text).unwrap(), message);
-        let text = r#"{"lines":[{"sku":"apple","quantity":"3","expected_version":7}]}"#;
-        assert_eq!(reserve(text).unwrap(), message);
-    }
-
-    #[test]
-    fn a_number_that_a_double_cannot_hold_is_refused_with_its_path() {
-        let error =
-            reserve(r#"{"lines":[{"sku":"apple","quantity":9007199254740993}]}"#).unwrap_err();
-        assert!(error.to_string().contains("'lines[0].quantity'"), "{error}");
-        assert!(error.to_string().contains("send it as a string"), "{error}");
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused_with_the_field() {
-        for (text, part) in [
-            (r#"{"lines":[{"sku":"apple","quantity":1.5}]}"#, "'lines[0].quantity'"),
-            (r#"{"lins":[]}"#, "'lins'"),
-            (r#"{"lines":[{"sku":5}]}"#, "'lines[0].sku'"),
-        ] {
-            let error = reserve(text).unwrap_err().to_string();
-            assert!(error.contains(part), "{text}: {error}");
-        }
-        let empty = decode_payload::<ReserveStock>(None).unwrap_err().to_string();
-        assert!(empty.contains("shop.v1.ReserveStock"), "{empty}");
     }
 }

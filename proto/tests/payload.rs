@@ -2,14 +2,18 @@
 //! that fits on a screen.
 
 use dtc_proto::{
-    decode_payload,
+    PayloadError, decode_payload,
     dtc::{Payload, payload::Kind},
-    shop::{OrderLine, PlaceOrder, ReserveStock, StockLine, TakePayment},
 };
 use proptest::{collection, prelude::*};
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use prost_types::{ListValue, Struct, Value, value::Kind as Json};
+use shop_proto::{OrderLine, PlaceOrder, ReserveStock, StockLine, TakePayment};
+
+fn decode<M: Message + Name + Default>(payload: Option<&Payload>) -> Result<M, PayloadError> {
+    decode_payload(&shop_proto::DESCRIPTORS, payload)
+}
 
 /// What an error may come to, in bytes.
 const LONGEST: usize = 2000;
@@ -62,7 +66,7 @@ fn payload(kind: Kind) -> Payload {
 }
 
 fn decodes_or_says_why<M: Message + Name + Default>(payload: &Payload) {
-    if let Err(error) = decode_payload::<M>(Some(payload)) {
+    if let Err(error) = decode::<M>(Some(payload)) {
         let said = error.to_string();
         assert!(said.contains(M::NAME) || said.contains("send it as a string"), "{said}");
         assert!(said.len() <= LONGEST, "{} bytes", said.len());
@@ -133,12 +137,12 @@ proptest! {
 
     #[test]
     fn json_and_bytes_of_a_message_mean_the_same(order in orders()) {
-        let pool = DescriptorPool::decode(dtc_proto::FILE_DESCRIPTOR_SET).unwrap();
+        let pool = DescriptorPool::decode(shop_proto::DESCRIPTORS.encoded()).unwrap();
         let descriptor = pool.get_message_by_name(&PlaceOrder::full_name()).unwrap();
         let dynamic = DynamicMessage::decode(descriptor, &order.encode_to_vec()[..]).unwrap();
         let json = of_json(&serde_json::to_value(&dynamic).unwrap());
         let Some(Json::StructValue(object)) = json.kind else { panic!("no object") };
-        let decoded: PlaceOrder = decode_payload(Some(&payload(Kind::Json(object)))).unwrap();
+        let decoded: PlaceOrder = decode(Some(&payload(Kind::Json(object)))).unwrap();
         prop_assert_eq!(decoded, order);
     }
 
@@ -148,7 +152,7 @@ proptest! {
         let line = Struct { fields: [("quantity".into(), value(Json::NumberValue(number)))].into() };
         let lines = Json::ListValue(ListValue { values: vec![value(Json::StructValue(line))] });
         let object = Struct { fields: [("lines".into(), value(lines))].into() };
-        match decode_payload::<ReserveStock>(Some(&payload(Kind::Json(object)))) {
+        match decode::<ReserveStock>(Some(&payload(Kind::Json(object)))) {
             Ok(ReserveStock { lines }) => {
                 prop_assert!(number.abs() < 9_007_199_254_740_992.0);
                 prop_assert_eq!(lines, vec![StockLine { quantity: number as i64, ..StockLine::default() }]);
@@ -160,4 +164,57 @@ proptest! {
             }
         }
     }
+}
+
+/// As `grpcurl` sends what is typed: its numbers are rounded already.
+fn typed_by_hand(text: &str) -> Payload {
+    let object = DescriptorPool::decode(dtc_proto::FILE_DESCRIPTOR_SET)
+        .unwrap()
+        .get_message_by_name("google.protobuf.Struct")
+        .unwrap();
+    let mut text = serde_json::Deserializer::from_str(text);
+    let object = DynamicMessage::deserialize(object, &mut text).unwrap();
+    Payload { kind: Some(Kind::Json(object.transcode_to().unwrap())) }
+}
+
+fn reserve(text: &str) -> Result<ReserveStock, PayloadError> {
+    decode(Some(&typed_by_hand(text)))
+}
+
+#[test]
+fn json_and_typed_bytes_decode_to_the_same_message() {
+    let line = StockLine {
+        sku: "apple".into(),
+        quantity: 3,
+        expected_version: Some(7),
+        check_only: false,
+    };
+    let message = ReserveStock { lines: vec![line] };
+    let typed = Payload { kind: Some(Kind::Typed(message.encode_to_vec().into())) };
+    assert_eq!(decode::<ReserveStock>(Some(&typed)).unwrap(), message);
+    let text = r#"{"lines":[{"sku":"apple","quantity":3,"expectedVersion":"7"}]}"#;
+    assert_eq!(reserve(text).unwrap(), message);
+    let text = r#"{"lines":[{"sku":"apple","quantity":"3","expected_version":7}]}"#;
+    assert_eq!(reserve(text).unwrap(), message);
+}
+
+#[test]
+fn a_number_that_a_double_cannot_hold_is_refused_with_its_path() {
+    let error = reserve(r#"{"lines":[{"sku":"apple","quantity":9007199254740993}]}"#).unwrap_err();
+    assert!(error.to_string().contains("'lines[0].quantity'"), "{error}");
+    assert!(error.to_string().contains("send it as a string"), "{error}");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_the_field() {
+    for (text, part) in [
+        (r#"{"lines":[{"sku":"apple","quantity":1.5}]}"#, "'lines[0].quantity'"),
+        (r#"{"lins":[]}"#, "'lins'"),
+        (r#"{"lines":[{"sku":5}]}"#, "'lines[0].sku'"),
+    ] {
+        let error = reserve(text).unwrap_err().to_string();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+    let empty = decode::<ReserveStock>(None).unwrap_err().to_string();
+    assert!(empty.contains("shop.v1.ReserveStock"), "{empty}");
 }

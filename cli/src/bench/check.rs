@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt::Display};
 
-use dtc_proto::shop::OrderState;
+use shop_proto::OrderState;
 
 use super::{
     book::Book,

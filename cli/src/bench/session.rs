@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dtc_proto::shop::{
+use shop_proto::{
     inventory_service_client::InventoryServiceClient, payment_service_client::PaymentServiceClient,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval_at};

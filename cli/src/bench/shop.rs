@@ -3,20 +3,18 @@
 use std::{mem, time::Duration};
 
 use anyhow::{Context, bail};
-use dtc_proto::{
-    dtc::{
-        GetTransactionRequest, LinkState, ListParticipantsRequest, Outcome,
-        get_transaction_request::By, registry_service_client::RegistryServiceClient,
-        transaction_service_client::TransactionServiceClient,
-    },
-    shop::{
-        Account, GetOrderRequest, ListAccountsRequest, ListOrdersRequest, ListStockRequest,
-        OpenAccountRequest, OrderState, SetStockRequest, Stock,
-        inventory_service_client::InventoryServiceClient, order_service_client::OrderServiceClient,
-        payment_service_client::PaymentServiceClient,
-    },
+use dtc_proto::dtc::{
+    GetTransactionRequest, LinkState, ListParticipantsRequest, Outcome,
+    get_transaction_request::By, registry_service_client::RegistryServiceClient,
+    transaction_service_client::TransactionServiceClient,
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use shop_proto::{
+    Account, GetOrderRequest, ListAccountsRequest, ListOrdersRequest, ListStockRequest,
+    OpenAccountRequest, OrderState, SetStockRequest, Stock,
+    inventory_service_client::InventoryServiceClient, order_service_client::OrderServiceClient,
+    payment_service_client::PaymentServiceClient,
+};
 use tokio::time::{Instant, sleep};
 use tonic::{
     Code, Status,

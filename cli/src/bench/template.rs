@@ -5,11 +5,9 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
-use dtc_proto::{
-    dtc::{Branch, ExecuteRequest, Lock, LockMode, Payload, payload},
-    shop::{OrderLine, PlaceOrder, ReserveStock, StockLine, TakePayment},
-};
+use dtc_proto::dtc::{Branch, ExecuteRequest, Lock, LockMode, Payload, payload};
 use prost::{Message, encoding};
+use shop_proto::{OrderLine, PlaceOrder, ReserveStock, StockLine, TakePayment};
 
 use super::{
     kind::Kind,
@@ -243,7 +241,7 @@ mod tests {
     }
 
     fn decoded<M: Message + prost::Name + Default>(branch: &Branch) -> M {
-        decode_payload(branch.payload.as_ref()).unwrap()
+        decode_payload(&shop_proto::DESCRIPTORS, branch.payload.as_ref()).unwrap()
     }
 
     #[test]

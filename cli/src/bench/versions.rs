@@ -5,13 +5,12 @@ use bytes::{Bytes, BytesMut};
 use dtc_proto::{
     decode_payload,
     dtc::{ExecuteRequest, Payload, payload},
-    shop::{
-        GetAccountRequest, GetStockRequest, ReserveStock, TakePayment,
-        inventory_service_client::InventoryServiceClient,
-        payment_service_client::PaymentServiceClient,
-    },
 };
 use prost::Message;
+use shop_proto::{
+    GetAccountRequest, GetStockRequest, ReserveStock, TakePayment,
+    inventory_service_client::InventoryServiceClient, payment_service_client::PaymentServiceClient,
+};
 use tonic::{Status, transport::Channel};
 
 use super::{kind::Kind, plan::Order, template::Templates};
@@ -39,8 +38,8 @@ impl Versions {
             let payload = branch.payload.as_ref();
             let message = match kind {
                 Kind::Inventory => {
-                    let mut stock: ReserveStock =
-                        decode_payload(payload).map_err(|error| broken(&error))?;
+                    let mut stock: ReserveStock = decode_payload(&shop_proto::DESCRIPTORS, payload)
+                        .map_err(|error| broken(&error))?;
                     for line in &mut stock.lines {
                         line.expected_version = self.stock(line.sku.clone()).await?;
                     }
@@ -48,7 +47,8 @@ impl Versions {
                 }
                 Kind::Payment => {
                     let mut payment: TakePayment =
-                        decode_payload(payload).map_err(|error| broken(&error))?;
+                        decode_payload(&shop_proto::DESCRIPTORS, payload)
+                            .map_err(|error| broken(&error))?;
                     payment.expected_version = self.account(payment.account.clone()).await?;
                     payment.encode_to_vec()
                 }

@@ -64,21 +64,6 @@ pub fn number(
     Err(Refusal::new(code, message))
 }
 
-/// A currency as ISO 4217 writes it: three capitals.
-///
-/// # Errors
-///
-/// A refusal with code `INVALID_CURRENCY`.
-pub fn currency(field: impl Display, value: &str) -> Result<(), Refusal> {
-    if value.len() == 3 && value.bytes().all(|byte| byte.is_ascii_uppercase()) {
-        return Ok(());
-    }
-    let shown: String = value.chars().take(16).collect();
-    let message =
-        format!("{field} is '{shown}'; it is three capital letters (ISO 4217), such as EUR");
-    Err(Refusal::new("INVALID_CURRENCY", message))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,15 +107,5 @@ mod tests {
         assert_eq!(refused(number("BAD_AMOUNT", "amount", 10, 1..=9)), bounded);
         let open = ("BAD_AMOUNT", "amount is 0; it is 1 or more".into());
         assert_eq!(refused(number("BAD_AMOUNT", "amount", 0, 1..=i64::MAX)), open);
-    }
-
-    #[test]
-    fn a_currency_is_three_capitals() {
-        currency("currency", "EUR").unwrap();
-        for bad in ["", "EU", "EURO", "eur", "E1R", "ÄÖ"] {
-            let (code, message) = refused(currency("currency", bad));
-            assert_eq!(code, "INVALID_CURRENCY");
-            assert!(message.starts_with(&format!("currency is '{bad}'; ")), "{message}");
-        }
     }
 }

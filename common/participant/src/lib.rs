@@ -2,8 +2,10 @@
 //! once. What is left to write is the domain, behind [`ResourceManager`].
 //!
 //! ```no_run
-//! use dtc_participant::{BranchId, Error, Handle, Program, Refusal, ResourceManager, Vote};
-//! use dtc_proto::shop::{ReserveStock, inventory_service_server::SERVICE_NAME};
+//! use dtc_participant::{
+//!     BranchId, Descriptors, Error, Handle, Program, Refusal, ResourceManager, Vote,
+//! };
+//! use shop_proto::{ReserveStock, inventory_service_server::SERVICE_NAME};
 //! use rusqlite::Transaction;
 //!
 //! /// A shelf with room for ten lines.
@@ -17,6 +19,10 @@
 //!     ";
 //!     type Payload = ReserveStock;
 //!     type Output = ();
+//!
+//!     fn descriptors() -> &'static Descriptors {
+//!         &shop_proto::DESCRIPTORS
+//!     }
 //!
 //!     fn prepare(
 //!         &self,

@@ -34,11 +34,9 @@ pub trait ResourceManager: Send + Sync + 'static {
     /// transactions with the commit policy 'compensate' are refused otherwise.
     const COMPENSATES: bool = false;
 
-    /// What describes the payload and the calls of its own, where that is not the
-    /// `proto` package: for payloads typed as JSON, and for reflection.
-    fn descriptors() -> &'static Descriptors {
-        &dtc_proto::DESCRIPTORS
-    }
+    /// What describes the payload and the service's own calls: for payloads typed as JSON,
+    /// and for reflection.
+    fn descriptors() -> &'static Descriptors;
 
     /// Checks the payload and reserves what it needs. [`Vote::Commit`] is a
     /// promise: commit and rollback of what was reserved must be possible

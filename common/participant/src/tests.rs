@@ -21,19 +21,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dtc_proto::{
-    dtc::{
-        self, CommitRequest, Payload, PrepareRequest, PrepareResponse, RollbackRequest, Vote,
-        participant_service_server::ParticipantService, payload,
-    },
-    shop::{GetAccountRequest, TakePayment},
+use dtc_proto::dtc::{
+    self, CommitRequest, Payload, PrepareRequest, PrepareResponse, RollbackRequest, Vote,
+    participant_service_server::ParticipantService, payload,
 };
+
 use dtc_protocol::{BranchId, CoordinatorId, TransactionId};
 use dtc_service::Environment;
 use dtc_store::{Options, Store};
 use prometheus::Registry;
 use prost::Message;
 use rusqlite::Transaction;
+use shop_proto::{GetAccountRequest, TakePayment};
 use tempfile::TempDir;
 use tonic::{Request, Status};
 
@@ -74,6 +73,10 @@ impl ResourceManager for Till {
     ";
     type Payload = TakePayment;
     type Output = GetAccountRequest;
+
+    fn descriptors() -> &'static dtc_proto::Descriptors {
+        &shop_proto::DESCRIPTORS
+    }
 
     fn prepare(
         &self,

@@ -242,7 +242,7 @@ pub(crate) fn decode<R: ResourceManager>(
         return Err(Refusal::new("PAYLOAD_TOO_LARGE", message));
     }
     let decoded = guarded(|| {
-        let message: R::Payload = dtc_proto::decode_payload_of(R::descriptors(), payload)
+        let message: R::Payload = dtc_proto::decode_payload(R::descriptors(), payload)
             .map_err(|error| Refusal::new("BAD_PAYLOAD", error.to_string()))?;
         let bytes = message.encode_to_vec();
         Ok(Decoded { message, bytes })
@@ -286,10 +286,8 @@ fn no_id(field: &str, bytes: &Bytes) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use proto::{
-        dtc::{LinkPrepare, LinkRollback},
-        shop::TakePayment,
-    };
+    use dtc_proto::dtc::{LinkPrepare, LinkRollback};
+    use shop_proto::TakePayment;
 
     use super::*;
     use crate::Vote;
@@ -303,6 +301,10 @@ mod tests {
         const SCHEMA: &'static str = "";
         type Payload = TakePayment;
         type Output = ();
+
+        fn descriptors() -> &'static dtc_proto::Descriptors {
+            &shop_proto::DESCRIPTORS
+        }
 
         fn prepare(
             &self,

@@ -42,7 +42,9 @@ impl Running {
         let listener = bind(&Environment::real(), args.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
-        let server = Server::new(&args).service_names(&[SERVICE]);
+        let server = Server::new(&args)
+            .service_names(&[SERVICE])
+            .descriptors(shop_proto::DESCRIPTORS.encoded());
         let served = tokio::spawn(server.serve(listener, shutdown.begun()));
         Self { address, shutdown, served }
     }
@@ -160,8 +162,8 @@ async fn metrics_and_a_helpful_404_are_on_the_same_port() {
 async fn a_method_that_is_not_there_is_unimplemented() {
     let server = Running::start(&[]).await;
     let channel = server.channel().await;
-    let mut client = dtc_proto::shop::order_service_client::OrderServiceClient::new(channel);
-    let request = Request::new(dtc_proto::shop::GetOrderRequest::default());
+    let mut client = shop_proto::order_service_client::OrderServiceClient::new(channel);
+    let request = Request::new(shop_proto::GetOrderRequest::default());
     let status = client.get_order(request).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
     assert!(status.message().contains("GetOrder"), "{status}");

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context;
-use dtc_proto::{dtc::BranchState, journal, shop::OrderState};
+use dtc_proto::{dtc::BranchState, journal};
 use prost::Message;
 use rusqlite::{Connection, OpenFlags};
+use shop_proto::OrderState;
 use uuid::Uuid;
 
 use super::witness::{self, Remembered, Witness};

@@ -14,7 +14,7 @@ use std::{
     fmt,
 };
 
-use dtc_proto::shop::OrderState;
+use shop_proto::OrderState;
 use uuid::Uuid;
 
 use super::{

@@ -9,17 +9,16 @@ use std::{
     time::Duration,
 };
 
-use dtc_proto::{
-    dtc::{
-        ExecuteRequest, ListTransactionsRequest, admin_service_client::AdminServiceClient,
-        transaction_service_client::TransactionServiceClient,
-    },
-    shop::{
-        GetAccountRequest, GetStockRequest, inventory_service_client::InventoryServiceClient,
-        payment_service_client::PaymentServiceClient,
-    },
+use dtc_proto::dtc::{
+    ExecuteRequest, ListTransactionsRequest, admin_service_client::AdminServiceClient,
+    transaction_service_client::TransactionServiceClient,
 };
+
 use rand::{RngExt, rngs::StdRng};
+use shop_proto::{
+    GetAccountRequest, GetStockRequest, inventory_service_client::InventoryServiceClient,
+    payment_service_client::PaymentServiceClient,
+};
 use tokio::{sync::watch, time::sleep};
 use tonic::{Code, Status, transport::Channel};
 

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use dtc_proto::{
-    dtc::{
-        Branch, CommitPolicy, ExecuteRequest, Lock, LockMode, Payload, TransactionOptions, payload,
-    },
-    shop::{OrderLine, PlaceOrder, ReserveStock, StockLine, TakePayment},
+use dtc_proto::dtc::{
+    Branch, CommitPolicy, ExecuteRequest, Lock, LockMode, Payload, TransactionOptions, payload,
 };
+
+use shop_proto::{OrderLine, PlaceOrder, ReserveStock, StockLine, TakePayment};
 
 use crate::{CURRENCY, typed};
 

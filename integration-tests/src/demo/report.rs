@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use comfy_table::{
     CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets::UTF8_FULL_CONDENSED,
 };
-use dtc_proto::shop::{Order, OrderState};
+use shop_proto::{Order, OrderState};
 
 use crate::{CURRENCY, Shop};
 

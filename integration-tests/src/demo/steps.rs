@@ -2,13 +2,11 @@
 //! that is not how it should end.
 
 use anyhow::{Context, bail, ensure};
-use dtc_proto::{
-    dtc::{
-        AnswerAt, CommitTransactionRequest, ExecuteResponse, PrepareTransactionRequest,
-        TransactionOptions, TransactionState,
-    },
-    shop::OrderState,
+use dtc_proto::dtc::{
+    AnswerAt, CommitTransactionRequest, ExecuteResponse, PrepareTransactionRequest,
+    TransactionOptions, TransactionState,
 };
+use shop_proto::OrderState;
 use tokio::task::JoinSet;
 
 use super::World;

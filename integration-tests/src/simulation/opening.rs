@@ -5,11 +5,11 @@
 use std::{cell::RefCell, fs, path::Path, rc::Rc, time::Duration};
 
 use anyhow::{Context, bail};
-use dtc_proto::shop::{
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use shop_proto::{
     OpenAccountRequest, SetStockRequest, inventory_service_client::InventoryServiceClient,
     payment_service_client::PaymentServiceClient,
 };
-use rand::{RngExt, SeedableRng, rngs::StdRng};
 use turmoil::Builder;
 
 use super::{

@@ -9,18 +9,15 @@ use std::{
     time::Duration,
 };
 
-use dtc_proto::{
-    dtc::{
-        admin_service_client::AdminServiceClient,
-        transaction_service_client::TransactionServiceClient,
-    },
-    shop::{
-        inventory_service_client::InventoryServiceClient,
-        payment_service_client::PaymentServiceClient,
-    },
+use dtc_proto::dtc::{
+    admin_service_client::AdminServiceClient, transaction_service_client::TransactionServiceClient,
 };
+
 use dtc_service::Network;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use shop_proto::{
+    inventory_service_client::InventoryServiceClient, payment_service_client::PaymentServiceClient,
+};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 use turmoil::{Builder, Sim};

@@ -8,17 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use dtc_proto::{
-    dtc::{
-        admin_service_client::AdminServiceClient,
-        transaction_service_client::TransactionServiceClient,
-    },
-    shop::{
-        inventory_service_client::InventoryServiceClient,
-        payment_service_client::PaymentServiceClient,
-    },
+use dtc_proto::dtc::{
+    admin_service_client::AdminServiceClient, transaction_service_client::TransactionServiceClient,
 };
 use rand::{SeedableRng, rngs::StdRng};
+use shop_proto::{
+    inventory_service_client::InventoryServiceClient, payment_service_client::PaymentServiceClient,
+};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tonic::transport::{Channel, Endpoint};
 

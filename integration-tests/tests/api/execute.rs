@@ -1,10 +1,9 @@
 //! `Execute`: when it is answered.
 
-use dtc_proto::{
-    dtc::{BranchState, ExecuteRequest, Outcome, TransactionState},
-    shop::OrderState,
-};
+use dtc_proto::dtc::{BranchState, ExecuteRequest, Outcome, TransactionState};
+
 use integration_tests::{Alone, Cluster, Purchase, eventually};
+use shop_proto::OrderState;
 
 use crate::{Gate, at_decision, is_commit, is_prepare, linked, millis, request_at};
 

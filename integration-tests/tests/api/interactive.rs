@@ -1,15 +1,14 @@
 //! Transactions that the client drives call by call.
 
-use dtc_proto::{
-    dtc::{
-        BeginRequest, CommitTransactionRequest, EnlistRequest, Outcome, PrepareTransactionRequest,
-        RollbackTransactionRequest, Transaction, TransactionOptions, TransactionState,
-    },
-    shop::OrderState,
+use dtc_proto::dtc::{
+    BeginRequest, CommitTransactionRequest, EnlistRequest, Outcome, PrepareTransactionRequest,
+    RollbackTransactionRequest, Transaction, TransactionOptions, TransactionState,
 };
+
 use integration_tests::{
     Alone, Cluster, FakeParticipant, Purchase, Start, branches_at, eventually,
 };
+use shop_proto::OrderState;
 use tonic::{Code, Status};
 
 use crate::{Gate, is_prepare, linked, millis};

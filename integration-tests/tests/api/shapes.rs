@@ -1,13 +1,12 @@
 //! Payloads and branches of every shape.
 
-use dtc_proto::{
-    dtc::{
-        Branch, BranchState, ExecuteRequest, ExecuteResponse, Payload, TrailKind, payload::Kind,
-    },
-    shop::{OrderState, ReserveStock, StockLine},
+use dtc_proto::dtc::{
+    Branch, BranchState, ExecuteRequest, ExecuteResponse, Payload, TrailKind, payload::Kind,
 };
+
 use integration_tests::{CURRENCY, Cluster, Purchase, Shop, typed};
 use prost_types::{ListValue, Struct, Value, value::Kind as Json};
+use shop_proto::{OrderState, ReserveStock, StockLine};
 
 /// A JSON object.
 pub(crate) fn object(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Struct {

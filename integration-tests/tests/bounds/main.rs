@@ -10,19 +10,12 @@ mod payloads;
 use std::collections::HashSet;
 
 use anyhow::{Context, ensure};
-use dtc_proto::{
-    dtc::{
-        BeginRequest, Branch, CommitTransactionRequest, EnlistRequest, ExecuteRequest,
-        GetOutcomeRequest, GetTransactionRequest, ListTransactionsRequest, Participant, Payload,
-        PrepareTransactionRequest, RegisterRequest, RollbackTransactionRequest, TransactionOptions,
-        WatchTransactionRequest, get_transaction_request::By, payload::Kind,
-        recovery_service_client::RecoveryServiceClient,
-    },
-    shop::{
-        GetAccountRequest, GetOrderRequest, GetStockRequest, ListAccountsRequest,
-        ListOrdersRequest, ListStockRequest, OpenAccountRequest, OrderLine, PlaceOrder,
-        ReserveStock, SetStockRequest, StockLine, TakePayment,
-    },
+use dtc_proto::dtc::{
+    BeginRequest, Branch, CommitTransactionRequest, EnlistRequest, ExecuteRequest,
+    GetOutcomeRequest, GetTransactionRequest, ListTransactionsRequest, Participant, Payload,
+    PrepareTransactionRequest, RegisterRequest, RollbackTransactionRequest, TransactionOptions,
+    WatchTransactionRequest, get_transaction_request::By, payload::Kind,
+    recovery_service_client::RecoveryServiceClient,
 };
 use integration_tests::{
     Alone, CURRENCY, Cluster, FakeParticipant, Heard, Purchase, Reply, Shop, Speaks, Start, agree,
@@ -30,6 +23,11 @@ use integration_tests::{
 };
 use prost::Message;
 use prost_types::{Duration, Struct, Value, value::Kind as Json};
+use shop_proto::{
+    GetAccountRequest, GetOrderRequest, GetStockRequest, ListAccountsRequest, ListOrdersRequest,
+    ListStockRequest, OpenAccountRequest, OrderLine, PlaceOrder, ReserveStock, SetStockRequest,
+    StockLine, TakePayment,
+};
 use tonic::{Code, Status};
 
 const UNKNOWN: &str = "01890000-0000-7000-8000-000000000000";

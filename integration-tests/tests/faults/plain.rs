@@ -57,8 +57,7 @@ async fn without_a_link_prepare_commit_and_rollback_are_called_and_tried_again()
 #[tokio::test]
 async fn what_prepare_returns_is_handed_back_with_the_decision() {
     let mut coordinator = Alone::start().await.unwrap();
-    let output =
-        integration_tests::typed(&dtc_proto::shop::GetStockRequest { sku: "ticket".into() });
+    let output = integration_tests::typed(&shop_proto::GetStockRequest { sku: "ticket".into() });
     for speaks in Speaks::ALL {
         let output = match speaks {
             Speaks::Http => json_text("{\"held\":  [12345678901234567890.10]}"),

@@ -9,19 +9,17 @@ mod runs;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use dtc_proto::{
-    dtc::{
-        Acknowledgement, BranchOutcome, GetOutcomeRequest, GetOutcomeResponse, LinkCommit,
-        LinkOutcome, LinkPrepare, LinkRequest, LinkRollback, Origin, Payload, Vote,
-        recovery_service_server::{RecoveryService, RecoveryServiceServer},
-    },
-    shop::{OrderLine, OrderState, PlaceOrder, ReserveStock, StockLine, TakePayment},
+use dtc_proto::dtc::{
+    Acknowledgement, BranchOutcome, GetOutcomeRequest, GetOutcomeResponse, LinkCommit, LinkOutcome,
+    LinkPrepare, LinkRequest, LinkRollback, Origin, Payload, Vote,
+    recovery_service_server::{RecoveryService, RecoveryServiceServer},
 };
 use integration_tests::{
     Addresses, Binaries, CURRENCY, Cluster, DEADLINE, FakeCoordinator, FakeLink, Process, Role,
     Start, eventually, typed,
 };
 use prost::bytes::Bytes;
+use shop_proto::{OrderLine, OrderState, PlaceOrder, ReserveStock, StockLine, TakePayment};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;

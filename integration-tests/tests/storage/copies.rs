@@ -8,11 +8,11 @@ use dtc_proto::dtc::{
     PrepareTransactionRequest, TransactionState, registry_service_client::RegistryServiceClient,
     transaction_service_client::TransactionServiceClient,
 };
-use dtc_proto::shop::ReserveStock;
 use integration_tests::{
     Cluster, FakeParticipant, Loss, Process, Reply, Role, Scene, Shop, Speaks, Start, channel,
     eventually, typed, vfs,
 };
+use shop_proto::ReserveStock;
 use uuid::Uuid;
 
 use crate::PARTICIPANTS;

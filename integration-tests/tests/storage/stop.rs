@@ -1,15 +1,13 @@
 //! A clean stop with transactions under way.
 
 use anyhow::ensure;
-use dtc_proto::{
-    dtc::{Branch, TransactionState},
-    shop::ReserveStock,
-};
+use dtc_proto::dtc::{Branch, TransactionState};
 use integration_tests::{
     FakeParticipant, Heard, Reply,
     Role::{Coordinator, Inventory, Order, Payment},
     Scene, Speaks, Start, agree, eventually, typed,
 };
+use shop_proto::ReserveStock;
 
 #[tokio::test]
 async fn sigterm_ends_all_four_cleanly_while_transactions_are_under_way() {

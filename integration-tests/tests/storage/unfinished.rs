@@ -9,16 +9,14 @@ use std::{
 };
 
 use anyhow::ensure;
-use dtc_proto::{
-    dtc::{
-        AnswerAt, Branch, ExecuteRequest, ExecuteStreamItem, ExecuteStreamRequest, Transaction,
-        TransactionOptions, TransactionState, execute_stream_result::Result as Outcome,
-    },
-    shop::ReserveStock,
+use dtc_proto::dtc::{
+    AnswerAt, Branch, ExecuteRequest, ExecuteStreamItem, ExecuteStreamRequest, Transaction,
+    TransactionOptions, TransactionState, execute_stream_result::Result as Outcome,
 };
 use integration_tests::{
     FakeParticipant, Heard, Reply, Role::Coordinator, Scene, Speaks, agree, eventually, typed,
 };
+use shop_proto::ReserveStock;
 
 const COUNT: u64 = 10_000;
 const ITEMS: u64 = 500;

@@ -1,5 +1,5 @@
-use dtc_proto::shop::OrderLine;
 use dtc_protocol::{CoordinatorId, TransactionId};
+use shop_proto::OrderLine;
 use tempfile::TempDir;
 
 use super::*;

@@ -24,6 +24,10 @@ impl ResourceManager for Refunds {
     type Payload = TakePayment;
     type Output = GetAccountRequest;
 
+    fn descriptors() -> &'static dtc_proto::Descriptors {
+        &shop_proto::DESCRIPTORS
+    }
+
     fn prepare(
         &self,
         _: &Transaction<'_>,

@@ -62,6 +62,10 @@ impl ResourceManager for Desks {
     type Payload = TakePayment;
     type Output = ();
 
+    fn descriptors() -> &'static dtc_proto::Descriptors {
+        &shop_proto::DESCRIPTORS
+    }
+
     fn locks(&self, payload: &TakePayment) -> Vec<String> {
         assert!(!self.panic.load(SeqCst), "as the test wants");
         payload.account.split(' ').map(Into::into).collect()

@@ -1,14 +1,12 @@
 //! The whole program in the test's own runtime.
 
+use dtc_proto::dtc::{
+    ListUndecidedRequest, participant_admin_service_client::ParticipantAdminServiceClient,
+    participant_service_client::ParticipantServiceClient,
+};
 use dtc_service::Exit;
 use dtc_store::OpenError;
-use proto::{
-    dtc::{
-        ListUndecidedRequest, participant_admin_service_client::ParticipantAdminServiceClient,
-        participant_service_client::ParticipantServiceClient,
-    },
-    shop::payment_service_server::SERVICE_NAME,
-};
+use shop_proto::payment_service_server::SERVICE_NAME;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinHandle,
