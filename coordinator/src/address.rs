@@ -5,7 +5,7 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use dtc_service::is_forbidden;
+use dtc_runtime::is_forbidden;
 use http::Uri;
 
 const LONGEST: usize = 1024;

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use dtc_core::{Config, Deadlocks, Options};
-use dtc_service::{Environment, ServiceArgs, parse_duration};
+use dtc_runtime::Environment;
+use dtc_service::{ServiceArgs, parse_duration};
 
 use crate::{address::Address, allow::Pattern, journal::Retention};
 

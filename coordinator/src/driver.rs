@@ -28,7 +28,7 @@ use dtc_core::{
     TrailKind, View, Waiter,
 };
 use dtc_protocol::{SessionId, TransactionId};
-use dtc_service::Environment;
+use dtc_runtime::Environment;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{

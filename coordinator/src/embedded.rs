@@ -16,7 +16,7 @@ use dtc_proto::{
     json,
 };
 use dtc_protocol::TransactionId;
-use dtc_service::Environment;
+use dtc_runtime::Environment;
 use tokio::{
     runtime::{self, Runtime},
     sync::watch,

@@ -52,7 +52,7 @@ pub(crate) async fn accused(
                 known_epoch = seen,
                 "another run of this coordinator has taken over its journal; stopping"
             );
-            handle.environment.halt(dtc_service::Exit::Fenced).await;
+            handle.environment.halt(dtc_runtime::Exit::Fenced).await;
             return false;
         }
         Ok(false) => {}

@@ -11,9 +11,9 @@ use dtc_proto::dtc::{
     registry_service_server::{self as registry_service, RegistryServiceServer},
     transaction_service_server::{self as transaction, TransactionServiceServer},
 };
+use dtc_runtime::{Environment, Exit};
 use dtc_service::{
-    Environment, Exit, Fatal, Server, ServiceError, enough_room, parse_args, parse_args_from,
-    run_process,
+    Fatal, Server, ServiceError, enough_room, parse_args, parse_args_from, run_process,
 };
 use dtc_store::{OpenError, StatisticsCollector};
 use prometheus::Registry;
@@ -169,6 +169,7 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
             admin::SERVICE_NAME,
             lock::SERVICE_NAME,
         ])
+        .descriptors(dtc_proto::FILE_DESCRIPTOR_SET)
         .serve(listener, shutdown.begun())
         .await?;
     journal.close().await;

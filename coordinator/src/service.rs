@@ -24,7 +24,7 @@ use crate::{
     error::Error,
     links::Links,
 };
-use dtc_service::Shutdown;
+use dtc_runtime::Shutdown;
 pub(crate) use request::{Rules, transaction_id};
 use std::{sync::Arc, time::Duration};
 

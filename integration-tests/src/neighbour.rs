@@ -12,7 +12,7 @@ use std::{
 };
 
 use axum::Router;
-use dtc_service::Listener;
+use dtc_runtime::Listener;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,

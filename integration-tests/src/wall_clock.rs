@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use dtc_service::Environment;
+use dtc_runtime::Environment;
 
 /// The environment variable that names the file. It holds milliseconds, with a sign.
 pub(crate) const VARIABLE: &str = "DTC_TEST_CLOCK";

@@ -65,11 +65,12 @@ fn the_protocol_depends_on_nothing_that_does_io_reads_a_clock_or_draws_a_random_
 const ARROWS: &[(&str, &str, &[&str])] = &[
     ("common/protocol", "dtc-protocol", &[]),
     ("common/store", "dtc-store", &[]),
-    ("common/service", "dtc-service", &["dtc-proto", "dtc-store"]),
+    ("common/runtime", "dtc-runtime", &["dtc-store"]),
+    ("common/service", "dtc-service", &["dtc-runtime"]),
     (
         "common/participant",
         "dtc-participant",
-        &["dtc-proto", "dtc-protocol", "dtc-service", "dtc-store"],
+        &["dtc-proto", "dtc-protocol", "dtc-runtime", "dtc-service", "dtc-store"],
     ),
     ("proto", "dtc-proto", &[]),
     ("proto/shop", "shop-proto", &["dtc-proto"]),
@@ -77,7 +78,7 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     (
         "coordinator",
         "coordinator",
-        &["dtc-core", "dtc-proto", "dtc-protocol", "dtc-service", "dtc-store"],
+        &["dtc-core", "dtc-proto", "dtc-protocol", "dtc-runtime", "dtc-service", "dtc-store"],
     ),
     ("participant-inventory", "participant-inventory", &["dtc-participant", "shop-proto"]),
     ("participant-payment", "participant-payment", &["dtc-participant", "shop-proto"]),

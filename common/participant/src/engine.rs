@@ -26,7 +26,7 @@ use dtc_protocol::{
     fence::{Admission, Run, admit},
     planted,
 };
-use dtc_service::Environment;
+use dtc_runtime::Environment;
 use dtc_store::{Store, Urgency, WriteError, crash_point, in_savepoint};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;

@@ -7,9 +7,10 @@ use dtc_proto::dtc::{
     participant_admin_service_server::{self as admin_service, ParticipantAdminServiceServer},
     participant_service_server::{ParticipantServiceServer, SERVICE_NAME},
 };
+use dtc_runtime::{Environment, Exit};
 use dtc_service::{
-    Environment, Exit, Fatal, Server, ServiceArgs, ServiceError, enough_room, parse_args_from,
-    parse_duration, run_process,
+    Fatal, Server, ServiceArgs, ServiceError, enough_room, parse_args_from, parse_duration,
+    run_process,
 };
 use dtc_store::{OpenError, Options, Store};
 use prometheus::Registry;
@@ -213,6 +214,7 @@ async fn serve<R: ResourceManager>(
         .registry(registry)
         .accepting(move || enough_room(room.has_room()))
         .service_names(&[SERVICE_NAME, admin_service::SERVICE_NAME, program.service])
+        .descriptors(dtc_proto::FILE_DESCRIPTOR_SET)
         .descriptors(R::descriptors().encoded())
         .serve(listener, shutdown.begun())
         .await?;

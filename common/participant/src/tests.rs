@@ -27,7 +27,7 @@ use dtc_proto::dtc::{
 };
 
 use dtc_protocol::{BranchId, CoordinatorId, TransactionId};
-use dtc_service::Environment;
+use dtc_runtime::Environment;
 use dtc_store::{Options, Store};
 use prometheus::Registry;
 use prost::Message;

@@ -69,7 +69,7 @@ pub enum LogFormat {
 }
 
 /// Parses the process's flags, with `listen` as the default of `--listen`. Ends
-/// the process, with the reason and [`Exit::Configuration`](crate::Exit), when
+/// the process, with the reason and [`Exit::Configuration`](dtc_runtime::Exit), when
 /// they are wrong, and after `--help`.
 pub fn parse_args<P: Parser>(listen: &'static str) -> P {
     parse_args_from(P::command(), listen, std::env::args_os()).unwrap_or_else(|error| error.exit())

@@ -2,7 +2,8 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use crate::{Exit, Fatal};
+use crate::Fatal;
+use dtc_runtime::Exit;
 
 /// Why a service cannot be served.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,8 @@
 //!
 //! ```no_run
 //! use clap::Parser;
-//! use dtc_service::{Environment, Fatal, Server, ServiceArgs};
+//! use dtc_runtime::Environment;
+//! use dtc_service::{Fatal, Server, ServiceArgs};
 //!
 //! #[derive(Parser)]
 //! struct Args {
@@ -26,9 +27,7 @@
 mod accepting;
 mod args;
 mod counting;
-mod environment;
 mod error;
-mod exit;
 #[cfg(target_os = "linux")]
 mod files;
 mod intake;
@@ -41,19 +40,13 @@ mod process;
 #[cfg(target_os = "linux")]
 mod process_metrics;
 mod reflection;
-mod resolver;
 mod server;
-mod shutdown;
 
 pub use accepting::LIVENESS;
 pub use args::{LogFormat, ServiceArgs, parse_args, parse_args_from, parse_duration};
-pub use environment::{Environment, Listener, Network, Stream};
 pub use error::ServiceError;
-pub use exit::Exit;
 pub use listener::bind;
 pub use logging::{LogGuard, init_logging};
 pub use probes::enough_room;
 pub use process::{Fatal, run_process};
-pub use resolver::{Resolver, connector, is_forbidden};
 pub use server::{Peer, Server};
-pub use shutdown::{Shutdown, terminated};

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::{Environment, Exit, ServiceArgs, init_logging, terminated};
+use crate::{ServiceArgs, init_logging};
+use dtc_runtime::{Environment, Exit, terminated};
 
 /// Why a service ended that nobody told to.
 #[derive(Debug, thiserror::Error)]

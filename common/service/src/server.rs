@@ -37,8 +37,10 @@ use tonic::{Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Layer;
 
+use dtc_runtime::{Listener, Stream};
+
 use crate::{
-    Listener, ServiceArgs, ServiceError, Stream,
+    ServiceArgs, ServiceError,
     accepting::{Accepting, LIVENESS},
     counting::Counting,
     intake::{Intake, Share},
@@ -66,7 +68,7 @@ pub struct Server {
     http: Router,
     registry: Registry,
     service_names: Vec<String>,
-    descriptors: &'static [u8],
+    descriptors: Vec<&'static [u8]>,
     readiness: Readiness,
     port_file: Option<PathBuf>,
     drain_timeout: Duration,
@@ -81,7 +83,7 @@ impl Server {
             http: Router::new(),
             registry: Registry::new(),
             service_names: Vec::new(),
-            descriptors: &[],
+            descriptors: Vec::new(),
             readiness: Readiness::default(),
             port_file: args.port_file.clone(),
             drain_timeout: args.drain_timeout,
@@ -114,10 +116,12 @@ impl Server {
         Self { service_names: names.iter().map(|&name| name.into()).collect(), ..self }
     }
 
-    /// The encoded `FileDescriptorSet` of services that `proto` does not have.
+    /// An encoded `FileDescriptorSet` that describes some of the services, beside those
+    /// given before.
     #[must_use]
-    pub fn descriptors(self, descriptors: &'static [u8]) -> Self {
-        Self { descriptors, ..self }
+    pub fn descriptors(mut self, encoded: &'static [u8]) -> Self {
+        self.descriptors.push(encoded);
+        self
     }
 
     /// Whether new work is accepted, asked several times a second; an error says why it is
@@ -133,7 +137,7 @@ impl Server {
 
     /// Serves until `shutdown` resolves; then lets what is being served finish,
     /// for the drain timeout at most. Streams that don't end by themselves have
-    /// to watch the shutdown too (see [`Shutdown`](crate::Shutdown)).
+    /// to watch the shutdown too (see [`Shutdown`](dtc_runtime::Shutdown)).
     ///
     /// # Errors
     ///
@@ -152,7 +156,7 @@ impl Server {
         accepting.show(&health, &names).await;
         let watching = tokio::spawn(accepting.watch(health.clone(), names));
         let routes = self.routes.add_service(health_service);
-        let routes = reflection::add_to(routes, &self.service_names, self.descriptors)?;
+        let routes = reflection::add_to(routes, &self.service_names, &self.descriptors)?;
         let router = routes
             .into_axum_router()
             .merge(metrics::router(self.registry)?)

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
-use dtc_service::{Environment, Exit, Server, ServiceArgs, ServiceError, Shutdown, bind};
+use dtc_runtime::{Environment, Exit, Shutdown};
+use dtc_service::{Server, ServiceArgs, ServiceError, bind};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

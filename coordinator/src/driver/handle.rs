@@ -7,7 +7,7 @@ use dtc_core::{
     Opaque, Options, ParticipantId, Reply, RequestKey, SessionCall, Time, TrailEvent, View,
 };
 use dtc_protocol::{SessionId, TransactionId};
-use dtc_service::Environment;
+use dtc_runtime::Environment;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{Call, Input, locks::WhichLocks};

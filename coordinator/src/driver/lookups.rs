@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dtc_core::{Event, Inquirer};
 use dtc_protocol::TransactionId;
-use dtc_service::{Environment, Exit};
+use dtc_runtime::{Environment, Exit};
 
 use super::{Driver, Input, keys, pending};
 use crate::journal::JournalError;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dtc_core::{Config, Options, Reply, TrailKind};
-use dtc_service::{Environment, Shutdown};
+use dtc_runtime::{Environment, Shutdown};
 use dtc_store::FailStop;
 use prometheus::Registry;
 use tokio::{

@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use dtc_core::RequestKey;
 use dtc_proto::journal;
 use dtc_protocol::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
-use dtc_service::{Environment, Exit};
+use dtc_runtime::{Environment, Exit};
 use dtc_store::{
     OpenError, Options, ReadError, Store, Suspect, Urgency, WriteError, check_pages, checksum,
     in_savepoint,

@@ -17,7 +17,7 @@ use dtc_proto::{
     marker::{COMMITTED, EPOCH, FENCED, INCARNATION, ROLLED_BACK, UNKNOWN_BRANCH},
 };
 use dtc_protocol::{JournalId, TransactionId};
-use dtc_service::Network;
+use dtc_runtime::Network;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{

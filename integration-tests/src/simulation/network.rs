@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use dtc_service::{Listener, Network, Stream};
+use dtc_runtime::{Listener, Network, Stream};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::{

@@ -13,7 +13,8 @@ use std::{
     time::Duration,
 };
 
-use dtc_service::{Environment, Fatal, Shutdown};
+use dtc_runtime::{Environment, Shutdown};
+use dtc_service::Fatal;
 use dtc_store::{FailStop, Options, Runner};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::Notify;

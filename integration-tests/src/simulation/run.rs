@@ -13,7 +13,7 @@ use dtc_proto::dtc::{
     admin_service_client::AdminServiceClient, transaction_service_client::TransactionServiceClient,
 };
 
-use dtc_service::Network;
+use dtc_runtime::Network;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shop_proto::{
     inventory_service_client::InventoryServiceClient, payment_service_client::PaymentServiceClient,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dtc_service::Environment;
+use dtc_runtime::Environment;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use crate::{

@@ -4,7 +4,7 @@ use dtc_proto::dtc::{
     ListUndecidedRequest, participant_admin_service_client::ParticipantAdminServiceClient,
     participant_service_client::ParticipantServiceClient,
 };
-use dtc_service::Exit;
+use dtc_runtime::Exit;
 use dtc_store::OpenError;
 use shop_proto::payment_service_server::SERVICE_NAME;
 use tokio::{

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use dtc_service::{Network, Stream};
+use dtc_runtime::{Network, Stream};
 use http::Uri;
 use hyper_util::{
     client::legacy::connect::{Connected, Connection},

@@ -12,7 +12,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint, Error, Uri};
 
-use crate::{Exit, Shutdown, listener::Tcp};
+use crate::{Exit, Shutdown, tcp::Tcp};
 
 /// Everything that a service takes from outside, but for its files' contents.
 /// Monotonic time comes from tokio.
