@@ -157,3 +157,34 @@ fn files_are_small_and_none_is_called_mod() {
     look(Path::new(ROOT), &mut problems);
     assert!(problems.is_empty(), "{problems:#?}");
 }
+
+/// The words in backticks of a line.
+fn quoted(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn the_code_map_names_every_place_once_and_none_that_is_not_there() {
+    let text = fs::read_to_string(Path::new(ROOT).join("ARCHITECTURE.md")).unwrap();
+    let map = text.split("## Code map").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = map.lines().filter(|line| line.starts_with("| `"));
+    let mut named: Vec<String> = Vec::new();
+    for row in rows {
+        // A place is a path, or a name beside the path before it.
+        let mut folder = Path::new("");
+        for place in quoted(row.split('|').nth(1).unwrap()) {
+            let beside = folder.join(place);
+            let found = if Path::new(ROOT).join(place).exists() { Path::new(place) } else { &beside };
+            assert!(Path::new(ROOT).join(found).exists(), "'{place}' of the code map is not there");
+            named.push(found.to_str().unwrap().trim_end_matches('/').into());
+            if place.contains('/') && found == Path::new(place) {
+                folder = Path::new(place).parent().unwrap();
+            }
+        }
+    }
+    assert!(named.len() > 20, "{named:?}");
+    let mut once = named.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!(once.len(), named.len(), "{named:#?}");
+}

@@ -9,6 +9,97 @@
 //! [`Action::Append`]; what promises something (`Commit` to a participant,
 //! 'committed' to a client) is handed out only by [`Event::Durable`] for the
 //! record that it rests on.
+//!
+//! The program around the machine is its driver: `docs/driving-the-machine.md` lists the
+//! duties. The smallest one, for a transaction with two branches, a journal that syncs at
+//! once and participants that do as they are told:
+//!
+//! ```
+//! use std::{collections::VecDeque, sync::Arc, time::Duration};
+//!
+//! use dtc_core::{
+//!     Acknowledgement, Action, AnswerAt, Begin, Config, Coordinator, Event, Message, NewBranch,
+//!     Outcome, ParticipantId, Reply, Time, Vote, Waiter,
+//! };
+//! use dtc_protocol::TransactionId;
+//!
+//! let epoch = 1; // Raised in the journal before this line.
+//! let now = Time(1_000_000);
+//! let (mut machine, actions) = Coordinator::recover(Config::default(), epoch, [], [], now);
+//! assert!(actions.is_empty()); // Nothing was unfinished.
+//!
+//! let id = TransactionId::from_bytes(1_u128.to_be_bytes());
+//! let payload: Arc<[u8]> = Arc::from(&b"reserve"[..]);
+//! let branches = [0, 1].map(|number| NewBranch {
+//!     participant: ParticipantId(number),
+//!     payload: payload.clone(),
+//!     one_phase: true,
+//! });
+//! let connected = [0, 1].map(|number| Event::Connected {
+//!     participant: ParticipantId(number),
+//!     asks: true,
+//!     compensates: false,
+//!     journal: None,
+//! });
+//! let mut events = VecDeque::from(connected);
+//! events.push_back(Event::Begin(Box::new(Begin {
+//!     id,
+//!     age: id,
+//!     key: None,
+//!     admitted: true,
+//!     options: Box::default(),
+//!     branches: branches.into(),
+//!     locks: vec![],
+//!     interactive: false,
+//!     announced: false,
+//!     trace: None,
+//!     waiter: Waiter {
+//!         token: 7,
+//!         at: AnswerAt::Completion,
+//!         until: now + Duration::from_secs(30),
+//!     },
+//! })));
+//!
+//! let mut outcome = None;
+//! let mut actions = Vec::new();
+//! while let Some(event) = events.pop_front() {
+//!     machine.handle(now, event, &mut actions);
+//!     // Records first. Here each is on disk as soon as it is asked for.
+//!     for action in &actions {
+//!         if let Action::Append { sequence, .. } = action {
+//!             events.push_back(Event::Durable { up_to: *sequence });
+//!         }
+//!     }
+//!     for action in actions.drain(..) {
+//!         match action {
+//!             Action::Send { to, id, branch, message, .. } => events.push_back(match message {
+//!                 Message::Prepare { .. } => Event::Voted {
+//!                     from: to,
+//!                     journal: None,
+//!                     id,
+//!                     branch,
+//!                     vote: Vote::Commit { output: None, committed: false },
+//!                 },
+//!                 Message::Commit { number, .. } => Event::Acknowledged {
+//!                     from: to,
+//!                     journal: None,
+//!                     id,
+//!                     branch,
+//!                     number,
+//!                     acknowledgement: Acknowledgement::Committed,
+//!                 },
+//!                 Message::Rollback { .. } => unreachable!("both have voted to commit"),
+//!             }),
+//!             Action::Reply { token: 7, reply: Reply::Transaction(view) } => {
+//!                 outcome = Some(view.outcome);
+//!             }
+//!             _ => {}
+//!         }
+//!     }
+//! }
+//! assert_eq!(outcome, Some(Outcome::Committed));
+//! assert!(machine.is_empty());
+//! ```
 
 #![no_std]
 
