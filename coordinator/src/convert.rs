@@ -49,7 +49,7 @@ both_ways!(
         Committed,
         RollingBack,
         RolledBack,
-        LeftToAsk,
+        RollbackUnacknowledged,
         Heuristic,
         Hazard,
         Asserted,
@@ -74,14 +74,14 @@ both_ways!(
         Retried,
         Unreachable,
         Stalled,
-        LeftToAsk,
+        RollbackUnacknowledged,
         Asked,
         Heuristic,
         Hazard,
         Recovered,
         Ended,
-        TurnedRound,
-        Forced,
+        CompensationDecided,
+        Resolved,
         Asserted,
         Abandoned,
         LocksAwaited,
@@ -193,7 +193,7 @@ pub(crate) fn trail_event(
     let in_words = |reason: &dtc::AbortReason| format!("{}: {}", reason.code, reason.message);
     let detail = match event.kind {
         TrailKind::VotedAbort => refusal.map(in_words),
-        TrailKind::DecidedAbort | TrailKind::TurnedRound => why.map(in_words),
+        TrailKind::DecidedAbort | TrailKind::CompensationDecided => why.map(in_words),
         _ => (event.attempt > 0).then(|| format!("attempt {}", event.attempt)),
     };
     dtc::TrailEvent {
@@ -265,7 +265,7 @@ fn decided(decision: &journal::Decision, end: Option<&journal::End>) -> dtc::Tra
         state: state_of(number as usize, branch),
         abort_reason: branch.abort_reason.clone(),
         attempts: 0,
-        resolution: resolution(branch.forced).into(),
+        resolution: resolution(branch.resolved).into(),
         notification_owed: branch.notify && end.is_none(),
     });
     let branches: Vec<dtc::BranchStatus> = branches.collect();

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     address::Address,
-    journal::{Declared, Registration},
+    journal::{Capabilities, Registration},
 };
 
 /// How many participants that were never registered are kept, each by the address that
@@ -37,13 +37,13 @@ pub(crate) struct Participant {
     pub(crate) name: Arc<str>,
     /// Where it is; none for a name in the journal that is not registered now.
     pub(crate) address: Option<Arc<Address>>,
-    pub(crate) declared: Declared,
+    pub(crate) capabilities: Capabilities,
     /// None for one that is known by its address alone.
-    pub(crate) standing: Option<Standing>,
+    pub(crate) status: Option<RegistrationStatus>,
     pub(crate) link: LinkState,
     pub(crate) last_error: Arc<str>,
     /// What its last link said that it can do; before the first one, nothing.
-    pub(crate) on_its_link: Option<Declared>,
+    pub(crate) on_its_link: Option<Capabilities>,
     /// Its link is quarantined: it says that it knows a run of this coordinator of this
     /// epoch.
     pub(crate) newer_epoch: Option<u64>,
@@ -56,19 +56,19 @@ pub(crate) struct Participant {
 impl Participant {
     /// Whether it is known by its address alone.
     fn is_address(&self) -> bool {
-        self.standing.is_none() && self.address.is_some()
+        self.status.is_none() && self.address.is_some()
     }
 }
 
 /// How long a registration is good.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Standing {
+pub(crate) struct RegistrationStatus {
     pub(crate) lease: Option<Duration>,
     pub(crate) renewed: Instant,
     pub(crate) draining: bool,
 }
 
-impl Standing {
+impl RegistrationStatus {
     /// What is left of the lease; none where it has no end.
     pub(crate) fn lease_left(&self) -> Option<Duration> {
         self.lease.map(|lease| lease.saturating_sub(self.renewed.elapsed()))
@@ -115,8 +115,8 @@ impl Known {
             id,
             name: name.into(),
             address: name.parse().ok().map(Arc::new),
-            declared: Declared::default(),
-            standing: None,
+            capabilities: Capabilities::default(),
+            status: None,
             link: LinkState::Disconnected,
             last_error: "".into(),
             on_its_link: None,
@@ -140,7 +140,7 @@ impl Directory {
 
     /// Notes that an address is still of use.
     fn touch(&self, found: &Participant) {
-        if found.standing.is_none() {
+        if found.status.is_none() {
             found.used.store(self.now(), Relaxed);
         }
     }
@@ -234,8 +234,8 @@ impl Directory {
         let mut known = self.write();
         let participant = known.intern(&registration.name, now);
         participant.address = Some(Arc::new(registration.address.clone()));
-        participant.declared = registration.declared;
-        participant.standing = Some(Standing {
+        participant.capabilities = registration.capabilities;
+        participant.status = Some(RegistrationStatus {
             lease: registration.lease,
             renewed: Instant::now(),
             draining: registration.draining,
@@ -244,18 +244,18 @@ impl Directory {
     }
 
     /// Begins a lease anew; none where nobody is registered by the name.
-    pub(crate) fn renew(&self, name: &str) -> Option<Standing> {
+    pub(crate) fn renew(&self, name: &str) -> Option<RegistrationStatus> {
         let mut known = self.write();
         let id = *known.by_name.get(name)?;
-        let standing = known.by_id.get_mut(&id)?.standing.as_mut()?;
-        standing.renewed = Instant::now();
-        Some(*standing)
+        let status = known.by_id.get_mut(&id)?.status.as_mut()?;
+        status.renewed = Instant::now();
+        Some(*status)
     }
 
     /// Takes a registration away. Its name keeps its number.
     pub(crate) fn deregister(&self, id: ParticipantId) {
         self.update(id, |participant| {
-            participant.standing = None;
+            participant.status = None;
             participant.address = None;
             participant.link = LinkState::Disconnected;
         });
@@ -282,8 +282,7 @@ impl Directory {
     /// Those that go when nothing is unfinished there.
     pub(crate) fn draining(&self) -> Vec<Participant> {
         let known = self.read();
-        let is_draining =
-            |known: &&Participant| known.standing.is_some_and(|standing| standing.draining);
+        let is_draining = |known: &&Participant| known.status.is_some_and(|status| status.draining);
         known.by_id.values().filter(is_draining).cloned().collect()
     }
 
@@ -306,7 +305,7 @@ mod tests {
     use super::*;
 
     fn registration(address: &str) -> Registration {
-        Registration::permanent("inventory", address.parse().unwrap(), Declared::default())
+        Registration::permanent("inventory", address.parse().unwrap(), Capabilities::default())
     }
 
     #[tokio::test]
@@ -374,7 +373,7 @@ mod tests {
         let directory = Directory::default();
         let lease = Some(Duration::from_secs(10));
         directory.register(&Registration { lease, ..registration("http://127.0.0.1:1") });
-        let left = || directory.find("inventory").unwrap().standing.unwrap().lease_left();
+        let left = || directory.find("inventory").unwrap().status.unwrap().lease_left();
         tokio::time::advance(Duration::from_secs(7)).await;
         assert_eq!(left(), Some(Duration::from_secs(3)));
         directory.renew("inventory").unwrap();

@@ -34,13 +34,13 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::{
     clock::Clock,
     directory::Directory,
+    event_log,
     ids::Ids,
     journal::{Entry, Journal, JournalError, codec},
     link::Outgoing,
     metrics::Metrics,
-    story,
 };
-pub(crate) use call::{ByHand, Call};
+pub(crate) use call::{Call, OperatorCall};
 pub(crate) use handle::{
     Handle, Happened, IN_ONE_TURN, NewLocks, NewSession, NewTransaction, NewWork,
 };
@@ -55,7 +55,7 @@ const QUEUE: usize = 8192;
 /// How many events a slow watcher may be behind.
 const EVENTS: usize = 8192;
 /// How often participants are told what has ended.
-const TELL_ENDED: Duration = Duration::from_secs(1);
+const NOTIFY_ENDED: Duration = Duration::from_secs(1);
 /// Unfinished transactions older than this are named as exceptions, so that
 /// participants can forget the younger ones.
 const OLD: Duration = Duration::from_secs(30);
@@ -148,7 +148,7 @@ pub(crate) struct Driver {
     events: broadcast::Sender<Happened>,
     links: BTreeMap<ParticipantId, Queue>,
     /// The newest id when all were told that everything has ended.
-    told_at: Option<TransactionId>,
+    notified_at: Option<TransactionId>,
     pending: Pending,
     /// Whether some client no longer waits for its locks.
     calls_gone: bool,
@@ -159,7 +159,7 @@ pub(crate) struct Driver {
     stalled: Stalled,
     actions: Vec<Action>,
     entries: Vec<Entry>,
-    forced: bool,
+    sync: bool,
     appended: Sequence,
     /// Messages that could not be handed to their links, and answers that nobody takes.
     refused: Vec<Event>,
@@ -220,7 +220,7 @@ impl Driver {
             durable: watch::channel(0),
             events,
             links: BTreeMap::new(),
-            told_at: None,
+            notified_at: None,
             pending: Pending::default(),
             calls_gone: false,
             ends_waits: false,
@@ -228,7 +228,7 @@ impl Driver {
             stalled: Stalled::default(),
             actions,
             entries: Vec::new(),
-            forced: false,
+            sync: false,
             appended: 0,
             refused: Vec::new(),
             lookups: Vec::new(),
@@ -241,8 +241,8 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         self.act();
         let mut inputs = Vec::with_capacity(BATCH);
-        let mut tell_ended = tokio::time::interval(TELL_ENDED);
-        tell_ended.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut notify_ended = tokio::time::interval(NOTIFY_ENDED);
+        notify_ended.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
 
         loop {
             let timeout = self.machine.next_timeout().map(|at| self.clock.instant(at));
@@ -254,9 +254,9 @@ impl Driver {
             };
             tokio::select! {
                 biased;
-                _ = tell_ended.tick() => {
-                    self.tell_ended();
-                    self.stalled.tell();
+                _ = notify_ended.tick() => {
+                    self.notify_ended();
+                    self.stalled.log();
                     self.metrics.quarantined.set(self.directory.quarantined() as i64);
                 }
                 Ok(()) = self.durable.1.changed() => {
@@ -301,7 +301,7 @@ impl Driver {
                     branches: work.branches,
                     locks: work.locks,
                     interactive: new.interactive,
-                    announced: new.announced,
+                    id_may_be_known: new.id_may_be_known,
                     trace: new.trace,
                     waiter: Waiter {
                         token: self.pending.calls.add(reply),
@@ -344,7 +344,7 @@ impl Driver {
                 for event in events {
                     // What was queued for a link is lost with it.
                     if matches!(event, Event::Connected { .. }) {
-                        self.told_at = None;
+                        self.notified_at = None;
                     }
                     if matches!(event, Event::Acknowledged { number: 2.., .. }) {
                         dtc_store::crash_point!("coordinator-first-undone");
@@ -366,7 +366,7 @@ impl Driver {
             Input::Link { participant, queue } => {
                 let queue = Queue { messages: queue, ended: Weak::new() };
                 self.links.insert(participant, queue);
-                self.told_at = None;
+                self.notified_at = None;
             }
             Input::Unlink { participant } => {
                 self.links.remove(&participant);
@@ -385,11 +385,11 @@ impl Driver {
             // is not durable, but a crash must not find a message without them.
             for action in &actions {
                 match action {
-                    Action::Append { sequence, record, forced } => {
-                        self.append(*sequence, record, *forced);
+                    Action::Append { sequence, record, sync } => {
+                        self.append(*sequence, record, *sync);
                     }
-                    Action::AppendSession { sequence, record, forced } => {
-                        self.add(*sequence, codec::encode_session(record), *forced);
+                    Action::AppendSession { sequence, record, sync } => {
+                        self.add(*sequence, codec::encode_session(record), *sync);
                     }
                     _ => {}
                 }
@@ -414,7 +414,7 @@ impl Driver {
         self.metrics.show_locks(&self.machine.lock_figures());
     }
 
-    fn append(&mut self, sequence: Sequence, record: &Record, forced: bool) {
+    fn append(&mut self, sequence: Sequence, record: &Record, sync: bool) {
         match record {
             // Not the first, and nothing is decided by it.
             Record::Decision(decision) if decision.ended_at.is_some() => {}
@@ -422,19 +422,19 @@ impl Driver {
                 dtc_store::crash_point!("coordinator-before-decision-durable");
             }
             Record::Decision(decision) if decision.number > 1 => {
-                dtc_store::crash_point!("coordinator-before-turn-durable");
+                dtc_store::crash_point!("coordinator-before-compensation-durable");
             }
             Record::End(_) => {
                 dtc_store::crash_point!("coordinator-before-end-durable");
             }
             _ => {}
         }
-        self.add(sequence, codec::encode(record, &self.directory), forced);
+        self.add(sequence, codec::encode(record, &self.directory), sync);
     }
 
-    fn add(&mut self, sequence: Sequence, entry: Entry, forced: bool) {
+    fn add(&mut self, sequence: Sequence, entry: Entry, sync: bool) {
         self.entries.push(entry);
-        self.forced |= forced;
+        self.sync |= sync;
         self.appended = sequence;
     }
 
@@ -444,11 +444,11 @@ impl Driver {
         }
         let (durable, up_to) = (self.durable.0.clone(), self.appended);
         let entries = std::mem::take(&mut self.entries);
-        let forced = std::mem::take(&mut self.forced);
+        let sync = std::mem::take(&mut self.sync);
         let reported = move || {
             durable.send_replace(up_to);
         };
-        self.journal.append(entries, forced, Box::new(reported));
+        self.journal.append(entries, sync, Box::new(reported));
     }
 
     fn perform(&mut self, action: Action) {
@@ -465,7 +465,7 @@ impl Driver {
                         dtc_store::crash_point!("coordinator-decision-durable");
                     }
                     Message::Rollback { compensate: true, .. } => {
-                        dtc_store::crash_point!("coordinator-turn-durable");
+                        dtc_store::crash_point!("coordinator-compensation-durable");
                     }
                     Message::Rollback { .. } => {}
                 }
@@ -479,7 +479,7 @@ impl Driver {
             Action::Reply { token, reply } => self.reply(token, reply),
             Action::Answer { to, id, branch, outcome } => {
                 self.metrics.answered(&outcome);
-                story::answered(&self.directory, id, branch, to, &outcome);
+                event_log::answered(&self.directory, id, branch, to, &outcome);
                 match to {
                     Inquirer::Call(token) => drop(self.pending.inquiries.answer(token, outcome)),
                     // If it can't be sent, the participant asks again.
@@ -491,7 +491,7 @@ impl Driver {
             Action::Happened { id, event, participant, reason, took } => {
                 self.metrics.count(event.kind, reason.as_deref(), took);
                 self.note_progress(id, event.kind);
-                story::tell(&self.directory, id, &event, participant, reason.as_deref(), took);
+                event_log::write(&self.directory, id, &event, participant, reason.as_deref(), took);
                 if self.events.receiver_count() > 0 {
                     let _ = self.events.send(Happened { id, event });
                 }
@@ -508,7 +508,7 @@ impl Driver {
             TrailKind::DecidedCommit | TrailKind::DecidedAbort | TrailKind::Recovered => {
                 self.in_doubt.insert(id);
             }
-            TrailKind::TurnedRound => self.stalled.remove(id),
+            TrailKind::CompensationDecided => self.stalled.remove(id),
             TrailKind::Stalled => {
                 self.stalled.insert(id);
             }
@@ -522,9 +522,9 @@ impl Driver {
 
     /// Tells each participant up to where it may forget, if something ended
     /// since it was told.
-    fn tell_ended(&mut self) {
+    fn notify_ended(&mut self) {
         let newest = self.ids.newest();
-        if self.machine.is_empty() && self.told_at == Some(newest) {
+        if self.machine.is_empty() && self.notified_at == Some(newest) {
             return;
         }
         let now = self.clock.now();
@@ -541,7 +541,7 @@ impl Driver {
                 all &= queue.messages.try_send(Outgoing::Ended { ended, _waits: waits }).is_ok();
             }
         }
-        self.told_at = (all && self.machine.is_empty()).then_some(next);
+        self.notified_at = (all && self.machine.is_empty()).then_some(next);
     }
 }
 

@@ -2,10 +2,10 @@
 
 mod error;
 mod local;
+mod optimistic;
 mod outcome;
 mod resource;
 mod start;
-mod versioned;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -23,8 +23,8 @@ use tokio::{
 };
 
 pub use error::{Error, Phase, StartError};
+pub use optimistic::OptimisticResource;
 pub use resource::{Branch, Closures, Resource, Vote};
-pub use versioned::Versioned;
 
 use crate::{
     driver::{Call, Handle},
@@ -324,8 +324,8 @@ impl TransactionCoordinator {
         let call = Call::Enlist { branch, key: None };
         match self.call(id, call).await? {
             Reply::Enlisted(number) => {
-                let turned_round = false;
-                let branch = Branch { transaction: id, number, version, input, turned_round };
+                let compensating = false;
+                let branch = Branch { transaction: id, number, version, input, compensating };
                 locals.enlist(branch, resource);
                 Ok(number)
             }

@@ -108,9 +108,9 @@ impl Error {
             Refused::TooManyBranches { limit } => Self::Full(format!(
                 "a transaction may have {limit} branches at most (--max-branches)"
             )),
-            Refused::TooManyRetries { limit } => {
-                Self::Full(format!("it was retried by hand {limit} times, the limit; resolve it"))
-            }
+            Refused::TooManyRetries { limit } => Self::Full(format!(
+                "it was retried by an operator {limit} times, the limit; resolve it"
+            )),
             Refused::TooManyLocks { limit } => Self::Exhausted(format!(
                 "{limit} locks may be held and waited for, the limit (--max-locks); try again later"
             )),

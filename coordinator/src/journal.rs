@@ -79,9 +79,9 @@ pub(crate) struct Stored {
 
 /// What a participant can do, where there is no stream over which it tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Declared {
+pub(crate) struct Capabilities {
     /// Ask when in doubt.
-    pub(crate) asks: bool,
+    pub(crate) supports_inquiry: bool,
     /// Undo what it has committed.
     pub(crate) compensates: bool,
 }
@@ -91,7 +91,7 @@ pub(crate) struct Declared {
 pub(crate) struct Registration {
     pub(crate) name: String,
     pub(crate) address: Address,
-    pub(crate) declared: Declared,
+    pub(crate) capabilities: Capabilities,
     /// How long it is good unless it is renewed; none for without end. Begins anew
     /// at each start, since no clock goes on while the process is not there.
     pub(crate) lease: Option<Duration>,
@@ -99,8 +99,12 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    pub(crate) fn permanent(name: impl Into<String>, address: Address, declared: Declared) -> Self {
-        Self { name: name.into(), address, declared, lease: None, draining: false }
+    pub(crate) fn permanent(
+        name: impl Into<String>,
+        address: Address,
+        capabilities: Capabilities,
+    ) -> Self {
+        Self { name: name.into(), address, capabilities, lease: None, draining: false }
     }
 }
 
@@ -154,9 +158,9 @@ pub(crate) trait Journal: Send + Sync + 'static {
     async fn is_replaced(&self) -> Result<bool, JournalError>;
 
     /// Appends entries as one, conditional on this run's being the journal's
-    /// newest. `forced` ones are waited for; others may ride in a later batch.
+    /// newest. `sync` ones are waited for; others may ride in a later batch.
     /// After a failure `durable` is never called.
-    fn append(&self, entries: Vec<Entry>, forced: bool, durable: Durable);
+    fn append(&self, entries: Vec<Entry>, sync: bool, durable: Durable);
 
     /// The transactions that used these request keys, in their order.
     async fn find_keys(&self, keys: Vec<RequestKey>) -> Result<Vec<Option<User>>, JournalError>;

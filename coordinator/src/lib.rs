@@ -11,6 +11,7 @@ mod directory;
 mod driver;
 mod embedded;
 mod error;
+mod event_log;
 mod fence;
 mod ids;
 mod journal;
@@ -22,13 +23,12 @@ mod retention;
 mod run;
 mod running;
 mod service;
-mod story;
 mod trace;
 
 pub use dtc_protocol::TransactionId;
 pub use embedded::{
-    Branch, Closures, CommitPolicy, Error, Orphan, Phase, Resource, Settings, StartError,
-    TransactionCoordinator, Versioned, Vote,
+    Branch, Closures, CommitPolicy, Error, OptimisticResource, Orphan, Phase, Resource, Settings,
+    StartError, TransactionCoordinator, Vote,
 };
 pub use run::{run_from_args, run_from_args_in, run_in};
 pub use tonic::async_trait;

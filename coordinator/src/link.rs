@@ -28,7 +28,7 @@ use tonic::{
 pub(crate) use batch::outcome_parts;
 pub(crate) use http::{Client, client};
 
-use crate::{address::Address, driver::Handle, fence, journal::Declared};
+use crate::{address::Address, driver::Handle, fence, journal::Capabilities};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -99,7 +99,7 @@ pub(crate) struct Link {
     pub(crate) target: Target,
     pub(crate) client: Client,
     /// For where there is no stream that tells.
-    pub(crate) declared: Declared,
+    pub(crate) capabilities: Capabilities,
     pub(crate) origin: Origin,
     pub(crate) handle: Handle,
     pub(crate) queue: mpsc::Receiver<Outgoing>,
@@ -198,10 +198,10 @@ impl Link {
     async fn stream(&mut self, opened: stream::Opened) -> Lost {
         let (journal, compensates) = (opened.journal, opened.compensates);
         self.drop_queued();
-        let asks = true;
-        self.note(LinkState::Stream, Some(journal), Declared { asks, compensates });
+        let supports_inquiry = true;
+        self.note(LinkState::Stream, Some(journal), Capabilities { supports_inquiry, compensates });
         let (participant, journal) = (self.participant, Some(journal));
-        let connected = Event::Connected { participant, asks, compensates, journal };
+        let connected = Event::Connected { participant, supports_inquiry, compensates, journal };
         self.handle.events(vec![connected]).await;
         stream::run(self, opened).await
     }
@@ -219,14 +219,19 @@ impl Link {
     /// Without a stream.
     async fn connected(&mut self, state: LinkState) {
         self.drop_queued();
-        self.note(state, None, self.declared);
-        let Declared { asks, compensates } = self.declared;
+        self.note(state, None, self.capabilities);
+        let Capabilities { supports_inquiry, compensates } = self.capabilities;
         let (participant, journal) = (self.participant, None);
-        let connected = Event::Connected { participant, asks, compensates, journal };
+        let connected = Event::Connected { participant, supports_inquiry, compensates, journal };
         self.handle.events(vec![connected]).await;
     }
 
-    fn note(&self, state: LinkState, journal: Option<dtc_protocol::JournalId>, declared: Declared) {
+    fn note(
+        &self,
+        state: LinkState,
+        journal: Option<dtc_protocol::JournalId>,
+        capabilities: Capabilities,
+    ) {
         let link = state.as_str_name();
         tracing::info!(participant = %self.name, link, "connected");
         self.handle.directory.update(self.participant, |participant| {
@@ -234,7 +239,7 @@ impl Link {
             participant.last_error = "".into();
             participant.newer_epoch = None;
             participant.journal = journal;
-            participant.on_its_link = Some(declared);
+            participant.on_its_link = Some(capabilities);
         });
     }
 

@@ -15,7 +15,7 @@ use crate::{
     directory::Participant,
     driver::Handle,
     error::Error,
-    journal::Declared,
+    journal::Capabilities,
     link::{self, Link, Outgoing, Target},
 };
 
@@ -32,7 +32,7 @@ pub(crate) struct Links {
 
 struct Running {
     address: Arc<Address>,
-    declared: Declared,
+    capabilities: Capabilities,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -68,8 +68,11 @@ impl Links {
         };
         // With nobody to ask, it is treated as one that can't.
         let can_ask = !self.origin.recovery_address.is_empty() && !address.is_http();
-        let declared = participant.declared;
-        let declared = Declared { asks: declared.asks && can_ask, ..declared };
+        let capabilities = participant.capabilities;
+        let capabilities = Capabilities {
+            supports_inquiry: capabilities.supports_inquiry && can_ask,
+            ..capabilities
+        };
         let target = match address.is_http() {
             true => Target::Http(address.base()),
             false => {
@@ -80,7 +83,7 @@ impl Links {
         };
         let mut running = self.running();
         if let Some(known) = running.get(&participant.id) {
-            if known.address == address && known.declared == declared {
+            if known.address == address && known.capabilities == capabilities {
                 return Ok(());
             }
             known.task.abort();
@@ -92,7 +95,7 @@ impl Links {
             address: address.clone(),
             target,
             client: self.client.clone(),
-            declared,
+            capabilities,
             origin: self.origin.clone(),
             handle: self.handle.clone(),
             queue: queued,
@@ -106,7 +109,7 @@ impl Links {
             handle.link(id, start).await;
             link.run().await;
         });
-        running.insert(participant.id, Running { address, declared, task });
+        running.insert(participant.id, Running { address, capabilities, task });
         Ok(())
     }
 
@@ -169,7 +172,7 @@ impl Links {
             );
             return Err(Error::NotOpen { field: field.into(), name: known.name.to_string(), why });
         }
-        let Some(standing) = &known.standing else {
+        let Some(standing) = &known.status else {
             // It may be known from a journal that was written under other patterns.
             if let Some(address) = &known.address {
                 self.check_allowed(field, address)?;

@@ -81,7 +81,7 @@ pub(crate) struct Metrics {
     pub(crate) quarantined: IntGauge,
     pub(crate) notifying: IntGauge,
     pub(crate) heuristic: IntCounter,
-    pub(crate) turned_round: IntCounter,
+    pub(crate) compensated: IntCounter,
     pub(crate) phase_one: Histogram,
     pub(crate) phase_two: Histogram,
     pub(crate) retries: IntCounter,
@@ -148,8 +148,8 @@ impl Metrics {
                 "dtc_branches_heuristic_total",
                 "Branches that broke a promise, or whose fate cannot be known",
             )?,
-            turned_round: counter(
-                "dtc_transactions_turned_round_total",
+            compensated: counter(
+                "dtc_transactions_compensated_total",
                 "Decisions to commit that were taken back, as their clients allowed",
             )?,
             phase_one: histogram(
@@ -192,7 +192,7 @@ impl Metrics {
                 self.phase_one.observe(took.as_secs_f64());
             }
             TrailKind::Ended => self.phase_two.observe(took.as_secs_f64()),
-            TrailKind::TurnedRound => self.turned_round.inc(),
+            TrailKind::CompensationDecided => self.compensated.inc(),
             TrailKind::Retried => self.retries.inc(),
             TrailKind::Unreachable => self.unreachable.inc(),
             TrailKind::Heuristic | TrailKind::Hazard => self.heuristic.inc(),

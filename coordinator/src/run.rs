@@ -115,9 +115,9 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
         directory.register(&registered);
     }
     for named in &args.participants {
-        let declared = directory.find(&named.name).map(|registered| registered.declared);
-        let (name, declared) = (&named.name, declared.unwrap_or_default());
-        directory.register(&Registration::permanent(name, named.address.clone(), declared));
+        let capabilities = directory.find(&named.name).map(|registered| registered.capabilities);
+        let (name, capabilities) = (&named.name, capabilities.unwrap_or_default());
+        directory.register(&Registration::permanent(name, named.address.clone(), capabilities));
     }
     let kept = args.kept(&environment);
     let (driver, handle) = Driver::recover(

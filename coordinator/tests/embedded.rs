@@ -11,8 +11,8 @@ use std::{
 };
 
 use coordinator::{
-    Branch, Closures, CommitPolicy, Error, Phase, Resource, Settings, TransactionCoordinator,
-    TransactionId, Versioned, Vote, async_trait,
+    Branch, Closures, CommitPolicy, Error, OptimisticResource, Phase, Resource, Settings,
+    TransactionCoordinator, TransactionId, Vote, async_trait,
 };
 use tokio::sync::Semaphore;
 
@@ -233,7 +233,8 @@ async fn one_that_hangs_in_commit_is_called_again_and_reported_and_blocks_nobody
 #[tokio::test]
 async fn different_resources_may_be_in_one_list() {
     let coordinator = in_memory().await;
-    let (till, account) = (Scripted::new("till"), Versioned::new(Scripted::new("account")));
+    let (till, account) =
+        (Scripted::new("till"), OptimisticResource::new(Scripted::new("account")));
     let all: Vec<Box<dyn Resource>> = vec![Box::new(till.clone()), Box::new(account.clone())];
     let id = coordinator.begin_transaction().await.unwrap();
     assert_eq!(coordinator.execute(id, all).await, Ok(true));
@@ -245,7 +246,7 @@ async fn different_resources_may_be_in_one_list() {
 async fn a_commit_that_keeps_failing_rolls_back_also_what_has_committed() {
     let coordinator = in_memory().await;
     let (till, stock) = (Scripted::new("till"), Scripted::new("stock"));
-    let account = Versioned::new(Scripted::new("account"));
+    let account = OptimisticResource::new(Scripted::new("account"));
     stock.failures.store(u32::MAX, SeqCst);
     let policy = CommitPolicy::Compensate { after: 3 };
     let id = coordinator.begin_transaction_with(policy).await.unwrap();
@@ -402,7 +403,7 @@ async fn of_many_that_saw_one_version_exactly_one_commits() {
     let coordinator = in_memory().await;
     let commits = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&commits);
-    let counter = Versioned::new(Closures::new(
+    let counter = OptimisticResource::new(Closures::new(
         || async { Ok(true) },
         move || {
             count.fetch_add(1, SeqCst);

@@ -24,7 +24,7 @@ struct Args {
 }
 
 /// The processes and their customer.
-struct World {
+struct Environment {
     cluster: Cluster,
     shop: Shop,
 }
@@ -52,19 +52,19 @@ fn tell(args: &Args) -> anyhow::Result<()> {
     runtime.block_on(async {
         let cluster = Cluster::prepare(binaries, Addresses::on_localhost())?;
         let shop = cluster.shop();
-        let mut world = World { cluster, shop };
-        let told = story(&mut world).await;
+        let mut environment = Environment { cluster, shop };
+        let told = story(&mut environment).await;
         if told.is_err() {
-            let folder = world.cluster.keep_folder();
+            let folder = environment.cluster.keep_folder();
             eprintln!("\nDatabases and logs are kept in {}", folder.display());
         } else if args.keep {
-            keep::explain(world);
+            keep::explain(environment);
         }
         told
     })
 }
 
-async fn story(world: &mut World) -> anyhow::Result<()> {
+async fn story(environment: &mut Environment) -> anyhow::Result<()> {
     let mut report = Report::new();
     let mut number = 0;
     macro_rules! step {
@@ -73,7 +73,7 @@ async fn story(world: &mut World) -> anyhow::Result<()> {
             println!("{number}. {}", $title);
             let started = Instant::now();
             let outcome =
-                $step(world).await.with_context(|| format!("step {number}: {}", $title))?;
+                $step(environment).await.with_context(|| format!("step {number}: {}", $title))?;
             report.add($title, outcome, started.elapsed());
         }};
     }
@@ -88,5 +88,5 @@ async fn story(world: &mut World) -> anyhow::Result<()> {
     );
     step!("A hundred orders at once for forty tickets", steps::hundred_orders);
     step!("Is anything lost or half done?", steps::check);
-    report.print(&world.shop).await
+    report.print(&environment.shop).await
 }

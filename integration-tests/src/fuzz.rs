@@ -4,8 +4,8 @@
 //! that a new one cannot be forgotten; a participant's answers are sent, too. A
 //! seed determines all that is sent.
 
+mod byzantine_participant;
 mod call;
-mod liar;
 mod message;
 mod socket;
 
@@ -27,9 +27,9 @@ use tonic_health::pb::{
 };
 use uuid::Uuid;
 
-use crate::{Process, Role, Scene, channel, eventually};
+use crate::{Fixture, Process, Role, channel, eventually};
+use byzantine_participant::ByzantineParticipant;
 use call::{End, call, framed, prefixed};
-use liar::Liar;
 use message::{Maker, Words};
 
 /// Calls that wait for their answers.
@@ -62,8 +62,8 @@ struct Method {
 
 /// A cluster that is sent bad bytes.
 pub struct Fuzz {
-    scene: Scene,
-    liar: Liar,
+    fixture: Fixture,
+    byzantine_participant: ByzantineParticipant,
     methods: Vec<Method>,
     words: Words,
     ids: Vec<Option<u32>>,
@@ -77,16 +77,16 @@ impl Fuzz {
     ///
     /// When it doesn't come to serve, or a method is nowhere.
     pub async fn start() -> anyhow::Result<Self> {
-        let mut scene = Scene::start().await?;
-        let ids = Role::ALL.map(|role| scene.cluster.process(role).id()).to_vec();
-        let methods = methods(&mut scene).await?;
-        let coordinator = run_of(&scene.cluster.coordinator)?;
+        let mut fixture = Fixture::start().await?;
+        let ids = Role::ALL.map(|role| fixture.cluster.process(role).id()).to_vec();
+        let methods = methods(&mut fixture).await?;
+        let coordinator = run_of(&fixture.cluster.coordinator)?;
         let words = Words { coordinator, transactions: vec![], promised: vec![] };
         let answer = DescriptorPool::decode(dtc_proto::FILE_DESCRIPTOR_SET)?
             .get_message_by_name("dtc.v1.LinkResponse")
             .context("a link's answers have a type")?;
-        let liar = Liar::start(answer).await?;
-        Ok(Self { scene, liar, methods, words, ids, orders: 0 })
+        let byzantine_participant = ByzantineParticipant::start(answer).await?;
+        Ok(Self { fixture, byzantine_participant, methods, words, ids, orders: 0 })
     }
 
     /// The methods that are called, as `/package.Service/Method`.
@@ -103,7 +103,7 @@ impl Fuzz {
     pub async fn batch(&mut self, seed: u64, count: usize) -> anyhow::Result<()> {
         let mut dice = StdRng::seed_from_u64(seed);
         self.words.transactions = self.begin_some().await?;
-        self.words.promised = self.liar.enlist(&self.scene.shop).await?;
+        self.words.promised = self.byzantine_participant.enlist(&self.fixture.shop).await?;
         let places = Arc::new(Semaphore::new(AT_A_TIME));
         let mut calls = JoinSet::new();
         for number in 0..count {
@@ -122,7 +122,9 @@ impl Fuzz {
                 call(to, &method.path, chunks, end).await;
             });
         }
-        self.liar.lie(&mut Maker { dice: &mut dice, words: &self.words }, LIES).await?;
+        self.byzantine_participant
+            .lie(&mut Maker { dice: &mut dice, words: &self.words }, LIES)
+            .await?;
         calls.join_all().await;
         self.check().await.with_context(|| format!("after the batch of seed {seed}"))
     }
@@ -133,7 +135,7 @@ impl Fuzz {
         for _ in 0..4 {
             self.orders += 1;
             let order = format!("open-{}", self.orders);
-            ids.push(self.scene.shop.begin(&Scene::purchase(&order)).await?);
+            ids.push(self.fixture.shop.begin(&Fixture::purchase(&order)).await?);
         }
         Ok(ids)
     }
@@ -142,7 +144,7 @@ impl Fuzz {
     /// goes through.
     async fn check(&mut self) -> anyhow::Result<()> {
         for (role, id) in Role::ALL.into_iter().zip(self.ids.clone()) {
-            let process = self.scene.cluster.process(role);
+            let process = self.fixture.cluster.process(role);
             let log = process.log();
             let last = log.lines().rev().take(3).collect::<Vec<_>>().join("\n");
             ensure!(process.is_running()? && process.id() == id, "{role:?} has ended: {last}");
@@ -156,14 +158,14 @@ impl Fuzz {
         eventually("nothing is left behind", async || self.nothing_is_left().await).await?;
         self.orders += 1;
         let order = format!("order-{}", self.orders);
-        let placed = self.scene.shop.place(&Scene::purchase(&order)).await?;
+        let placed = self.fixture.shop.place(&Fixture::purchase(&order)).await?;
         ensure!(placed.committed, "an order does not go through: {placed:?}");
         Ok(())
     }
 
     /// What clients began and left.
     async fn roll_back_open(&self) -> anyhow::Result<()> {
-        let mut client = self.scene.shop.transactions.clone();
+        let mut client = self.fixture.shop.transactions.clone();
         let states = vec![TransactionState::Active.into(), TransactionState::Prepared.into()];
         let request = ListTransactionsRequest { states, page_size: 1000, ..Default::default() };
         for transaction in client.list(request).await?.into_inner().transactions {
@@ -179,11 +181,11 @@ impl Fuzz {
         self.roll_back_open().await?;
         let states = UNFINISHED.map(i32::from).to_vec();
         let request = ListTransactionsRequest { states, page_size: 1, ..Default::default() };
-        let mut client = self.scene.shop.transactions.clone();
+        let mut client = self.fixture.shop.transactions.clone();
         let unfinished = client.list(request).await?.into_inner().transactions;
         ensure!(unfinished.is_empty(), "not finished: {:?}", unfinished[0]);
         for role in Role::ALL {
-            let process = self.scene.cluster.process(role);
+            let process = self.fixture.cluster.process(role);
             let (memory, files) = (process.memory_kib()?, process.open_files()?);
             ensure!(memory <= MAX_MEMORY, "{role:?} has {memory} KiB, the limit is {MAX_MEMORY}");
             ensure!(files <= MAX_FILES, "{role:?} has {files} files open");
@@ -195,12 +197,15 @@ impl Fuzz {
                 open(process)?.query_row("SELECT count(*) FROM undecided", [], |row| row.get(0))?;
             ensure!(left == 0, "{left} undecided branches at {role:?}");
         }
-        let stock = self.scene.shop.stock("teapot").await?;
+        let stock = self.fixture.shop.stock("teapot").await?;
         ensure!(stock.reserved == 0, "{} teapots are reserved", stock.reserved);
-        let account = self.scene.shop.account("ada").await?;
+        let account = self.fixture.shop.account("ada").await?;
         ensure!(account.held_minor == 0, "{} are held", account.held_minor);
-        let sold = Scene::STOCK - stock.on_hand;
-        ensure!(Scene::BALANCE - account.balance_minor == sold * Scene::PRICE, "{sold} were sold");
+        let sold = Fixture::STOCK - stock.on_hand;
+        ensure!(
+            Fixture::BALANCE - account.balance_minor == sold * Fixture::PRICE,
+            "{sold} were sold"
+        );
         Ok(())
     }
 
@@ -212,7 +217,7 @@ impl Fuzz {
     pub fn memory_kib(&mut self) -> anyhow::Result<[u64; 4]> {
         let mut all = [0; 4];
         for role in Role::ALL {
-            all[role as usize] = self.scene.cluster.process(role).memory_kib()?;
+            all[role as usize] = self.fixture.cluster.process(role).memory_kib()?;
         }
         Ok(all)
     }
@@ -244,10 +249,10 @@ fn body(maker: &mut Maker<'_>, input: &MessageDescriptor) -> (Vec<Bytes>, End) {
     (chunks, end)
 }
 
-async fn methods(scene: &mut Scene) -> anyhow::Result<Vec<Method>> {
+async fn methods(fixture: &mut Fixture) -> anyhow::Result<Vec<Method>> {
     let mut pool = DescriptorPool::decode(dtc_proto::FILE_DESCRIPTOR_SET)?;
     pool.decode_file_descriptor_set(shop_proto::DESCRIPTORS.encoded())?;
-    let addresses = Role::ALL.map(|role| scene.cluster.process(role).address());
+    let addresses = Role::ALL.map(|role| fixture.cluster.process(role).address());
     let mut methods = Vec::new();
     for service in pool.services().filter(|service| OWN.contains(&service.package_name())) {
         for method in service.methods() {

@@ -20,7 +20,7 @@ use hyper_util::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::customers::books::Journals;
+use crate::workload::books::Journals;
 
 use book::{Asked, Book, Said};
 

@@ -34,7 +34,7 @@ pub enum End {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Weather {
+struct Conditions {
     held_to_server: bool,
     held_to_client: bool,
     refusing: bool,
@@ -47,7 +47,7 @@ struct Weather {
     generation: u64,
 }
 
-impl Weather {
+impl Conditions {
     fn held(&self, direction: Direction) -> bool {
         match direction {
             Direction::ToServer => self.held_to_server,
@@ -60,7 +60,7 @@ impl Weather {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    weather: Arc<watch::Sender<Weather>>,
+    conditions: Arc<watch::Sender<Conditions>>,
     accepting: JoinHandle<()>,
 }
 
@@ -73,9 +73,9 @@ impl Proxy {
     pub async fn start(server: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let weather = Arc::new(watch::Sender::new(Weather::default()));
-        let accepting = tokio::spawn(accept(listener, server, Arc::clone(&weather)));
-        Ok(Self { address, weather, accepting })
+        let conditions = Arc::new(watch::Sender::new(Conditions::default()));
+        let accepting = tokio::spawn(accept(listener, server, Arc::clone(&conditions)));
+        Ok(Self { address, conditions, accepting })
     }
 
     /// Where to connect to.
@@ -95,45 +95,45 @@ impl Proxy {
 
     /// Delays each piece, both ways.
     pub fn delay(&self, delay: Duration) {
-        self.weather.send_modify(|weather| weather.delay = delay);
+        self.conditions.send_modify(|conditions| conditions.delay = delay);
     }
 
     /// Lets so many bytes a second through, each way of each connection; none for
     /// as many as there are.
     pub fn throttle(&self, bytes_per_second: Option<NonZeroU32>) {
         let rate = bytes_per_second.map_or(0, NonZeroU32::get);
-        self.weather.send_modify(|weather| weather.rate = rate);
+        self.conditions.send_modify(|conditions| conditions.rate = rate);
     }
 
     /// Leaves connections open at one end only, as after a crash of the machine at
     /// the other: what is sent there vanishes, and nothing comes. New connections
     /// are accepted and lead nowhere. `None` ends that, and resets all of them.
     pub fn half_open(&self, end: Option<End>) {
-        self.weather.send_modify(|weather| weather.half_open = end);
+        self.conditions.send_modify(|conditions| conditions.half_open = end);
     }
 
     /// Resets all connections; what was held back on them is lost.
     pub fn cut(&self) {
-        self.weather.send_modify(|weather| weather.generation += 1);
+        self.conditions.send_modify(|conditions| conditions.generation += 1);
     }
 
     /// Closes new connections at once, or no longer.
     pub fn refuse(&self, refusing: bool) {
-        self.weather.send_modify(|weather| weather.refusing = refusing);
+        self.conditions.send_modify(|conditions| conditions.refusing = refusing);
     }
 
-    /// Good weather again. Connections stay as they are.
+    /// No faults any more. Connections stay as they are.
     pub fn clear(&self) {
-        self.weather.send_modify(|weather| {
-            let generation = weather.generation;
-            *weather = Weather { generation, ..Weather::default() };
+        self.conditions.send_modify(|conditions| {
+            let generation = conditions.generation;
+            *conditions = Conditions { generation, ..Conditions::default() };
         });
     }
 
     fn set_held(&self, direction: Direction, held: bool) {
-        self.weather.send_modify(|weather| match direction {
-            Direction::ToServer => weather.held_to_server = held,
-            Direction::ToClient => weather.held_to_client = held,
+        self.conditions.send_modify(|conditions| match direction {
+            Direction::ToServer => conditions.held_to_server = held,
+            Direction::ToClient => conditions.held_to_client = held,
         });
     }
 }
@@ -145,12 +145,16 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, weather: Arc<watch::Sender<Weather>>) {
+async fn accept(
+    listener: TcpListener,
+    server: SocketAddr,
+    conditions: Arc<watch::Sender<Conditions>>,
+) {
     while let Ok((client, _)) = listener.accept().await {
-        if weather.borrow().refusing {
+        if conditions.borrow().refusing {
             continue;
         }
-        tokio::spawn(carry(client, server, weather.subscribe()));
+        tokio::spawn(carry(client, server, conditions.subscribe()));
     }
 }
 
@@ -165,13 +169,13 @@ enum Fate {
 async fn carry(
     mut client: TcpStream,
     server: SocketAddr,
-    weather: watch::Receiver<Weather>,
+    conditions: watch::Receiver<Conditions>,
 ) -> io::Result<()> {
     client.set_nodelay(true)?;
-    if weather.borrow().half_open.is_some() {
-        return swallow(client, weather).await;
+    if conditions.borrow().half_open.is_some() {
+        return swallow(client, conditions).await;
     }
-    let generation = weather.borrow().generation;
+    let generation = conditions.borrow().generation;
     let mut server = TcpStream::connect(server).await?;
     server.set_nodelay(true)?;
     // Whichever ends first, both sockets are closed.
@@ -180,9 +184,9 @@ async fn carry(
         let (server_read, server_write) = server.split();
         let (to_server, to_client) = (Direction::ToServer, Direction::ToClient);
         tokio::select! {
-            _ = pump(client_read, server_write, to_server, weather.clone()) => Fate::Ended,
-            _ = pump(server_read, client_write, to_client, weather.clone()) => Fate::Ended,
-            fate = disturbance(generation, weather.clone()) => fate,
+            _ = pump(client_read, server_write, to_server, conditions.clone()) => Fate::Ended,
+            _ = pump(server_read, client_write, to_client, conditions.clone()) => Fate::Ended,
+            fate = disturbance(generation, conditions.clone()) => fate,
         }
     };
     match fate {
@@ -190,21 +194,23 @@ async fn carry(
         Fate::Cut => reset(&client).and(reset(&server)),
         Fate::HalfOpen(End::Client) => {
             drop(server);
-            swallow(client, weather).await
+            swallow(client, conditions).await
         }
         Fate::HalfOpen(End::Server) => {
             drop(client);
-            swallow(server, weather).await
+            swallow(server, conditions).await
         }
     }
 }
 
-/// What the weather does to a connection of this generation.
-async fn disturbance(generation: u64, mut weather: watch::Receiver<Weather>) -> Fate {
-    let hit = |weather: &Weather| weather.generation > generation || weather.half_open.is_some();
-    match weather.wait_for(hit).await {
-        Ok(weather) if weather.generation == generation => {
-            weather.half_open.map_or(Fate::Cut, Fate::HalfOpen)
+/// What becomes of a connection of this generation.
+async fn disturbance(generation: u64, mut conditions: watch::Receiver<Conditions>) -> Fate {
+    let hit = |conditions: &Conditions| {
+        conditions.generation > generation || conditions.half_open.is_some()
+    };
+    match conditions.wait_for(hit).await {
+        Ok(conditions) if conditions.generation == generation => {
+            conditions.half_open.map_or(Fate::Cut, Fate::HalfOpen)
         }
         _ => Fate::Cut,
     }
@@ -216,12 +222,15 @@ fn reset(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Reads and forgets, until connections are whole again.
-async fn swallow(mut stream: TcpStream, mut weather: watch::Receiver<Weather>) -> io::Result<()> {
+async fn swallow(
+    mut stream: TcpStream,
+    mut conditions: watch::Receiver<Conditions>,
+) -> io::Result<()> {
     reset(&stream)?;
     let mut nowhere = tokio::io::sink();
     tokio::select! {
         result = tokio::io::copy(&mut stream, &mut nowhere) => result.map(drop),
-        _ = weather.wait_for(|weather| weather.half_open.is_none()) => Ok(()),
+        _ = conditions.wait_for(|conditions| conditions.half_open.is_none()) => Ok(()),
     }
 }
 
@@ -229,7 +238,7 @@ async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     direction: Direction,
-    mut weather: watch::Receiver<Weather>,
+    mut conditions: watch::Receiver<Conditions>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -237,22 +246,22 @@ async fn pump(
         if size == 0 {
             return Ok(());
         }
-        let delay = weather.borrow().delay;
+        let delay = conditions.borrow().delay;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
         let mut rest = &buffer[..size];
         while !rest.is_empty() {
-            if weather.wait_for(|weather| !weather.held(direction)).await.is_err() {
+            if conditions.wait_for(|conditions| !conditions.held(direction)).await.is_err() {
                 return Ok(());
             }
-            let piece = match weather.borrow().rate {
+            let piece = match conditions.borrow().rate {
                 0 => rest.len(),
                 rate => rest.len().min((rate / PIECES).max(1) as usize),
             };
             to.write_all(&rest[..piece]).await?;
             rest = &rest[piece..];
-            if weather.borrow().rate > 0 {
+            if conditions.borrow().rate > 0 {
                 tokio::time::sleep(Duration::from_secs(1) / PIECES).await;
             }
         }

@@ -1,17 +1,17 @@
 //! `simulate`: the real services of all four, in one process on a simulated network
 //! with virtual time, and their real SQLite on disks that lose what was not synced.
-//! Faults, timing and customers come from a seed: the same seed gives the same
+//! Faults, timing and clients come from a seed: the same seed gives the same
 //! history, to the last event.
 
 mod audience;
 mod classes;
 mod command;
+mod fault_injector;
 mod network;
 mod node;
 mod opening;
 mod plan;
 mod run;
-mod weather;
 
 use std::{
     cell::{Cell, RefCell},

@@ -6,13 +6,13 @@
 //! everything has to be resolved within a stated time. The books are checked then,
 //! and at the end of the run the journals too.
 
+mod environment;
+mod fault_injector;
 mod plan;
 mod report;
 mod run;
 mod small_disk;
-mod stage;
 mod terms;
-mod world;
 
 use std::{process::ExitCode, time::Duration};
 

@@ -7,9 +7,9 @@ use dtc_proto::dtc::{
     RegisterRequest, TrailKind, Transaction, TransactionOptions, TransactionState,
 };
 use integration_tests::{
-    Addresses, Binaries, Cluster, FakeParticipant, Heard, Loss, Reply,
+    Addresses, Binaries, Cluster, FakeParticipant, Fixture, Heard, Loss, Reply,
     Role::{self, Coordinator, Inventory, Order, Payment},
-    Scene, Speaks, Start, agree, eventually, typed,
+    Speaks, Start, agree, eventually, typed,
 };
 use shop_proto::{OrderState, ReserveStock};
 use tokio::task::JoinHandle;
@@ -37,8 +37,8 @@ macro_rules! rows {
 }
 
 rows! {
-    coordinator_before_the_turn_is_durable: Coordinator at "coordinator-before-turn-durable";
-    coordinator_turn_durable_nobody_told: Coordinator at "coordinator-turn-durable";
+    coordinator_before_the_compensation_is_durable: Coordinator at "coordinator-before-compensation-durable";
+    coordinator_compensation_durable_nobody_notified: Coordinator at "coordinator-compensation-durable";
     coordinator_some_undone: Coordinator at "coordinator-first-undone";
     coordinator_all_undone_end_not_durable: Coordinator at "coordinator-before-end-durable";
     participant_prepared_and_not_committed: Payment at "participant-decision-received";
@@ -58,17 +58,17 @@ async fn courier(speaks: Speaks) -> anyhow::Result<FakeParticipant> {
     Ok(courier)
 }
 
-async fn register(scene: &Scene, courier: &FakeParticipant) -> anyhow::Result<()> {
+async fn register(fixture: &Fixture, courier: &FakeParticipant) -> anyhow::Result<()> {
     let (name, address) = ("courier".into(), courier.uri());
     let participant = Participant { name, address, compensates: true, ..Participant::default() };
     let request = RegisterRequest { participant: Some(participant), lease: None };
-    scene.shop.registry.clone().register(request).await?;
-    scene.linked("courier").await
+    fixture.shop.registry.clone().register(request).await?;
+    fixture.linked("courier").await
 }
 
 /// A purchase that the courier is to deliver.
 fn delivered(speaks: Speaks) -> ExecuteRequest {
-    let mut request = Scene::purchase("a").request();
+    let mut request = Fixture::purchase("a").request();
     let payload = (speaks != Speaks::Http).then(|| typed(&ReserveStock::default()));
     request.branches.push(Branch { participant: "courier".into(), payload });
     request.options = Some(TransactionOptions {
@@ -79,107 +79,111 @@ fn delivered(speaks: Speaks) -> ExecuteRequest {
     request
 }
 
-fn place(scene: &Scene, request: ExecuteRequest) -> JoinHandle<Result<ExecuteResponse, Status>> {
-    let shop = scene.shop.clone();
+fn place(
+    fixture: &Fixture,
+    request: ExecuteRequest,
+) -> JoinHandle<Result<ExecuteResponse, Status>> {
+    let shop = fixture.shop.clone();
     tokio::spawn(async move { shop.execute(request).await })
 }
 
-async fn is_undone(scene: &mut Scene, courier: &FakeParticipant) -> anyhow::Result<()> {
-    let only = scene.only_transaction().await?;
-    let ended = scene.comes_to(&only.id, TransactionState::Aborted).await?;
+async fn is_undone(fixture: &mut Fixture, courier: &FakeParticipant) -> anyhow::Result<()> {
+    let only = fixture.only_transaction().await?;
+    let ended = fixture.comes_to(&only.id, TransactionState::Aborted).await?;
     ensure!(ended.outcome() == Outcome::Aborted && !ended.committed, "{ended:?}");
     let reason = ended.abort_reason.as_ref().context("no reason")?;
     ensure!(reason.code == "COMMIT_FAILED" && reason.participant == "courier", "{reason:?}");
-    let turned = ended.trail.iter().filter(|it| it.kind() == TrailKind::TurnedRound).count();
-    ensure!(turned == 1, "turned round {turned} times: {:?}", ended.trail);
-    scene.check_sold(0).await?;
+    let turned =
+        ended.trail.iter().filter(|it| it.kind() == TrailKind::CompensationDecided).count();
+    ensure!(turned == 1, "compensated {turned} times: {:?}", ended.trail);
+    fixture.check_sold(0).await?;
     for role in PARTICIPANTS {
-        let found = scene.branches(role)?;
+        let found = fixture.branches(role)?;
         ensure!(found == (0, 0, 1), "{role:?} has {found:?}");
     }
-    let order = scene.shop.order("a").await?;
+    let order = fixture.shop.order("a").await?;
     ensure!(order.state() == OrderState::Cancelled, "{order:?}");
     let heard = courier.heard();
     let told = heard.iter().any(|it| matches!(it, Heard::Rollback(it) if it.compensate));
     ensure!(told, "the courier was not told: {heard:?}");
     // The shop goes on, and the order can be placed anew.
-    let again = scene.shop.execute(Scene::purchase("a").request()).await?;
+    let again = fixture.shop.execute(Fixture::purchase("a").request()).await?;
     ensure!(again.committed, "{again:?}");
-    scene.check_sold(1).await
+    fixture.check_sold(1).await
 }
 
 async fn dies_on_the_way(role: Role, point: &str, loss: Loss) -> anyhow::Result<()> {
-    let mut scene = Scene::crashing(role, point).await?;
+    let mut fixture = Fixture::crashing(role, point).await?;
     let courier = courier(Speaks::Link).await?;
-    register(&scene, &courier).await?;
-    let placing = place(&scene, delivered(Speaks::Link));
-    scene.killed_itself(role).await?;
+    register(&fixture, &courier).await?;
+    let placing = place(&fixture, delivered(Speaks::Link));
+    fixture.killed_itself(role).await?;
     if loss == Loss::Power {
-        scene.cluster.process(role).lose_power()?;
+        fixture.cluster.process(role).lose_power()?;
     }
     if role != Coordinator {
         // It stays away until the others have taken their parts back.
-        eventually("the decision is turned round", async || {
-            let only = scene.only_transaction().await?;
+        eventually("the decision is compensated", async || {
+            let only = fixture.only_transaction().await?;
             ensure!(only.state() == TransactionState::Aborting, "not yet: {only:?}");
             Ok(())
         })
         .await?;
     }
-    scene.cluster.process(role).start().await?;
+    fixture.cluster.process(role).start().await?;
     let answer = placing.await?;
     match role {
         Coordinator => ensure!(answer.is_err(), "a dead coordinator answered {answer:?}"),
         _ => ensure!(!answer?.committed, "it is not committed"),
     }
-    is_undone(&mut scene, &courier).await
+    is_undone(&mut fixture, &courier).await
 }
 
 #[tokio::test]
 async fn the_shop_takes_its_part_back_and_the_client_hears_of_it_at_the_end_only() {
     for speaks in Speaks::ALL {
-        let mut scene = Scene::start().await.unwrap();
+        let mut fixture = Fixture::start().await.unwrap();
         let courier = courier(speaks).await.unwrap();
-        register(&scene, &courier).await.unwrap();
+        register(&fixture, &courier).await.unwrap();
         let request = ExecuteRequest { answer_at: AnswerAt::Decision.into(), ..delivered(speaks) };
-        let answer = scene.shop.execute(request).await.unwrap();
+        let answer = fixture.shop.execute(request).await.unwrap();
         assert!(!answer.committed, "{speaks:?}: {answer:?}");
         let transaction = answer.transaction.unwrap();
         assert_eq!(transaction.state(), TransactionState::Aborted, "{speaks:?}");
-        is_undone(&mut scene, &courier).await.unwrap();
-        let trail = scene.shop.transaction(&transaction.id).await.unwrap().trail;
+        is_undone(&mut fixture, &courier).await.unwrap();
+        let trail = fixture.shop.transaction(&transaction.id).await.unwrap().trail;
         let details: Vec<_> =
-            trail.iter().filter(|it| it.kind() == TrailKind::TurnedRound).collect();
+            trail.iter().filter(|it| it.kind() == TrailKind::CompensationDecided).collect();
         assert!(details[0].detail.contains("in 2 attempts"), "{details:?}");
     }
 }
 
 #[tokio::test]
 async fn one_that_does_not_declare_that_it_can_is_refused_before_anything_is_done() {
-    let scene = Scene::start().await.unwrap();
+    let fixture = Fixture::start().await.unwrap();
     let plain = FakeParticipant::start(Speaks::Calls).await.unwrap();
     let (name, address) = ("courier".into(), plain.uri());
     let participant = Some(Participant { name, address, ..Participant::default() });
     let request = RegisterRequest { participant, lease: None };
-    scene.shop.registry.clone().register(request).await.unwrap();
-    scene.linked("courier").await.unwrap();
-    let answer = scene.shop.execute(delivered(Speaks::Calls)).await.unwrap();
+    fixture.shop.registry.clone().register(request).await.unwrap();
+    fixture.linked("courier").await.unwrap();
+    let answer = fixture.shop.execute(delivered(Speaks::Calls)).await.unwrap();
     let reason = answer.transaction.unwrap().abort_reason.unwrap();
     assert_eq!((&*reason.code, &*reason.participant), ("CANNOT_COMPENSATE", "courier"));
     assert!(plain.heard().is_empty(), "{:?}", plain.heard());
-    scene.check_sold(0).await.unwrap();
+    fixture.check_sold(0).await.unwrap();
 }
 
 #[tokio::test]
 async fn options_that_make_no_sense_are_named() {
-    let scene = Scene::start().await.unwrap();
+    let fixture = Fixture::start().await.unwrap();
     let with = |policy: i32, after| {
         let options = TransactionOptions {
             commit_policy: policy,
             compensate_after: after,
             ..TransactionOptions::default()
         };
-        ExecuteRequest { options: Some(options), ..Scene::purchase("a").request() }
+        ExecuteRequest { options: Some(options), ..Fixture::purchase("a").request() }
     };
     for (policy, after, what) in [
         (9, 0, "options.commit_policy: 9 is none"),
@@ -187,7 +191,7 @@ async fn options_that_make_no_sense_are_named() {
         (0, 3, "options.compensate_after: goes with"),
         (CommitPolicy::Compensate.into(), 101, "options.compensate_after: 101 is out of range"),
     ] {
-        let status = scene.shop.execute(with(policy, after)).await.unwrap_err();
+        let status = fixture.shop.execute(with(policy, after)).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(status.message().contains(what), "{status}");
     }
@@ -196,40 +200,40 @@ async fn options_that_make_no_sense_are_named() {
 #[tokio::test]
 async fn a_branch_that_is_lost_is_not_taken_for_undone() {
     for speaks in Speaks::ALL {
-        let scene = Scene::start().await.unwrap();
+        let fixture = Fixture::start().await.unwrap();
         let courier = courier(speaks).await.unwrap();
         courier.set_script(|heard| match heard {
             Heard::Commit(_) => Reply::Failed("the van is on fire".into()),
             Heard::Rollback(_) => Reply::Unknown,
             heard => agree(heard),
         });
-        register(&scene, &courier).await.unwrap();
-        let answer = scene.shop.execute(delivered(speaks)).await.unwrap();
+        register(&fixture, &courier).await.unwrap();
+        let answer = fixture.shop.execute(delivered(speaks)).await.unwrap();
         let transaction = answer.transaction.unwrap();
         assert_eq!(transaction.outcome(), Outcome::HeuristicHazard, "{speaks:?}: {transaction:?}");
     }
 }
 
 /// With an inventory that forgets at once what has ended.
-async fn forgetful(coordinator: Start) -> anyhow::Result<Scene> {
+async fn forgetful(coordinator: Start) -> anyhow::Result<Fixture> {
     let mut cluster = Cluster::prepare(Binaries::test()?, Addresses::pick())?;
     let start = Start::new().arg("--retention").arg("1s");
     cluster.process(Inventory).start_with(start).await?;
     cluster.process(Coordinator).start_with(coordinator).await?;
-    Scene::of(cluster).await
+    Fixture::of(cluster).await
 }
 
 /// The same, and the inventory is known as the store, too.
-async fn known_twice() -> anyhow::Result<Scene> {
+async fn known_twice() -> anyhow::Result<Fixture> {
     let mut cluster = Cluster::prepare(Binaries::test()?, Addresses::pick())?;
     let start = Start::new().arg("--retention").arg("1s");
     cluster.process(Inventory).start_with(start).await?;
     let store = format!("store=http://{}", cluster.inventory.address());
     let start = Start::new().arg("--participant").arg(store);
     cluster.process(Coordinator).start_with(start).await?;
-    let scene = Scene::of(cluster).await?;
-    scene.linked("store").await?;
-    Ok(scene)
+    let fixture = Fixture::of(cluster).await?;
+    fixture.linked("store").await?;
+    Ok(fixture)
 }
 
 /// Where the inventory is, in other words.
@@ -252,13 +256,13 @@ fn delivered_late(inventory: &str) -> ExecuteRequest {
     request
 }
 
-async fn is_truly_undone(scene: Scene, inventory: &str) -> anyhow::Result<()> {
+async fn is_truly_undone(fixture: Fixture, inventory: &str) -> anyhow::Result<()> {
     let courier = courier(Speaks::Link).await?;
-    register(&scene, &courier).await?;
-    let answer = scene.shop.execute(delivered_late(inventory)).await?;
+    register(&fixture, &courier).await?;
+    let answer = fixture.shop.execute(delivered_late(inventory)).await?;
     let transaction = answer.transaction.context("no transaction")?;
     is_aborted_for_its_commit(&transaction)?;
-    scene.check_sold(0).await
+    fixture.check_sold(0).await
 }
 
 fn is_aborted_for_its_commit(transaction: &Transaction) -> anyhow::Result<()> {
@@ -281,48 +285,48 @@ async fn one_participant_under_two_names_undoes_what_it_did_under_the_second() {
 #[tokio::test]
 async fn one_participant_by_name_and_by_address_undoes_what_it_did() {
     let all = Start::new().arg("--allow-participant").arg("*");
-    let scene = forgetful(all).await.unwrap();
-    let address = elsewhere(&scene.cluster);
-    is_truly_undone(scene, &address).await.unwrap();
+    let fixture = forgetful(all).await.unwrap();
+    let address = elsewhere(&fixture.cluster);
+    is_truly_undone(fixture, &address).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_participant_whose_name_moves_undoes_what_it_did() {
-    let mut scene = forgetful(Start::new()).await.unwrap();
+    let mut fixture = forgetful(Start::new()).await.unwrap();
     let courier = courier(Speaks::Link).await.unwrap();
-    register(&scene, &courier).await.unwrap();
+    register(&fixture, &courier).await.unwrap();
     let shelf = |address: String| {
         let name = "shelf".into();
         let participant = Participant { name, address, compensates: true, ..Default::default() };
         let request = RegisterRequest { participant: Some(participant), lease: None };
-        let mut registry = scene.shop.registry.clone();
+        let mut registry = fixture.shop.registry.clone();
         async move { registry.register(request).await.map(drop) }
     };
-    let address = format!("http://{}", scene.cluster.inventory.address());
+    let address = format!("http://{}", fixture.cluster.inventory.address());
     let (here, nowhere) = (shelf(address), shelf("http://127.0.0.1:1".into()));
     here.await.unwrap();
-    scene.linked("shelf").await.unwrap();
-    let placing = place(&scene, delivered_late("shelf"));
+    fixture.linked("shelf").await.unwrap();
+    let placing = place(&fixture, delivered_late("shelf"));
     eventually("the inventory has committed", async || {
-        ensure!(scene.branches(Inventory)? == (0, 1, 0), "not yet");
+        ensure!(fixture.branches(Inventory)? == (0, 1, 0), "not yet");
         Ok(())
     })
     .await
     .unwrap();
     nowhere.await.unwrap();
-    eventually("the decision is turned round", async || {
-        let only = scene.only_transaction().await?;
+    eventually("the decision is compensated", async || {
+        let only = fixture.only_transaction().await?;
         ensure!(only.state() == TransactionState::Aborting, "not yet: {only:?}");
         Ok(())
     })
     .await
     .unwrap();
-    let address = format!("http://{}", scene.cluster.inventory.address());
+    let address = format!("http://{}", fixture.cluster.inventory.address());
     let participant =
         Participant { name: "shelf".into(), address, compensates: true, ..Default::default() };
     let request = RegisterRequest { participant: Some(participant), lease: None };
-    scene.shop.registry.clone().register(request).await.unwrap();
+    fixture.shop.registry.clone().register(request).await.unwrap();
     let transaction = placing.await.unwrap().unwrap().transaction.unwrap();
     is_aborted_for_its_commit(&transaction).unwrap();
-    scene.check_sold(0).await.unwrap();
+    fixture.check_sold(0).await.unwrap();
 }

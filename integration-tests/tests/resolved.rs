@@ -10,14 +10,14 @@ use dtc_proto::dtc::{
     admin_service_client::AdminServiceClient,
 };
 use integration_tests::{
-    Addresses, Binaries, Cluster, FakeParticipant, Heard, Proxy, Reply, Scene, Speaks, Start,
+    Addresses, Binaries, Cluster, FakeParticipant, Fixture, Heard, Proxy, Reply, Speaks, Start,
     agree, channel, eventually, typed,
 };
 use shop_proto::ReserveStock;
 use tonic::{Code, transport::Channel};
 
-fn admin(scene: &Scene) -> AdminServiceClient<Channel> {
-    AdminServiceClient::new(channel(scene.cluster.coordinator.address()))
+fn admin(fixture: &Fixture) -> AdminServiceClient<Channel> {
+    AdminServiceClient::new(channel(fixture.cluster.coordinator.address()))
 }
 
 /// A courier that cannot ask, behind a proxy.
@@ -52,21 +52,21 @@ impl Courier {
     }
 }
 
-async fn scene() -> Scene {
+async fn fixture() -> Fixture {
     let mut cluster = Cluster::prepare(Binaries::test().unwrap(), Addresses::pick()).unwrap();
     let start = Start::new().arg("--retention=1s").arg("--backoff-cap=200ms");
     cluster.coordinator.start_with(start).await.unwrap();
-    Scene::of(cluster).await.unwrap()
+    Fixture::of(cluster).await.unwrap()
 }
 
 /// A purchase whose courier promises, and then is away: committed, or rolled back, since
 /// nobody has so many teapots.
-async fn stuck(scene: &Scene, courier: &Courier, commit: bool) -> String {
+async fn stuck(fixture: &Fixture, courier: &Courier, commit: bool) -> String {
     courier.fake.set_script(|heard| match heard {
         Heard::Prepare(_) => agree(heard),
         _ => Reply::Failed("the van is on fire".into()),
     });
-    let mut request = Scene::purchase("a").request_at_decision();
+    let mut request = Fixture::purchase("a").request_at_decision();
     let participant = courier.fake.uri_at(courier.proxy.address());
     // Over HTTP a typed one says nothing.
     let is_grpc = courier.speaks == Speaks::Calls;
@@ -80,9 +80,9 @@ async fn stuck(scene: &Scene, courier: &Courier, commit: bool) -> String {
         // Nothing is reserved of nothing.
         request.branches[0].payload = Some(typed(&ReserveStock::default()));
     }
-    let id = scene.shop.execute(request).await.unwrap().transaction.unwrap().id;
+    let id = fixture.shop.execute(request).await.unwrap().transaction.unwrap().id;
     eventually("the courier is owed the decision", async || {
-        let transaction = scene.shop.transaction(&id).await?;
+        let transaction = fixture.shop.transaction(&id).await?;
         let owed = match commit {
             true => TransactionState::Committing,
             false => TransactionState::Aborting,
@@ -97,7 +97,7 @@ async fn stuck(scene: &Scene, courier: &Courier, commit: bool) -> String {
     id
 }
 
-async fn resolve(scene: &Scene, id: &str, resolution: Resolution) -> Transaction {
+async fn resolve(fixture: &Fixture, id: &str, resolution: Resolution) -> Transaction {
     let request = ResolveRequest {
         transaction_id: id.into(),
         branch: Some(3),
@@ -106,13 +106,13 @@ async fn resolve(scene: &Scene, id: &str, resolution: Resolution) -> Transaction
         caller: "ada".into(),
         wait: None,
     };
-    admin(scene).resolve(request).await.unwrap().into_inner().transaction.unwrap()
+    admin(fixture).resolve(request).await.unwrap().into_inner().transaction.unwrap()
 }
 
-async fn forget(scene: &Scene, id: &str) -> Result<Transaction, tonic::Status> {
+async fn forget(fixture: &Fixture, id: &str) -> Result<Transaction, tonic::Status> {
     let (reason, caller) = ("looked at".into(), "ada".into());
     let request = ForgetRequest { transaction_id: id.into(), reason, caller };
-    Ok(admin(scene).forget(request).await?.into_inner().transaction.unwrap())
+    Ok(admin(fixture).forget(request).await?.into_inner().transaction.unwrap())
 }
 
 fn is_asserted(transaction: &Transaction, resolution: Resolution) -> bool {
@@ -123,21 +123,21 @@ fn is_asserted(transaction: &Transaction, resolution: Resolution) -> bool {
 }
 
 async fn gets_its_decision_when_it_is_back(speaks: Speaks, commit: bool) {
-    let mut scene = scene().await;
+    let mut fixture = fixture().await;
     let courier = Courier::start(speaks).await;
-    let id = stuck(&scene, &courier, commit).await;
+    let id = stuck(&fixture, &courier, commit).await;
     let (resolution, state, outcome) = match commit {
         true => (Resolution::Commit, TransactionState::Committed, Outcome::Committed),
         false => (Resolution::Rollback, TransactionState::Aborted, Outcome::Aborted),
     };
-    let ended = resolve(&scene, &id, resolution).await;
+    let ended = resolve(&fixture, &id, resolution).await;
     assert_eq!((ended.state(), ended.outcome()), (state, outcome), "{ended:?}");
     assert!(is_asserted(&ended, resolution), "{ended:?}");
 
     for _ in 0..2 {
-        scene.cluster.coordinator.restart().await.unwrap();
+        fixture.cluster.coordinator.restart().await.unwrap();
         let known = eventually("it is known again, and asserted", async || {
-            let known = scene.shop.transaction(&id).await?;
+            let known = fixture.shop.transaction(&id).await?;
             ensure!(known.state() == state && is_asserted(&known, resolution), "{known:?}");
             Ok(known)
         })
@@ -146,19 +146,19 @@ async fn gets_its_decision_when_it_is_back(speaks: Speaks, commit: bool) {
         assert_eq!(known.outcome(), outcome);
     }
     let request = ListTransactionsRequest { notification_owed: true, ..Default::default() };
-    let list = scene.shop.transactions.clone().list(request).await.unwrap().into_inner();
+    let list = fixture.shop.transactions.clone().list(request).await.unwrap().into_inner();
     assert_eq!(list.transactions.iter().map(|it| &it.id).collect::<Vec<_>>(), [&id]);
-    let refused = forget(&scene, &id).await.unwrap_err();
+    let refused = forget(&fixture, &id).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     assert!(refused.message().contains("still to be notified"), "{refused}");
     // Nobody waits for it.
-    let other = scene.shop.execute(Scene::purchase("b").request()).await.unwrap();
+    let other = fixture.shop.execute(Fixture::purchase("b").request()).await.unwrap();
     assert_eq!(other.transaction.unwrap().outcome(), Outcome::Committed);
 
     courier.fake.set_script(agree);
     courier.is_away(false);
     let done = eventually("it has acknowledged, and is shown so", async || {
-        let known = scene.shop.transaction(&id).await?;
+        let known = fixture.shop.transaction(&id).await?;
         ensure!(!known.branches[3].notification_owed, "{known:?}");
         Ok(known)
     })
@@ -170,7 +170,7 @@ async fn gets_its_decision_when_it_is_back(speaks: Speaks, commit: bool) {
     };
     assert_eq!((done.outcome(), done.branches[3].state()), (outcome, acknowledged), "{done:?}");
     assert_eq!(courier.decisions().last(), Some(&(commit, 2)));
-    eventually("it can be forgotten", async || forget(&scene, &id).await.map_err(Into::into))
+    eventually("it can be forgotten", async || forget(&fixture, &id).await.map_err(Into::into))
         .await
         .unwrap();
 }
@@ -197,10 +197,10 @@ async fn one_with_plain_calls_rolls_back_when_it_is_back() {
 
 #[tokio::test]
 async fn one_that_did_the_opposite_of_what_was_asserted_is_told_of() {
-    let scene = scene().await;
+    let fixture = fixture().await;
     let courier = Courier::start(Speaks::Http).await;
-    let id = stuck(&scene, &courier, true).await;
-    let ended = resolve(&scene, &id, Resolution::Commit).await;
+    let id = stuck(&fixture, &courier, true).await;
+    let ended = resolve(&fixture, &id, Resolution::Commit).await;
     assert_eq!(ended.outcome(), Outcome::Committed);
     courier.fake.set_script(|heard| match heard {
         Heard::Commit(_) => Reply::RolledBack,
@@ -208,7 +208,7 @@ async fn one_that_did_the_opposite_of_what_was_asserted_is_told_of() {
     });
     courier.is_away(false);
     eventually("it is mixed", async || {
-        let known = scene.shop.transaction(&id).await?;
+        let known = fixture.shop.transaction(&id).await?;
         ensure!(known.outcome() == Outcome::HeuristicMixed, "{known:?}");
         Ok(())
     })
@@ -218,38 +218,38 @@ async fn one_that_did_the_opposite_of_what_was_asserted_is_told_of() {
 
 #[tokio::test]
 async fn one_that_never_comes_back_is_abandoned_and_stays_asserted() {
-    let mut scene = scene().await;
+    let mut fixture = fixture().await;
     let courier = Courier::start(Speaks::Http).await;
-    let id = stuck(&scene, &courier, true).await;
-    resolve(&scene, &id, Resolution::Commit).await;
+    let id = stuck(&fixture, &courier, true).await;
+    resolve(&fixture, &id, Resolution::Commit).await;
     let request = AbandonRequest {
         transaction_id: id.clone(),
         branch: None,
         reason: "the courier was wound up".into(),
         caller: "ada".into(),
     };
-    let abandoned = admin(&scene).abandon(request.clone()).await.unwrap().into_inner();
+    let abandoned = admin(&fixture).abandon(request.clone()).await.unwrap().into_inner();
     let branch = abandoned.transaction.unwrap().branches.remove(3);
     assert_eq!((branch.state(), branch.notification_owed), (BranchState::Asserted, false));
-    scene.cluster.coordinator.restart().await.unwrap();
-    let known = scene.shop.transaction(&id).await.unwrap();
+    fixture.cluster.coordinator.restart().await.unwrap();
+    let known = fixture.shop.transaction(&id).await.unwrap();
     assert_eq!(known.branches[3].state(), BranchState::Asserted, "{known:?}");
     assert!(!known.branches[3].notification_owed);
-    let refused = admin(&scene).abandon(request).await.unwrap_err();
+    let refused = admin(&fixture).abandon(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    eventually("it can be forgotten", async || forget(&scene, &id).await.map_err(Into::into))
+    eventually("it can be forgotten", async || forget(&fixture, &id).await.map_err(Into::into))
         .await
         .unwrap();
 }
 
 #[tokio::test]
 async fn a_journal_that_is_named_with_commit_only_is_no_other_journal() {
-    let scene = scene().await;
+    let fixture = fixture().await;
     let courier = FakeParticipant::start(Speaks::Http).await.unwrap();
     courier.vote_without_journal_id();
-    let mut request = Scene::purchase("a").request();
+    let mut request = Fixture::purchase("a").request();
     request.branches.push(Branch { participant: courier.uri(), payload: None });
-    let ended = scene.shop.execute(request).await.unwrap().transaction.unwrap();
+    let ended = fixture.shop.execute(request).await.unwrap().transaction.unwrap();
     assert_eq!(ended.outcome(), Outcome::Committed, "{ended:?}");
     assert_eq!(ended.branches[3].state(), BranchState::Committed);
 }

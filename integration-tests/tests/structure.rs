@@ -174,7 +174,8 @@ fn the_code_map_names_every_place_once_and_none_that_is_not_there() {
         let mut folder = Path::new("");
         for place in quoted(row.split('|').nth(1).unwrap()) {
             let beside = folder.join(place);
-            let found = if Path::new(ROOT).join(place).exists() { Path::new(place) } else { &beside };
+            let found =
+                if Path::new(ROOT).join(place).exists() { Path::new(place) } else { &beside };
             assert!(Path::new(ROOT).join(found).exists(), "'{place}' of the code map is not there");
             named.push(found.to_str().unwrap().trim_end_matches('/').into());
             if place.contains('/') && found == Path::new(place) {

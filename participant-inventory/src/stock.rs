@@ -7,7 +7,7 @@
 //!   there is one, no other branch may change the row.
 
 use dtc_participant::{
-    BranchId, Descriptors, Error, Refusal, ResourceManager, Versioned, Vote, fields,
+    BranchId, Descriptors, Error, Refusal, ResourceManager, RowVersion, Vote, fields,
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use shop_proto::{ReserveStock, Stock, StockLine};
@@ -228,8 +228,8 @@ fn describe(sku: &str) -> String {
 }
 
 impl Held {
-    fn versioned<'a>(&self, what: &'a str) -> Versioned<'a> {
-        Versioned {
+    fn versioned<'a>(&self, what: &'a str) -> RowVersion<'a> {
+        RowVersion {
             what,
             version: self.stock.version,
             is_changing: self.stock.reserved > 0,

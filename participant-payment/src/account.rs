@@ -7,7 +7,7 @@
 //!   there is one, no other branch may change the row.
 
 use dtc_participant::{
-    BranchId, Descriptors, Error, Refusal, ResourceManager, Versioned, Vote, fields,
+    BranchId, Descriptors, Error, Refusal, ResourceManager, RowVersion, Vote, fields,
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use shop_proto::{Account, TakePayment};
@@ -211,8 +211,8 @@ fn describe(account: &str) -> String {
 }
 
 impl Held {
-    fn versioned<'a>(&self, what: &'a str) -> Versioned<'a> {
-        Versioned {
+    fn versioned<'a>(&self, what: &'a str) -> RowVersion<'a> {
+        RowVersion {
             what,
             version: self.account.version,
             is_changing: self.account.held_minor > 0,

@@ -1,4 +1,4 @@
-//! `dtc.v1.ParticipantAdminService`: what is done by hand when a coordinator is gone.
+//! `dtc.v1.ParticipantAdminService`: what is done by an operator when a coordinator is gone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,10 +14,10 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     ResourceManager,
-    branches::Unforced,
+    branches::ResolveError,
     engine::Engine,
-    forced::{self, Force},
-    journal::{self, Doubt},
+    journal::{self, InDoubtBranch},
+    resolutions::{self, HeuristicDecision},
     wire,
 };
 
@@ -120,7 +120,7 @@ fn timestamp(millis: i64) -> prost_types::Timestamp {
 }
 
 impl<R: ResourceManager> Admin<R> {
-    fn undecided(&self, doubt: &Doubt, now: i64) -> UndecidedBranch {
+    fn undecided(&self, doubt: &InDoubtBranch, now: i64) -> UndecidedBranch {
         UndecidedBranch {
             key: Some(shown(&doubt.branch)),
             prepared_at: Some(timestamp(doubt.prepared_at)),
@@ -151,7 +151,7 @@ impl<R: ResourceManager> ParticipantAdminService for Admin<R> {
             })?,
         };
         let now = self.engine.now();
-        let is_old = |doubt: &Doubt| u128::from(doubt.age(now)) >= older_than.as_millis();
+        let is_old = |doubt: &InDoubtBranch| u128::from(doubt.age(now)) >= older_than.as_millis();
         let mut after = from_token(&request.page_token)?;
         // Ids grow with time, and so do pages of them, but what is asked for is a time.
         let (mut branches, mut is_full) = (Vec::new(), true);
@@ -190,17 +190,17 @@ impl<R: ResourceManager> ParticipantAdminService for Admin<R> {
         let reason = request.reason;
         tracing::warn!(
             transaction = %branch.transaction, branch = branch.number,
-            coordinator = %branch.coordinator, commit, reason, caller, "to be resolved by force"
+            coordinator = %branch.coordinator, commit, reason, caller, "to be resolved by an operator"
         );
-        let force = Force { commit, reason, caller };
-        let done = self.engine.force(branch, force).await;
+        let resolution = HeuristicDecision { commit, reason, caller };
+        let done = self.engine.resolve(branch, resolution).await;
         match done.map_err(|refused| Status::from(&refused))? {
             Ok(()) => Ok(Response::new(ResolveBranchResponse {})),
-            Err(unforced @ Unforced::Unknown) => Err(Status::not_found(unforced.to_string())),
-            Err(unforced @ Unforced::Decided(_)) => {
-                Err(Status::failed_precondition(unforced.to_string()))
+            Err(error @ ResolveError::Unknown) => Err(Status::not_found(error.to_string())),
+            Err(error @ ResolveError::Decided(_)) => {
+                Err(Status::failed_precondition(error.to_string()))
             }
-            Err(unforced @ Unforced::Failed(_)) => Err(Status::internal(unforced.to_string())),
+            Err(error @ ResolveError::Failed(_)) => Err(Status::internal(error.to_string())),
         }
     }
 
@@ -212,18 +212,18 @@ impl<R: ResourceManager> ParticipantAdminService for Admin<R> {
         let limit = page_size(request.page_size)?;
         let before = from_token(&request.page_token)?;
         let read = move |connection: &rusqlite::Connection| {
-            forced::page(connection, before.as_ref(), limit)
+            resolutions::page(connection, before.as_ref(), limit)
         };
         let page = self.engine.store.read(read).await.map_err(|error| failed(&error))?;
         let branches = page.iter().map(|it| ResolvedBranch {
             key: Some(shown(&it.branch)),
-            resolution: match it.force.commit {
+            resolution: match it.resolution.commit {
                 true => Resolution::Commit.into(),
                 false => Resolution::Rollback.into(),
             },
             at: Some(timestamp(it.at)),
-            reason: it.force.reason.clone(),
-            caller: it.force.caller.clone(),
+            reason: it.resolution.reason.clone(),
+            caller: it.resolution.caller.clone(),
         });
         let next = token(page.last().map(|it| &it.branch), page.len() == limit);
         let branches = branches.collect();
@@ -238,16 +238,19 @@ impl<R: ResourceManager> ParticipantAdminService for Admin<R> {
         let request = request.into_inner();
         let branch = key(request.key.as_ref())?;
         let caller = signed(&request.reason, &request.caller)?;
-        let work =
-            move |transaction: &rusqlite::Transaction<'_>| forced::delete(transaction, &branch);
+        let work = move |transaction: &rusqlite::Transaction<'_>| {
+            resolutions::delete(transaction, &branch)
+        };
         let deleted = self.engine.store.write(work).await;
         match deleted.map_err(|error| Status::unavailable(error.to_string()))? {
-            0 => Err(Status::not_found(format!("branch {branch} was not resolved by hand here"))),
+            0 => Err(Status::not_found(format!(
+                "branch {branch} was not resolved by an operator here"
+            ))),
             _ => {
                 tracing::warn!(
                     transaction = %branch.transaction, branch = branch.number,
                     coordinator = %branch.coordinator, reason = request.reason, caller,
-                    "what was resolved by force is given back to retention"
+                    "what was resolved by an operator is given back to retention"
                 );
                 Ok(Response::new(ForgetBranchResponse {}))
             }

@@ -19,12 +19,12 @@ use crate::{
     Error, Refusal, ResourceManager, Vote,
     domain::Domain,
     ended::Ended,
-    forced::{self, Force},
-    horizon::Horizon,
-    journal::{self, Contents, Decided, Found, Terms, Undecided},
+    high_water_mark::HighWaterMark,
+    journal::{self, Contents, Decided, Found, PrepareTerms, Undecided},
+    lock_waits::LockWaits,
     locks::Claimed,
-    parked::Parking,
-    promises::{Promise, Promises},
+    prepared_cache::{PreparedCache, Promise},
+    resolutions::{self, HeuristicDecision},
     wire::{self, Decision, Origin, Prepare},
 };
 
@@ -35,9 +35,9 @@ pub(crate) const PANICKED: &str = "PARTICIPANT_PANICKED";
 pub(crate) struct Branches<'a, R: ResourceManager> {
     pub(crate) resource: &'a Domain<R>,
     pub(crate) transaction: &'a Transaction<'a>,
-    pub(crate) horizon: &'a Horizon,
-    pub(crate) promises: &'a Promises,
-    pub(crate) parking: &'a Parking<R>,
+    pub(crate) high_water_mark: &'a HighWaterMark,
+    pub(crate) prepared_cache: &'a PreparedCache,
+    pub(crate) lock_waits: &'a LockWaits<R>,
     /// The transactions of the one who prepares of which something may be missing.
     pub(crate) forgotten: Option<Arc<Ended>>,
     pub(crate) undo: Undo,
@@ -60,9 +60,9 @@ pub(crate) enum Undo {
 
 /// A request failed after it had written: its batch is to be undone.
 #[derive(Debug)]
-pub(crate) struct Torn;
+pub(crate) struct BatchRolledBack;
 
-impl From<rusqlite::Error> for Torn {
+impl From<rusqlite::Error> for BatchRolledBack {
     fn from(_: rusqlite::Error) -> Self {
         Self
     }
@@ -82,12 +82,12 @@ pub(crate) struct Effects {
     pub(crate) bytes: i64,
 }
 
-/// Why a branch was not decided by hand.
+/// Why a branch was not decided by an operator.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unforced {
+pub(crate) enum ResolveError {
     #[error("this journal knows no such branch; ListUndecided shows what is undecided")]
     Unknown,
-    #[error("it is {0} already; only what is undecided can be resolved by hand")]
+    #[error("it is {0} already; only what is undecided can be resolved by an operator")]
     Decided(&'static str),
     #[error("it could not be done: {0}")]
     Failed(String),
@@ -116,7 +116,7 @@ impl<R: ResourceManager> Branches<'_, R> {
         origin: &Origin,
         request: &Prepare<R>,
         room: Option<&Refusal>,
-    ) -> Result<Option<LinkVote>, Torn> {
+    ) -> Result<Option<LinkVote>, BatchRolledBack> {
         let branch = &request.branch;
         let found = match self.find(branch) {
             Ok(found) => found,
@@ -166,7 +166,7 @@ impl<R: ResourceManager> Branches<'_, R> {
     }
 
     fn find(&self, branch: &BranchId) -> rusqlite::Result<Option<Found>> {
-        match self.horizon.reaches(branch) {
+        match self.high_water_mark.reaches(branch) {
             true => journal::find(self.transaction, branch),
             false => Ok(None),
         }
@@ -176,14 +176,14 @@ impl<R: ResourceManager> Branches<'_, R> {
     fn attempt<T>(
         &self,
         work: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<Result<T, Error>, Torn> {
+    ) -> Result<Result<T, Error>, BatchRolledBack> {
         if self.undo == Undo::Alone {
             return Ok(in_savepoint(self.transaction, |_| work()));
         }
         let before = self.transaction.total_changes();
         let result = work();
         match result.is_err() && self.transaction.total_changes() != before {
-            true => Err(Torn),
+            true => Err(BatchRolledBack),
             false => Ok(result),
         }
     }
@@ -193,7 +193,7 @@ impl<R: ResourceManager> Branches<'_, R> {
         origin: &Origin,
         request: &Prepare<R>,
         room: Option<&Refusal>,
-    ) -> Result<Option<LinkVote>, Torn> {
+    ) -> Result<Option<LinkVote>, BatchRolledBack> {
         if let Some(refusal) = room {
             return Ok(Some(abort::<R>(&request.branch, refusal)));
         }
@@ -206,7 +206,7 @@ impl<R: ResourceManager> Branches<'_, R> {
             }
         };
         let kept = journal::encode_keys(&keys);
-        match self.parking.claim(request, keys) {
+        match self.lock_waits.claim(request, keys) {
             Ok(Claimed::Granted) => {}
             Ok(Claimed::Waits) => return Ok(None),
             Err(refusal) => return Ok(Some(abort::<R>(&request.branch, &refusal))),
@@ -230,7 +230,7 @@ impl<R: ResourceManager> Branches<'_, R> {
         origin: &Origin,
         request: &Prepare<R>,
         keys: &[u8],
-    ) -> Result<Result<LinkVote, Error>, Torn> {
+    ) -> Result<Result<LinkVote, Error>, BatchRolledBack> {
         let payload = match &request.payload {
             Ok(payload) => payload,
             Err(refusal) => return Ok(Err(refusal.clone().into())),
@@ -256,9 +256,9 @@ impl<R: ResourceManager> Branches<'_, R> {
             } else {
                 let contents = (&payload.bytes[..], &encoded[..]);
                 let may_compensate = request.may_compensate;
-                let terms = Terms { age: request.age, may_compensate, keys };
+                let terms = PrepareTerms { age: request.age, may_compensate, keys };
                 journal::insert_undecided(transaction, branch, origin, terms, contents, self.now)?;
-                self.promises.keep(*branch, contents, request.may_compensate);
+                self.prepared_cache.keep(*branch, contents, request.may_compensate);
                 effects.undecided += 1;
             }
             crash_point!("participant-before-prepared-durable");
@@ -271,9 +271,9 @@ impl<R: ResourceManager> Branches<'_, R> {
     }
 
     /// Applies a decision, or finds out why not.
-    pub(crate) fn settle(&mut self, decision: &Decision) -> Result<Settled, Torn> {
+    pub(crate) fn settle(&mut self, decision: &Decision) -> Result<Settled, BatchRolledBack> {
         let branch = &decision.branch;
-        let promise = self.promises.take(branch).map(|promise| {
+        let promise = self.prepared_cache.take(branch).map(|promise| {
             let Promise { payload, output, may_compensate } = promise;
             Some(Found::Undecided(Undecided { payload, output, may_compensate, pending: None }))
         });
@@ -314,8 +314,8 @@ impl<R: ResourceManager> Branches<'_, R> {
         &mut self,
         decision: &Decision,
         undecided: &Undecided,
-        by_hand: Option<&Force>,
-    ) -> Result<Result<(), Error>, Torn> {
+        by_operator: Option<&HeuristicDecision>,
+    ) -> Result<Result<(), Error>, BatchRolledBack> {
         let (branch, transaction, now) = (&decision.branch, self.transaction, self.now);
         let decision_number = decision.number;
         let applied = self.attempt(|| {
@@ -339,8 +339,8 @@ impl<R: ResourceManager> Branches<'_, R> {
             };
             let at = self.service_time;
             journal::insert_decided(transaction, branch, state, &contents, None, at)?;
-            if let Some(force) = by_hand {
-                forced::insert(transaction, branch, force, now)?;
+            if let Some(resolution) = by_operator {
+                resolutions::insert(transaction, branch, resolution, now)?;
             }
             Ok(contents.footprint(None))
         })?;
@@ -355,28 +355,28 @@ impl<R: ResourceManager> Branches<'_, R> {
         Ok(applied.map(drop))
     }
 
-    /// Decides a promised branch by hand. Its decision has number 0: whatever its
+    /// Decides a promised branch for an operator. Its decision has number 0: whatever its
     /// coordinator decides is newer, and is told what was done.
-    pub(crate) fn force(
+    pub(crate) fn resolve(
         &mut self,
         branch: &BranchId,
-        force: &Force,
-    ) -> Result<Result<(), Unforced>, Torn> {
+        resolution: &HeuristicDecision,
+    ) -> Result<Result<(), ResolveError>, BatchRolledBack> {
         // What is kept in memory is in the file too.
-        self.promises.take(branch);
+        self.prepared_cache.take(branch);
         let found = match self.find(branch) {
             Ok(found) => found,
-            Err(error) => return Ok(Err(Unforced::Failed(error.to_string()))),
+            Err(error) => return Ok(Err(ResolveError::Failed(error.to_string()))),
         };
         let state = found.as_ref().map(Found::state);
         let undecided =
-            match (step(state.as_ref(), &Request::Resolve { commit: force.commit }), found) {
+            match (step(state.as_ref(), &Request::Resolve { commit: resolution.commit }), found) {
                 (Step::ApplyCommit | Step::ApplyRollback, Some(Found::Undecided(undecided))) => {
                     undecided
                 }
-                (Step::AnswerUnknown, _) => return Ok(Err(Unforced::Unknown)),
+                (Step::AnswerUnknown, _) => return Ok(Err(ResolveError::Unknown)),
                 (Step::RefuseDecided, _) => {
-                    return Ok(Err(Unforced::Decided(match state {
+                    return Ok(Err(ResolveError::Decided(match state {
                         Some(Branch::Committed { .. }) => "committed",
                         Some(Branch::RolledBack { .. }) | None => "rolled back",
                         // Its coordinator has decided; only the effect is still to come.
@@ -390,7 +390,7 @@ impl<R: ResourceManager> Branches<'_, R> {
                 }
                 (step, _) => unreachable!("{step:?} is no answer to an operator"),
             };
-        let (branch, commit) = (*branch, force.commit);
+        let (branch, commit) = (*branch, resolution.commit);
         let decision = Decision {
             branch,
             commit,
@@ -399,8 +399,8 @@ impl<R: ResourceManager> Branches<'_, R> {
             compensate: false,
             answers_doubt: false,
         };
-        let applied = self.apply(&decision, &undecided, Some(force))?;
-        Ok(applied.map_err(|error| Unforced::Failed(error.to_string())))
+        let applied = self.apply(&decision, &undecided, Some(resolution))?;
+        Ok(applied.map_err(|error| ResolveError::Failed(error.to_string())))
     }
 
     /// Undoes a commit.
@@ -408,7 +408,7 @@ impl<R: ResourceManager> Branches<'_, R> {
         &mut self,
         decision: &Decision,
         decided: &Decided,
-    ) -> Result<Result<(), Error>, Torn> {
+    ) -> Result<Result<(), Error>, BatchRolledBack> {
         let (branch, transaction) = (&decision.branch, self.transaction);
         let undone = self.attempt(|| {
             let payload = decided.payload.as_deref().ok_or(Error::Inconsistent(
@@ -416,7 +416,7 @@ impl<R: ResourceManager> Branches<'_, R> {
             ))?;
             self.resource.compensate(transaction, branch, (payload, &decided.output))?;
             let state = Branch::RolledBack { decision_number: decision.number };
-            match journal::turn_round(transaction, branch, state, self.service_time)? {
+            match journal::record_compensation(transaction, branch, state, self.service_time)? {
                 1 => Ok(payload.len() as i64),
                 _ => Err(Error::Inconsistent("a branch that is to be undone is gone")),
             }

@@ -34,18 +34,18 @@ use tonic::{Status, metadata::MetadataValue};
 
 use crate::{
     Refusal, ResourceManager,
-    branches::{self, Branches, Effects, Settled, Torn, Undo, Unforced},
+    branches::{self, BatchRolledBack, Branches, Effects, ResolveError, Settled, Undo},
     domain::Domain,
     footprint::Footprint,
-    forced::Force,
-    horizon::Horizon,
+    high_water_mark::HighWaterMark,
     journal,
     limits::Limits,
     links::Links,
+    lock_waits::{DEADLOCK, LockWaiter, LockWaits},
     locks::Locks,
     metrics::Metrics,
-    parked::{DEADLOCK, Parked, Parking},
-    promises::Promises,
+    prepared_cache::PreparedCache,
+    resolutions::HeuristicDecision,
     retention::{Forgotten, millis},
     wire::{Batch, Decision, Origin},
 };
@@ -60,11 +60,11 @@ pub(crate) struct Engine<R: ResourceManager> {
     pub(crate) environment: Environment,
     /// Undecided branches, the batch that is being done included.
     undecided: AtomicI64,
-    pub(crate) horizon: Horizon,
+    pub(crate) high_water_mark: HighWaterMark,
     pub(crate) forgotten: Forgotten,
     pub(crate) footprint: Footprint,
-    pub(crate) promises: Promises,
-    pub(crate) parking: Parking<R>,
+    pub(crate) prepared_cache: PreparedCache,
+    pub(crate) lock_waits: LockWaits<R>,
     /// Branches that the one who was asked doesn't know.
     not_mine: Mutex<HashSet<BranchId>>,
 }
@@ -76,7 +76,7 @@ pub(crate) struct Answers {
     pub(crate) acknowledgements: Vec<LinkAcknowledgement>,
     /// Of prepares that wait for locks, one each; an end without an answer where another
     /// attempt took the place.
-    pub(crate) later: Vec<Later>,
+    pub(crate) later: Vec<DeferredVotes>,
     /// Which of the batch's prepares have to wait.
     pub(crate) waiting: Vec<usize>,
     /// Branches that hold locks from now on, once this is durable.
@@ -87,7 +87,7 @@ pub(crate) struct Answers {
 }
 
 /// The answer to a prepare that waits.
-pub(crate) type Later = oneshot::Receiver<Result<Answers, Refused>>;
+pub(crate) type DeferredVotes = oneshot::Receiver<Result<Answers, Refused>>;
 
 /// Why a batch was not done.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +133,7 @@ impl<R: ResourceManager> Engine<R> {
     ) -> Result<Arc<Self>, dtc_store::ReadError> {
         let locks = store.read(restore).await?;
         let undecided = store.read(journal::count_undecided).await?;
-        let horizon = store.read(Horizon::read).await?;
+        let high_water_mark = store.read(HighWaterMark::read).await?;
         let forgotten = store.read(Forgotten::read).await?;
         metrics.undecided.set(undecided);
         let engine = Self {
@@ -144,11 +144,11 @@ impl<R: ResourceManager> Engine<R> {
             links: Links::default(),
             environment,
             undecided: AtomicI64::new(undecided),
-            horizon,
+            high_water_mark,
             forgotten,
             footprint: Footprint::default(),
-            promises: Promises::default(),
-            parking: Parking::new(locks),
+            prepared_cache: PreparedCache::default(),
+            lock_waits: LockWaits::new(locks),
             not_mine: Mutex::default(),
         };
         engine.count_locks();
@@ -180,7 +180,7 @@ impl<R: ResourceManager> Engine<R> {
         let weight = batch.len().max(1);
         let work: dtc_store::Work = Box::new(move |transaction| {
             let mut result = engine.admit(transaction, &origin).map(|()| {
-                engine.parking.decide(&batch.decisions);
+                engine.lock_waits.decide(&batch.decisions);
                 engine.attempt(transaction, |undo| {
                     let mut answers = engine.decide(transaction, undo, &batch.decisions)?;
                     engine.prepare(transaction, undo, &origin, &batch, &mut answers)?;
@@ -228,7 +228,7 @@ impl<R: ResourceManager> Engine<R> {
         let engine = Arc::clone(self);
         self.metrics.retries.inc_by(decisions.len() as u64);
         let work: dtc_store::Work = Box::new(move |transaction| {
-            engine.parking.decide(&decisions);
+            engine.lock_waits.decide(&decisions);
             let answers =
                 engine.attempt(transaction, |undo| engine.decide(transaction, undo, &decisions));
             Box::new(move |durable| drop(answer.send(engine.conclude(Ok(answers), durable))))
@@ -237,24 +237,24 @@ impl<R: ResourceManager> Engine<R> {
         answered.await.unwrap_or(Err(WriteError::Closed.into()))
     }
 
-    /// Decides a branch by hand.
-    pub(crate) async fn force(
+    /// Decides a branch for an operator.
+    pub(crate) async fn resolve(
         self: &Arc<Self>,
         branch: BranchId,
-        force: Force,
-    ) -> Result<Result<(), Unforced>, Refused> {
+        resolution: HeuristicDecision,
+    ) -> Result<Result<(), ResolveError>, Refused> {
         let (answer, answered) = oneshot::channel();
         let engine = Arc::clone(self);
         let work: dtc_store::Work = Box::new(move |transaction| {
-            let mut done = Err(Unforced::Unknown);
+            let mut done = Err(ResolveError::Unknown);
             let answers = engine.attempt(transaction, |undo| {
                 // What SQLite has rolled back must not be written by itself.
                 if transaction.is_autocommit() {
-                    done = Err(Unforced::Failed("the storage rolled the batch back".into()));
+                    done = Err(ResolveError::Failed("the storage rolled the batch back".into()));
                     return Ok(Answers::default());
                 }
                 let mut branches = engine.branches(transaction, undo);
-                done = branches.force(&branch, &force)?;
+                done = branches.resolve(&branch, &resolution)?;
                 let settled = done.iter().map(|()| branch).collect();
                 Ok(Answers { settled, effects: branches.effects, ..Answers::default() })
             });
@@ -289,20 +289,20 @@ impl<R: ResourceManager> Engine<R> {
     fn attempt(
         &self,
         transaction: &Transaction<'_>,
-        mut work: impl FnMut(Undo) -> Result<Answers, Torn>,
+        mut work: impl FnMut(Undo) -> Result<Answers, BatchRolledBack>,
     ) -> Answers {
         let mut answers = None;
         let released = in_savepoint(transaction, |_| {
             answers = Some(work(Undo::WithBatch)?);
-            Ok::<_, Torn>(())
+            Ok::<_, BatchRolledBack>(())
         });
         // Where SQLite has ended the transaction, the savepoint went with it.
         let done = answers.filter(|_| released.is_ok() || transaction.is_autocommit());
         let answers = done.unwrap_or_else(|| {
-            self.promises.clear();
+            self.prepared_cache.clear();
             match work(Undo::Alone) {
                 Ok(answers) => answers,
-                Err(Torn) => unreachable!("each request is undone alone"),
+                Err(BatchRolledBack) => unreachable!("each request is undone alone"),
             }
         });
         self.undecided.fetch_add(answers.effects.undecided, Relaxed);
@@ -314,10 +314,10 @@ impl<R: ResourceManager> Engine<R> {
         transaction: &Transaction<'_>,
         undo: Undo,
         decisions: &[Decision],
-    ) -> Result<Answers, Torn> {
+    ) -> Result<Answers, BatchRolledBack> {
         let mut branches = self.branches(transaction, undo);
         let mut acknowledgements = Vec::with_capacity(decisions.len());
-        let (mut settled_branches, is_used) = (Vec::new(), self.parking.is_used());
+        let (mut settled_branches, is_used) = (Vec::new(), self.lock_waits.is_used());
         for decision in decisions {
             let settled = match transaction.is_autocommit() {
                 true => Settled::Failed("the storage rolled the batch back".into()),
@@ -339,7 +339,7 @@ impl<R: ResourceManager> Engine<R> {
         origin: &Origin,
         batch: &Batch<R>,
         answers: &mut Answers,
-    ) -> Result<(), Torn> {
+    ) -> Result<(), BatchRolledBack> {
         let mut branches = self.branches(transaction, undo);
         branches.forgotten = self.forgotten.of(&origin.coordinator);
         let before = self.undecided.load(Relaxed) + answers.effects.undecided;
@@ -363,7 +363,7 @@ impl<R: ResourceManager> Engine<R> {
                 answers.waiting.push(index);
                 continue;
             };
-            if self.parking.is_used() && vote.vote() == Vote::Commit && !vote.committed {
+            if self.lock_waits.is_used() && vote.vote() == Vote::Commit && !vote.committed {
                 answers.promised.push(request.branch);
             }
             answers.votes.push(vote);
@@ -376,9 +376,9 @@ impl<R: ResourceManager> Engine<R> {
         Branches {
             resource: &self.resource,
             transaction,
-            horizon: &self.horizon,
-            promises: &self.promises,
-            parking: &self.parking,
+            high_water_mark: &self.high_water_mark,
+            prepared_cache: &self.prepared_cache,
+            lock_waits: &self.lock_waits,
             forgotten: None,
             undo,
             now: self.now(),
@@ -399,7 +399,7 @@ impl<R: ResourceManager> Engine<R> {
             Err(_) => &answers.promised,
         });
         if let Err(error) = durable {
-            self.promises.clear();
+            self.prepared_cache.clear();
             self.undecided.fetch_sub(answers.effects.undecided, Relaxed);
             if answers.is_empty() {
                 return Err(error.into());
@@ -512,7 +512,7 @@ impl Effects {
 }
 
 /// Looks through the journal, and takes the locks of what it has promised.
-fn restore<R: ResourceManager>(connection: &Connection) -> rusqlite::Result<Locks<Parked<R>>> {
+fn restore<R: ResourceManager>(connection: &Connection) -> rusqlite::Result<Locks<LockWaiter<R>>> {
     let mut locks = Locks::default();
     journal::check(connection, |branch, age, keys| {
         if !keys.is_empty() {

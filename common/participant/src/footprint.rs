@@ -15,7 +15,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::time::Instant;
 
-use crate::{ResourceManager, engine::Engine, horizon::Key};
+use crate::{ResourceManager, engine::Engine, high_water_mark::Key};
 
 /// What a row takes beside its contents: key, state, digest, stamps and its share of the
 /// tree.
@@ -56,7 +56,7 @@ impl Footprint {
 /// meanwhile may be counted twice; it is little, and the bound is rough.
 pub(crate) async fn measure<R: ResourceManager>(engine: Arc<Engine<R>>) {
     let mut from: Option<Key> = None;
-    let last = engine.horizon.at_start();
+    let last = engine.high_water_mark.at_start();
     while let Some(until) = last {
         let began = Instant::now();
         let page = engine.store.read(move |connection| measure_page(connection, from, until)).await;

@@ -13,7 +13,7 @@ use dtc_protocol::{
     branch::{Branch, Verdict},
     fence::Run,
 };
-use dtc_store::{Suspect, check_pages, checksum};
+use dtc_store::{CheckedRow, check_pages, checksum};
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest as _, Sha256};
 
@@ -51,7 +51,7 @@ pub(crate) const SCHEMA: &str = "
         decision_number INTEGER NOT NULL,
         -- Of the payload; NULL for tombstones.
         digest BLOB,
-        -- Of a commit that may be turned round.
+        -- Of a commit that may be compensated.
         payload BLOB,
         output BLOB NOT NULL,
         refusal_code TEXT,
@@ -90,7 +90,7 @@ pub(crate) struct Undecided {
 pub(crate) struct Decided {
     pub(crate) state: Branch,
     pub(crate) digest: Option<Digest>,
-    /// Of a commit that may be turned round.
+    /// Of a commit that may be compensated.
     pub(crate) payload: Option<Vec<u8>>,
     pub(crate) output: Vec<u8>,
     pub(crate) refusal: Option<(String, String)>,
@@ -114,7 +114,7 @@ impl Found {
 
 /// An undecided branch, without its contents.
 #[derive(Debug, Clone)]
-pub(crate) struct Doubt {
+pub(crate) struct InDoubtBranch {
     pub(crate) branch: BranchId,
     /// The coordinator's run that prepared it.
     pub(crate) run: Run,
@@ -124,7 +124,7 @@ pub(crate) struct Doubt {
     pub(crate) pending: Option<Verdict>,
 }
 
-impl Doubt {
+impl InDoubtBranch {
     /// The least milliseconds since it was prepared, or by which the wall clock was set
     /// back since: what is far in the future is as old as what is long past.
     pub(crate) fn age(&self, now: i64) -> u64 {
@@ -134,10 +134,10 @@ impl Doubt {
 
 /// What goes with a promise.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms<'a> {
+pub(crate) struct PrepareTerms<'a> {
     /// The first transaction of which the branch's is a retry, or its own.
     pub(crate) age: TransactionId,
-    /// Its commit may be turned round.
+    /// Its commit may be compensated.
     pub(crate) may_compensate: bool,
     /// What it locks, by [`encode_keys`].
     pub(crate) keys: &'a [u8],
@@ -179,7 +179,7 @@ pub(crate) fn find(connection: &Connection, branch: &BranchId) -> rusqlite::Resu
              FROM undecided
              WHERE transaction_id = ?1 AND branch = ?2 AND coordinator_id = ?3",
         )?
-        .query_row(key, |row| undecided(&Suspect::new("undecided", row, 3)))
+        .query_row(key, |row| undecided(&CheckedRow::new("undecided", row, 3)))
         .optional()?;
     if let Some(undecided) = undecided {
         return Ok(Some(Found::Undecided(undecided)));
@@ -190,27 +190,29 @@ pub(crate) fn find(connection: &Connection, branch: &BranchId) -> rusqlite::Resu
                     output, refusal_code, refusal_message, checksum, payload
              FROM decided WHERE transaction_id = ?1 AND branch = ?2 AND coordinator_id = ?3",
         )?
-        .query_row(key, |row| decided(&Suspect::new("decided", row, 3)).map(Found::Decided))
+        .query_row(key, |row| decided(&CheckedRow::new("decided", row, 3)).map(Found::Decided))
         .optional()
 }
 
 /// A row with the columns that [`find`] selects.
-fn undecided(row: &Suspect<'_>) -> rusqlite::Result<Undecided> {
+fn undecided(row: &CheckedRow<'_>) -> rusqlite::Result<Undecided> {
     let branch = branch(row)?;
     let (payload, output): (Vec<u8>, Vec<u8>) = (row.get(3)?, row.get(4)?);
     let (run, recovery_address) = (run(row, 5)?, row.get::<String>(7)?);
     let keys: Vec<u8> = row.get(14)?;
-    let terms = Terms { age: age(row)?, may_compensate: row.get(13)?, keys: &keys };
+    let terms = PrepareTerms { age: age(row)?, may_compensate: row.get(13)?, keys: &keys };
     let origin = (&run, &*recovery_address);
     if row.get::<u32>(8)? != of_promise(&branch, origin, terms, &payload, &output) {
-        return Err(row.damaged(8, "it is not of what else the row holds"));
+        return Err(
+            row.damaged(8, "checksum mismatch: the row's contents do not match its checksum")
+        );
     }
     let may_compensate = terms.may_compensate;
     Ok(Undecided { payload, output, may_compensate, pending: pending(row, &branch, 9)? })
 }
 
 /// A row with the columns that [`find`] selects.
-fn decided(row: &Suspect<'_>) -> rusqlite::Result<Decided> {
+fn decided(row: &CheckedRow<'_>) -> rusqlite::Result<Decided> {
     let decision_number = row.get(4)?;
     let state = match row.get(3)? {
         true => Branch::Committed { decision_number },
@@ -219,19 +221,21 @@ fn decided(row: &Suspect<'_>) -> rusqlite::Result<Decided> {
     let (payload, output): (Option<Vec<u8>>, Vec<u8>) = (row.get(10)?, row.get(6)?);
     let kept = payload.as_ref().map(|payload| (&payload[..], &output[..]));
     if row.get::<u32>(9)? != of_decision(&branch(row)?, state, kept) {
-        return Err(row.damaged(9, "it is not of what else the row holds"));
+        return Err(
+            row.damaged(9, "checksum mismatch: the row's contents do not match its checksum")
+        );
     }
     let (code, message): (Option<String>, Option<String>) = (row.get(7)?, row.get(8)?);
     Ok(Decided { state, digest: row.get(5)?, payload, output, refusal: code.zip(message) })
 }
 
 /// Of an undecided row with the columns that [`find`] selects.
-fn age(row: &Suspect<'_>) -> rusqlite::Result<TransactionId> {
+fn age(row: &CheckedRow<'_>) -> rusqlite::Result<TransactionId> {
     row.get(12).map(TransactionId::from_bytes)
 }
 
 /// The key, in the first three columns.
-fn branch(row: &Suspect<'_>) -> rusqlite::Result<BranchId> {
+fn branch(row: &CheckedRow<'_>) -> rusqlite::Result<BranchId> {
     Ok(BranchId {
         transaction: TransactionId::from_bytes(row.get(0)?),
         number: row.get(1)?,
@@ -242,7 +246,7 @@ fn branch(row: &Suspect<'_>) -> rusqlite::Result<BranchId> {
 fn of_promise(
     branch: &BranchId,
     (run, recovery_address): (&Run, &str),
-    terms: Terms<'_>,
+    terms: PrepareTerms<'_>,
     payload: &[u8],
     output: &[u8],
 ) -> u32 {
@@ -259,7 +263,7 @@ fn of_promise(
     ])
 }
 
-/// `kept` are the payload and the output of a commit that may be turned round.
+/// `kept` are the payload and the output of a commit that may be compensated.
 fn of_decision(branch: &BranchId, state: Branch, kept: Option<(&[u8], &[u8])>) -> u32 {
     let commit = matches!(state, Branch::Committed { .. });
     let (payload, output) = kept.unwrap_or_default();
@@ -292,7 +296,7 @@ pub(crate) fn check(
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let row = Suspect::new("undecided", row, 3);
+        let row = CheckedRow::new("undecided", row, 3);
         undecided(&row)?;
         let keys: Vec<u8> = row.get(14)?;
         let keys = decode_keys(&keys).ok_or_else(|| row.damaged(14, "they are no keys"))?;
@@ -302,17 +306,19 @@ pub(crate) fn check(
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        known_run(&Suspect::new("coordinators", row, 1))?;
+        known_run(&CheckedRow::new("coordinators", row, 1))?;
     }
     Ok(())
 }
 
 /// A row of table coordinators, whole.
-fn known_run(row: &Suspect<'_>) -> rusqlite::Result<Run> {
+fn known_run(row: &CheckedRow<'_>) -> rusqlite::Result<Run> {
     let (id, run) = (row.get::<[u8; 16]>(0)?, run(row, 1)?);
     match row.get::<u32>(3)? == of_run(&id, &run) {
         true => Ok(run),
-        false => Err(row.damaged(3, "it is not of what else the row holds")),
+        false => {
+            Err(row.damaged(3, "checksum mismatch: the row's contents do not match its checksum"))
+        }
     }
 }
 
@@ -324,7 +330,7 @@ pub(crate) fn insert_undecided(
     connection: &Connection,
     branch: &BranchId,
     origin: &Origin,
-    terms: Terms<'_>,
+    terms: PrepareTerms<'_>,
     (payload, output): (&[u8], &[u8]),
     now: i64,
 ) -> rusqlite::Result<()> {
@@ -398,7 +404,7 @@ pub(crate) struct Contents<'a> {
     /// None for a branch that was never prepared.
     pub(crate) payload: Option<&'a [u8]>,
     pub(crate) output: &'a [u8],
-    /// The payload is needed again if the commit is turned round.
+    /// The payload is needed again if the commit is compensated.
     pub(crate) keep: bool,
 }
 
@@ -447,7 +453,7 @@ pub(crate) fn insert_decided(
 }
 
 /// A commit was undone. Returns how many rows there were.
-pub(crate) fn turn_round(
+pub(crate) fn record_compensation(
     connection: &Connection,
     branch: &BranchId,
     state: Branch,
@@ -479,7 +485,7 @@ pub(crate) fn undecided_page(
     of: Option<CoordinatorId>,
     after: Option<&BranchId>,
     limit: usize,
-) -> rusqlite::Result<Vec<Doubt>> {
+) -> rusqlite::Result<Vec<InDoubtBranch>> {
     let mut statement = connection.prepare_cached(
         "SELECT transaction_id, branch, coordinator_id, epoch, incarnation, prepared_at,
                 recovery_address, pending_commit, pending_number, pending_checksum
@@ -498,9 +504,9 @@ pub(crate) fn undecided_page(
     let rows = statement.query_map(
         params![transaction, number, coordinator, of, limit.cast_signed()],
         |row| {
-            let row = Suspect::new("undecided", row, 3);
+            let row = CheckedRow::new("undecided", row, 3);
             let branch = branch(&row)?;
-            Ok(Doubt {
+            Ok(InDoubtBranch {
                 branch,
                 run: run(&row, 3)?,
                 prepared_at: row.get(5)?,
@@ -522,7 +528,9 @@ pub(crate) fn highest_run(
             "SELECT coordinator_id, epoch, incarnation, checksum FROM coordinators
              WHERE coordinator_id = ?1",
         )?
-        .query_row([coordinator.as_bytes()], |row| known_run(&Suspect::new("coordinators", row, 1)))
+        .query_row([coordinator.as_bytes()], |row| {
+            known_run(&CheckedRow::new("coordinators", row, 1))
+        })
         .optional()
 }
 
@@ -542,7 +550,7 @@ pub(crate) fn keep_highest_run(
         .map(drop)
 }
 
-fn run(row: &Suspect<'_>, first: usize) -> rusqlite::Result<Run> {
+fn run(row: &CheckedRow<'_>, first: usize) -> rusqlite::Result<Run> {
     Ok(Run {
         epoch: row.get::<i64>(first)?.cast_unsigned(),
         incarnation: Incarnation::from_bytes(row.get(first + 1)?),
@@ -551,7 +559,7 @@ fn run(row: &Suspect<'_>, first: usize) -> rusqlite::Result<Run> {
 
 /// Commit, number and checksum, from the column `first` on.
 fn pending(
-    row: &Suspect<'_>,
+    row: &CheckedRow<'_>,
     branch: &BranchId,
     first: usize,
 ) -> rusqlite::Result<Option<Verdict>> {

@@ -19,10 +19,10 @@ use tonic::{Status, Streaming};
 
 use crate::{
     ResourceManager,
-    engine::{Answers, Engine, Later, Refused},
-    journal::{self, Doubt},
+    engine::{Answers, DeferredVotes, Engine, Refused},
+    event_log,
+    journal::{self, InDoubtBranch},
     links::{Place, Responses},
-    story,
     wire::{Batch, Origin},
 };
 
@@ -97,12 +97,12 @@ async fn read<R: ResourceManager>(
         if request.hello.is_some() {
             return Err(Status::invalid_argument("hello: only the first message has one"));
         }
-        let (batch, aside) =
+        let (batch, notices) =
             Batch::from_link(origin.coordinator, request, engine.limits.max_payload)?;
-        if !aside.not_mine.is_empty() {
-            engine.note_not_mine(&aside.not_mine);
+        if !notices.not_mine.is_empty() {
+            engine.note_not_mine(&notices.not_mine);
         }
-        if let Some(ended) = aside.ended {
+        if let Some(ended) = notices.ended {
             place.note_ended(&ended, engine.service_time());
         }
         if !batch.is_empty() {
@@ -129,7 +129,7 @@ async fn write(
 ) -> Result<(), Status> {
     let mut batches = Vec::with_capacity(MERGED);
     // They hold no permit: what they wait for may come on this link.
-    let mut waiting = FuturesUnordered::<Later>::new();
+    let mut waiting = FuturesUnordered::<DeferredVotes>::new();
     loop {
         tokio::select! {
             biased;
@@ -146,7 +146,7 @@ async fn write(
         for (result, permit) in batches.drain(..) {
             permits.push(permit);
             let answers = result.map_err(|refused| Status::from(&refused))?;
-            story::tell(&answers);
+            event_log::tell(&answers);
             waiting.extend(answers.later);
             for vote in answers.votes {
                 flush(&mut response, &mut size, vote.encoded_len(), responses).await?;
@@ -215,12 +215,12 @@ async fn ask_all<R: ResourceManager>(
 /// Questions about those that have no decision yet.
 pub(crate) fn inquiries<R: ResourceManager>(
     engine: &Engine<R>,
-    doubts: &[Doubt],
+    doubts: &[InDoubtBranch],
 ) -> Option<LinkResponse> {
     let undecided = doubts.iter().filter(|doubt| doubt.pending.is_none());
     let inquiries: Vec<_> = undecided
         .map(|doubt| {
-            story::asked(doubt);
+            event_log::asked(doubt);
             LinkInquiry {
                 transaction_id: doubt.branch.transaction.as_bytes().to_vec().into(),
                 branch: doubt.branch.number,

@@ -67,7 +67,7 @@ pub(crate) enum Claimed {
 
 /// Why a branch may not even wait. It has left nothing in the lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Unclaimed {
+pub(crate) enum ClaimError {
     /// An older transaction is before it: its wait could close a circle.
     Deadlock(Obstacle),
     /// The branch has a claim on other keys.
@@ -115,12 +115,12 @@ impl<W> Locks<W> {
         branch: &BranchId,
         age: TransactionId,
         mut keys: Vec<String>,
-    ) -> Result<Claimed, Unclaimed> {
+    ) -> Result<Claimed, ClaimError> {
         keys.sort_unstable();
         keys.dedup();
         if let Some(claim) = self.claims.get(branch) {
             return match (claim.keys == keys, claim.standing) {
-                (false, _) => Err(Unclaimed::OtherKeys),
+                (false, _) => Err(ClaimError::OtherKeys),
                 (true, Standing::Waiting) => Ok(Claimed::Waits),
                 (true, _) => Ok(Claimed::Granted),
             };
@@ -132,13 +132,13 @@ impl<W> Locks<W> {
             for other in before(&line[..place(line, branch)], branch) {
                 let claim = &self.claims[other];
                 if !claim.is_decided && rank(other, claim.age) < own {
-                    return Err(Unclaimed::Deadlock(self.obstacle(key, other)));
+                    return Err(ClaimError::Deadlock(self.obstacle(key, other)));
                 }
                 waits = true;
             }
         }
         if waits && (self.waiting.len() >= WAITING || self.bytes >= BYTES) {
-            return Err(Unclaimed::Full { waiting: self.waiting.len(), bytes: self.bytes });
+            return Err(ClaimError::Full { waiting: self.waiting.len(), bytes: self.bytes });
         }
         let standing = if waits { Standing::Waiting } else { Standing::Granted };
         self.insert(branch, age, keys, standing);

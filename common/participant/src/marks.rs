@@ -6,7 +6,7 @@
 //! - The mark that was the newest a retention ago stays; what is older goes.
 
 use dtc_protocol::{CoordinatorId, TransactionId};
-use dtc_store::{Suspect, checksum};
+use dtc_store::{CheckedRow, checksum};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::ended::Ended;
@@ -19,12 +19,12 @@ pub(crate) const SCHEMA: &str = "
     -- service time, in milliseconds.
     CREATE TABLE IF NOT EXISTS ended (
         coordinator_id BLOB NOT NULL,
-        told_at INTEGER NOT NULL,
+        notified_at INTEGER NOT NULL,
         ended_before BLOB NOT NULL,
         ended_except BLOB NOT NULL,
         -- Of all the others.
         checksum INTEGER NOT NULL,
-        PRIMARY KEY (coordinator_id, told_at)
+        PRIMARY KEY (coordinator_id, notified_at)
     ) WITHOUT ROWID;
 ";
 
@@ -56,8 +56,8 @@ pub(crate) fn note(
     let (before, except) = (ended.before(), ended.except_bytes());
     let marks = connection
         .prepare_cached(
-            "SELECT told_at, ended_before, ended_except FROM ended
-             WHERE coordinator_id = ?1 ORDER BY told_at DESC LIMIT 2",
+            "SELECT notified_at, ended_before, ended_except FROM ended
+             WHERE coordinator_id = ?1 ORDER BY notified_at DESC LIMIT 2",
         )?
         .query_map([id], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?, row.get::<_, Vec<u8>>(2)?))
@@ -69,7 +69,7 @@ pub(crate) fn note(
         }
         if marks.get(1).is_some_and(|(previous, ..)| last - previous < ages.step()) {
             connection
-                .prepare_cached("DELETE FROM ended WHERE coordinator_id = ?1 AND told_at = ?2")?
+                .prepare_cached("DELETE FROM ended WHERE coordinator_id = ?1 AND notified_at = ?2")?
                 .execute(params![id, last])?;
         }
     }
@@ -95,17 +95,17 @@ fn thin_out(
     let id = coordinator.as_bytes();
     connection
         .prepare_cached(
-            "DELETE FROM ended WHERE coordinator_id = ?1 AND told_at <
-                (SELECT max(told_at) FROM ended WHERE coordinator_id = ?1 AND told_at <= ?2)",
+            "DELETE FROM ended WHERE coordinator_id = ?1 AND notified_at <
+                (SELECT max(notified_at) FROM ended WHERE coordinator_id = ?1 AND notified_at <= ?2)",
         )?
         .execute(params![id, now.saturating_sub(ages.retention)])?;
     connection
         .prepare_cached(
-            "DELETE FROM ended WHERE coordinator_id = ?1 AND told_at <= ?2 AND EXISTS (
+            "DELETE FROM ended WHERE coordinator_id = ?1 AND notified_at <= ?2 AND EXISTS (
                 SELECT 1 FROM ended AS next
-                WHERE next.coordinator_id = ?1 AND next.told_at <= ?2
-                  AND next.told_at > ended.told_at
-                  AND next.told_at / ?3 = ended.told_at / ?3)",
+                WHERE next.coordinator_id = ?1 AND next.notified_at <= ?2
+                  AND next.notified_at > ended.notified_at
+                  AND next.notified_at / ?3 = ended.notified_at / ?3)",
         )?
         .execute(params![id, now.saturating_sub(ages.floor), (ages.retention / MARKS).max(1)])
         .map(drop)
@@ -119,15 +119,18 @@ pub(crate) fn said_by(
 ) -> rusqlite::Result<Option<(Ended, i64)>> {
     connection
         .prepare_cached(
-            "SELECT coordinator_id, told_at, ended_before, ended_except, checksum FROM ended
-             WHERE coordinator_id = ?1 AND told_at <= ?2 ORDER BY told_at DESC LIMIT 1",
+            "SELECT coordinator_id, notified_at, ended_before, ended_except, checksum FROM ended
+             WHERE coordinator_id = ?1 AND notified_at <= ?2 ORDER BY notified_at DESC LIMIT 1",
         )?
         .query_row(params![coordinator.as_bytes(), until], |row| {
-            let row = Suspect::new("ended", row, 2);
+            let row = CheckedRow::new("ended", row, 2);
             let (said_at, except): (i64, Vec<u8>) = (row.get(1)?, row.get(3)?);
             let before = TransactionId::from_bytes(row.get(2)?);
             if row.get::<u32>(4)? != of_mark(coordinator, said_at, &before, &except) {
-                return Err(row.damaged(4, "it is not of what else the row holds"));
+                return Err(row.damaged(
+                    4,
+                    "checksum mismatch: the row's contents do not match its checksum",
+                ));
             }
             Ok((Ended::from_bytes(before, &except), said_at))
         })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{journal::Doubt, metrics::Metrics};
+use crate::{journal::InDoubtBranch, metrics::Metrics};
 
 /// How often they are told of.
 const REPEAT: Duration = Duration::from_secs(60);
@@ -14,25 +14,31 @@ const NAMED: usize = 5;
 /// When they were last told of.
 #[derive(Debug, Default)]
 pub(crate) struct Overdue {
-    told_at: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
 impl Overdue {
     /// `doubts` are all that are undecided, `now` the wall clock in milliseconds.
-    pub(crate) fn look(&mut self, doubts: &[Doubt], now: i64, limit: Duration, metrics: &Metrics) {
-        let is_overdue = |doubt: &&Doubt| u128::from(doubt.age(now)) >= limit.as_millis();
-        let overdue: Vec<&Doubt> = doubts.iter().filter(is_overdue).collect();
+    pub(crate) fn look(
+        &mut self,
+        doubts: &[InDoubtBranch],
+        now: i64,
+        limit: Duration,
+        metrics: &Metrics,
+    ) {
+        let is_overdue = |doubt: &&InDoubtBranch| u128::from(doubt.age(now)) >= limit.as_millis();
+        let overdue: Vec<&InDoubtBranch> = doubts.iter().filter(is_overdue).collect();
         metrics.overdue.set(overdue.len().cast_signed() as i64);
         if overdue.is_empty() {
-            if self.told_at.take().is_some() {
+            if self.logged_at.take().is_some() {
                 tracing::info!("no branch is in doubt for long any more");
             }
             return;
         }
-        if self.told_at.is_some_and(|told| told.elapsed() < REPEAT) {
+        if self.logged_at.is_some_and(|told| told.elapsed() < REPEAT) {
             return;
         }
-        self.told_at = Some(Instant::now());
+        self.logged_at = Some(Instant::now());
         let names: Vec<_> = overdue.iter().take(NAMED).map(|it| it.branch.to_string()).collect();
         let oldest = overdue.iter().map(|doubt| doubt.age(now)).max().unwrap_or_default();
         let oldest = Duration::from_millis(oldest);
@@ -53,14 +59,14 @@ mod tests {
 
     use super::*;
 
-    fn prepared_at(prepared_at: i64) -> Doubt {
+    fn prepared_at(prepared_at: i64) -> InDoubtBranch {
         let branch = BranchId {
             coordinator: CoordinatorId::from_bytes([1; 16]),
             transaction: TransactionId::from_bytes([2; 16]),
             number: 0,
         };
         let run = Run { epoch: 1, incarnation: Incarnation::from_bytes([3; 16]) };
-        Doubt { branch, run, prepared_at, recovery_address: String::new(), pending: None }
+        InDoubtBranch { branch, run, prepared_at, recovery_address: String::new(), pending: None }
     }
 
     #[test]
@@ -81,17 +87,17 @@ mod tests {
         let (young, old) = (prepared_at(now - 59_999), prepared_at(now - 60_000));
         let mut overdue = Overdue::default();
         overdue.look(std::slice::from_ref(&young), now, limit, &metrics);
-        assert_eq!((overdue.told_at, metrics.overdue.get()), (None, 0));
+        assert_eq!((overdue.logged_at, metrics.overdue.get()), (None, 0));
         overdue.look(&[young.clone(), old.clone()], now, limit, &metrics);
-        let told = overdue.told_at.expect("it is told of");
+        let told = overdue.logged_at.expect("it is told of");
         assert_eq!(metrics.overdue.get(), 1);
         overdue.look(std::slice::from_ref(&old), now, limit, &metrics);
-        assert_eq!(overdue.told_at, Some(told), "within a minute");
+        assert_eq!(overdue.logged_at, Some(told), "within a minute");
         let earlier = told.checked_sub(REPEAT).expect("the machine has run for a minute");
-        overdue.told_at = Some(earlier);
+        overdue.logged_at = Some(earlier);
         overdue.look(&[old], now, limit, &metrics);
-        assert!(overdue.told_at.is_some_and(|again| again > earlier));
+        assert!(overdue.logged_at.is_some_and(|again| again > earlier));
         overdue.look(&[young], now, limit, &metrics);
-        assert_eq!((overdue.told_at, metrics.overdue.get()), (None, 0));
+        assert_eq!((overdue.logged_at, metrics.overdue.get()), (None, 0));
     }
 }

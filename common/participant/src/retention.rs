@@ -18,7 +18,7 @@ use std::{
 };
 
 use dtc_protocol::{BranchId, CoordinatorId, TransactionId};
-use dtc_store::{ReadError, Suspect, Urgency, Work, checksum, in_savepoint};
+use dtc_store::{CheckedRow, ReadError, Urgency, Work, checksum, in_savepoint};
 use rusqlite::{Connection, params};
 use tokio::{sync::oneshot, time::Instant};
 
@@ -57,10 +57,10 @@ const PAGE: &str = "
     WHERE (transaction_id, branch) > (?1, ?2) AND transaction_id < ?3
       AND coordinator_id = ?4 AND decided_at <= ?5
       AND NOT EXISTS (
-          SELECT 1 FROM forced
-          WHERE forced.transaction_id = decided.transaction_id
-            AND forced.branch = decided.branch
-            AND forced.coordinator_id = decided.coordinator_id)
+          SELECT 1 FROM resolutions
+          WHERE resolutions.transaction_id = decided.transaction_id
+            AND resolutions.branch = decided.branch
+            AND resolutions.coordinator_id = decided.coordinator_id)
     ORDER BY transaction_id, branch LIMIT ?6";
 
 /// Of each coordinator, the transactions of which something may be missing here.
@@ -72,12 +72,15 @@ impl Forgotten {
         let sql = "SELECT coordinator_id, ended_before, ended_except, checksum FROM forgotten";
         let mut statement = connection.prepare(sql)?;
         let rows = statement.query_map([], |row| {
-            let row = Suspect::new("forgotten", row, 1);
+            let row = CheckedRow::new("forgotten", row, 1);
             let coordinator = CoordinatorId::from_bytes(row.get(0)?);
             let before = TransactionId::from_bytes(row.get(1)?);
             let except: Vec<u8> = row.get(2)?;
             if row.get::<u32>(3)? != of_forgotten(&coordinator, &before, &except) {
-                return Err(row.damaged(3, "it is not of what else the row holds"));
+                return Err(row.damaged(
+                    3,
+                    "checksum mismatch: the row's contents do not match its checksum",
+                ));
             }
             Ok((coordinator, Arc::new(Ended::from_bytes(before, &except))))
         })?;
@@ -315,7 +318,7 @@ mod tests {
     #[test]
     fn what_may_go_is_found_by_searches() {
         let connection = Connection::open_in_memory().unwrap();
-        let schema = [crate::journal::SCHEMA, crate::forced::SCHEMA, SCHEMA].concat();
+        let schema = [crate::journal::SCHEMA, crate::resolutions::SCHEMA, SCHEMA].concat();
         connection.execute_batch(&schema).unwrap();
         let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {PAGE}")).unwrap();
         let blob = &[0_u8; 16];
@@ -333,7 +336,7 @@ mod tests {
             "{steps:?}"
         );
         assert!(
-            searches("forced", "transaction_id=? AND branch=? AND coordinator_id=?"),
+            searches("resolutions", "transaction_id=? AND branch=? AND coordinator_id=?"),
             "{steps:?}"
         );
         let whole = |step: &String| step.starts_with("SCAN") || step.contains("TEMP B-TREE");

@@ -17,8 +17,8 @@ use prometheus::Registry;
 use tonic::{service::Routes, transport::Endpoint};
 
 use crate::{
-    Handle, ResourceManager, admin::Admin, doubts, engine::Engine, forced, journal, limits::Limits,
-    marks, metrics::Metrics, parked::LOCK_WAIT, retention, service::Service,
+    Handle, ResourceManager, admin::Admin, engine::Engine, in_doubt, journal, limits::Limits,
+    lock_waits::LOCK_WAIT, marks, metrics::Metrics, resolutions, retention, service::Service,
 };
 
 /// A participant: its domain, and what tells its program from the others.
@@ -202,7 +202,7 @@ async fn serve<R: ResourceManager>(
         "recovered"
     );
 
-    tokio::spawn(doubts::run(Arc::clone(&engine)));
+    tokio::spawn(in_doubt::run(Arc::clone(&engine)));
     tokio::spawn(retention::run(Arc::clone(&engine)));
     let own = (program.own)(Handle { store: store.clone() });
     let room = store.clone();
@@ -232,7 +232,9 @@ pub(crate) fn open<R: ResourceManager>(
 
 /// All tables of a participant's file. It lives as long as the process.
 pub(crate) fn schema<R: ResourceManager>() -> &'static str {
-    [journal::SCHEMA, forced::SCHEMA, retention::SCHEMA, marks::SCHEMA, R::SCHEMA].concat().leak()
+    [journal::SCHEMA, resolutions::SCHEMA, retention::SCHEMA, marks::SCHEMA, R::SCHEMA]
+        .concat()
+        .leak()
 }
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     ResourceManager,
     engine::Engine,
-    link, story,
+    event_log, link,
     wire::{self, Batch, Decision, Origin, Prepare},
 };
 
@@ -60,7 +60,7 @@ impl<R: ResourceManager> Service<R> {
         let batch = Batch { decisions, ..Batch::default() };
         let answers = self.engine.perform(Arc::new(origin), batch).await;
         let mut answers = answers.map_err(|refused| Status::from(&refused))?;
-        story::tell(&answers);
+        event_log::tell(&answers);
         answers.acknowledgements.pop().ok_or_else(|| {
             let status = Status::failed_precondition(format!(
                 "branch {branch}: decision_number {number} is late, a newer decision is known"
@@ -113,7 +113,7 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
         let batch = Batch { prepares: vec![prepare], ..Batch::default() };
         let answers = self.engine.perform(Arc::new(origin), batch).await;
         let mut answers = answers.map_err(|refused| Status::from(&refused))?;
-        story::tell(&answers);
+        event_log::tell(&answers);
         let vote = answers.votes.pop();
         let vote = vote.ok_or_else(|| Status::internal("the branch was not voted on"))?;
         Ok(Response::new(PrepareResponse {

@@ -3,9 +3,9 @@
 mod admin;
 mod branches;
 mod compensation;
-mod doubts;
 mod faults;
 mod handle;
+mod in_doubt;
 mod link;
 mod locks;
 mod panics;
@@ -37,7 +37,7 @@ use tempfile::TempDir;
 use tonic::{Request, Status};
 
 use crate::{
-    Error, Refusal, ResourceManager, doubts as doubts_task, engine::Engine, journal,
+    Error, Refusal, ResourceManager, engine::Engine, in_doubt as in_doubt_task, journal,
     limits::Limits, metrics::Metrics, retention as retention_task, service::Service,
 };
 
@@ -204,7 +204,7 @@ impl<R: ResourceManager + Clone> Bench<R> {
 
     /// With the tasks that run beside the requests.
     fn with_tasks(self) -> Self {
-        tokio::spawn(doubts_task::run(Arc::clone(&self.engine)));
+        tokio::spawn(in_doubt_task::run(Arc::clone(&self.engine)));
         tokio::spawn(retention_task::run(Arc::clone(&self.engine)));
         self
     }

@@ -9,7 +9,7 @@ use crate::Refusal;
 
 /// A row that carries a version.
 #[derive(Debug, Clone, Copy)]
-pub struct Versioned<'a> {
+pub struct RowVersion<'a> {
     /// For people, such as `SKU 'apple'`.
     pub what: &'a str,
     /// Raised by every commit that changes the row.
@@ -20,7 +20,7 @@ pub struct Versioned<'a> {
     pub checks: i64,
 }
 
-impl Versioned<'_> {
+impl RowVersion<'_> {
     /// A branch has read `expected` and relies on it until it is decided.
     ///
     /// # Errors
@@ -61,8 +61,8 @@ impl Versioned<'_> {
 mod tests {
     use super::*;
 
-    const ROW: Versioned<'static> =
-        Versioned { what: "SKU 'apple'", version: 7, is_changing: false, checks: 0 };
+    const ROW: RowVersion<'static> =
+        RowVersion { what: "SKU 'apple'", version: 7, is_changing: false, checks: 0 };
 
     fn refused(checked: Result<(), Refusal>) -> (&'static str, String) {
         let refusal = checked.unwrap_err();
@@ -75,7 +75,7 @@ mod tests {
         let (code, message) = refused(ROW.check("version", 6));
         let expected = "version is 6, but SKU 'apple' has version 7";
         assert_eq!((code, message.as_str()), ("VERSION_CHANGED", expected));
-        let changing = Versioned { is_changing: true, ..ROW };
+        let changing = RowVersion { is_changing: true, ..ROW };
         assert_eq!(refused(changing.check("version", 7)).0, "VERSION_HELD");
         assert_eq!(refused(changing.check("version", 6)).0, "VERSION_CHANGED");
     }
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_row_whose_version_was_checked_stays_as_it_is() {
         ROW.change().unwrap();
-        let (code, message) = refused(Versioned { checks: 1, ..ROW }.change());
+        let (code, message) = refused(RowVersion { checks: 1, ..ROW }.change());
         assert_eq!(code, "VERSION_HELD");
         assert!(message.starts_with("SKU 'apple' may not change"), "{message}");
         assert!(message.ends_with("has checked version 7"), "{message}");

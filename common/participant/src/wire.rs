@@ -53,7 +53,7 @@ pub(crate) struct Decision {
     pub(crate) number: u32,
     /// Which attempt it is; 0 where that is not counted.
     pub(crate) attempt: u32,
-    /// It was turned round: undo the branch even if it is committed.
+    /// It was compensated: undo the branch even if it is committed.
     pub(crate) compensate: bool,
     /// The answer to a question: it counts for a branch that is undecided only.
     pub(crate) answers_doubt: bool,
@@ -86,7 +86,7 @@ pub(crate) struct Batch<R: ResourceManager> {
 
 /// What came beside a batch.
 #[derive(Debug, Default)]
-pub(crate) struct Aside {
+pub(crate) struct Notices {
     pub(crate) not_mine: Vec<BranchId>,
     pub(crate) ended: Option<Ended>,
 }
@@ -111,7 +111,7 @@ impl<R: ResourceManager> Batch<R> {
         coordinator: CoordinatorId,
         request: LinkRequest,
         max_payload: usize,
-    ) -> Result<(Self, Aside), Status> {
+    ) -> Result<(Self, Notices), Status> {
         let branch = |field: &str, transaction: &Bytes, number: u32| {
             let transaction = TransactionId::from_slice(transaction)
                 .ok_or_else(|| no_id(&format!("{field}.transaction_id"), transaction))?;
@@ -129,7 +129,7 @@ impl<R: ResourceManager> Batch<R> {
             })
         };
         let mut batch = Self::default();
-        let mut aside = Aside::default();
+        let mut notices = Notices::default();
         batch.decisions.reserve(request.commits.len() + request.rollbacks.len());
         for commit in &request.commits {
             let (id, of) = (&commit.transaction_id, commit.branch);
@@ -146,7 +146,7 @@ impl<R: ResourceManager> Batch<R> {
             let branch = branch("outcomes", &outcome.transaction_id, outcome.branch)?;
             match outcome.outcome() {
                 dtc::BranchOutcome::NotMine if !planted!(NotMineAborts) => {
-                    aside.not_mine.push(branch)
+                    notices.not_mine.push(branch)
                 }
                 told => batch.decisions.extend(answer(branch, told, outcome.decision_number)),
             }
@@ -178,9 +178,9 @@ impl<R: ResourceManager> Batch<R> {
                     ))
                 })
             });
-            aside.ended = Some(Ended::new(before, except.collect::<Result<_, _>>()?));
+            notices.ended = Some(Ended::new(before, except.collect::<Result<_, _>>()?));
         }
-        Ok((batch, aside))
+        Ok((batch, notices))
     }
 }
 
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollback_on_a_link_keeps_its_attempt_and_whether_it_was_turned_round() {
+    fn a_rollback_on_a_link_keeps_its_attempt_and_whether_it_compensates() {
         let rollback = LinkRollback {
             transaction_id: id(2),
             branch: 3,

@@ -1,6 +1,6 @@
 //! A branch at its participant: `(none) → Prepared → Committed | RolledBack`,
 //! and `(none) → RolledBack`, a tombstone; `Committed → RolledBack` where a
-//! decision to commit was turned round.
+//! decision to commit was compensated.
 //!
 //! Invariants:
 //! - A prepared branch leaves that state by a decision only; nothing here looks
@@ -61,14 +61,14 @@ pub enum Request {
     },
     /// Make the effect final.
     Commit {
-        /// 1, or 2 after a decision was turned round.
+        /// 1, or 2 after a decision was compensated.
         decision_number: u32,
     },
     /// Undo it.
     Rollback {
-        /// 1, or 2 after a decision was turned round.
+        /// 1, or 2 after a decision was compensated.
         decision_number: u32,
-        /// The decision was turned round: undo it even if it is committed.
+        /// The decision was compensated: undo it even if it is committed.
         compensate: bool,
         /// Whether the participant can do that.
         can_compensate: bool,
@@ -288,15 +288,15 @@ mod tests {
     }
 
     #[test]
-    fn a_decision_that_was_turned_round_makes_the_first_one_late() {
-        let turned_round = Branch::RolledBack { decision_number: 2 };
-        assert_eq!(step(Some(&turned_round), &COMMIT), Step::Ignore);
-        assert_eq!(step(Some(&turned_round), &ROLLBACK), Step::Ignore);
-        assert_eq!(step(Some(&turned_round), &COMPENSATE), Step::AnswerRolledBack);
+    fn a_decision_that_was_compensated_makes_the_first_one_late() {
+        let compensating = Branch::RolledBack { decision_number: 2 };
+        assert_eq!(step(Some(&compensating), &COMMIT), Step::Ignore);
+        assert_eq!(step(Some(&compensating), &ROLLBACK), Step::Ignore);
+        assert_eq!(step(Some(&compensating), &COMPENSATE), Step::AnswerRolledBack);
     }
 
     #[test]
-    fn what_is_committed_is_undone_only_by_a_decision_that_was_turned_round() {
+    fn what_is_committed_is_undone_only_by_a_decision_that_was_compensated() {
         let plain =
             Request::Rollback { decision_number: 2, compensate: false, can_compensate: true };
         assert_eq!(step(Some(&COMMITTED), &plain), Step::AnswerCommitted);

@@ -41,7 +41,7 @@ bugs! {
     NumberIgnored = "number-ignored",
     /// A late rollback undoes a commit.
     CommitUndone = "commit-undone",
-    /// A commit that was turned round is not undone.
+    /// A commit that was compensated is not undone.
     CompensationIgnored = "compensation-ignored",
     /// A compensation for an unknown branch is answered 'rolled back'.
     UnknownCompensated = "unknown-compensated",
@@ -79,20 +79,20 @@ bugs! {
     AnyJournalAcknowledges = "any-journal-acknowledges",
     /// 'Unknown' is an acknowledgement.
     UnknownAccepted = "unknown-accepted",
-    /// Branches are told of a decision that is turned round before the record is durable.
-    TurnedRoundEarly = "turned-round-early",
-    /// A client is told 'committed' though that may be turned round.
+    /// Branches are told of a decision that is compensated before the record is durable.
+    CompensatedEarly = "compensated-early",
+    /// A client is told 'committed' though that may be compensated.
     CompensableToldEarly = "compensable-told-early",
-    /// A turned-round rollback is left to a participant that may have committed.
-    CompensationLeftToAsk = "compensation-left-to-ask",
-    /// A branch is ended by force before that is durable.
-    ForcedEarly = "forced-early",
+    /// A compensating rollback is left to a participant that may have committed.
+    CompensationUnacknowledged = "compensation-unacknowledged",
+    /// A branch is resolved by an operator before that is durable.
+    ResolvedEarly = "resolved-early",
     /// What an operator resolved as it was decided is shown as acknowledged.
     AssertedAsAcknowledged = "asserted-as-acknowledged",
     /// A notification that is owed is forgotten.
     NotificationForgotten = "notification-forgotten",
-    /// A branch that was ended by force is shown as it was decided.
-    ForceDressedUp = "force-dressed-up",
+    /// A branch that was resolved by an operator is shown as it was decided.
+    ResolutionDressedUp = "resolution-dressed-up",
     /// Prepare goes out before the locks are held.
     LocksNotAwaited = "locks-not-awaited",
     /// Locks are released at the decision.

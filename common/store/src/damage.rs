@@ -49,13 +49,13 @@ impl From<Damaged> for rusqlite::Error {
 }
 
 /// A row that is not trusted.
-pub struct Suspect<'a> {
+pub struct CheckedRow<'a> {
     table: &'static str,
     row: &'a Row<'a>,
     key: String,
 }
 
-impl<'a> Suspect<'a> {
+impl<'a> CheckedRow<'a> {
     /// A row of `table` whose first columns are its key.
     pub fn new(table: &'static str, row: &'a Row<'a>, key_columns: usize) -> Self {
         let key = (0..key_columns).map(|index| row.get_ref(index).map_or("?".into(), show));
@@ -138,7 +138,7 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         let sql = "SELECT x'0102' AS id, 7 AS number, 'text' AS payload";
         let read = connection
-            .query_row(sql, [], |row| Suspect::new("undecided", row, 2).get::<Vec<u8>>(2));
+            .query_row(sql, [], |row| CheckedRow::new("undecided", row, 2).get::<Vec<u8>>(2));
         let damaged = Damaged::of(&read.unwrap_err()).unwrap().to_string();
         assert!(
             damaged.starts_with("table undecided, row x'0102'/7, column payload: "),

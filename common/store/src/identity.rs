@@ -6,12 +6,12 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::{
     Options,
-    damage::{Damaged, Suspect, checksum},
+    damage::{CheckedRow, Damaged, checksum},
     service_time,
 };
 
 /// Raised by one whenever the format of a table changes.
-pub(crate) const FORMAT: i64 = 5;
+pub(crate) const FORMAT: i64 = 6;
 
 /// "DTCj": marks a SQLite file as ours.
 pub(crate) const APPLICATION_ID: i32 = 0x4454_436A;
@@ -77,7 +77,7 @@ fn of_start(epoch: i64, incarnation: &[u8], restored: bool) -> u32 {
 /// The role that the file was made for.
 pub(crate) fn role(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let sql = "SELECT only, role FROM meta";
-    connection.query_row(sql, [], |row| Suspect::new("meta", row, 1).get(1)).optional()
+    connection.query_row(sql, [], |row| CheckedRow::new("meta", row, 1).get(1)).optional()
 }
 
 /// Begins a new run: the epoch is raised, an incarnation drawn.
@@ -111,11 +111,13 @@ fn last(transaction: &Transaction<'_>) -> rusqlite::Result<([u8; 16], i64)> {
     let sql = "SELECT only, role, store_id, epoch, incarnation, checksum,
                       (SELECT ifnull(max(epoch), 0) FROM starts) AS last_start FROM meta";
     transaction.query_row(sql, [], |row| {
-        let row = Suspect::new("meta", row, 1);
+        let row = CheckedRow::new("meta", row, 1);
         let (role, incarnation): (String, Vec<u8>) = (row.get(1)?, row.get(4)?);
         let (id, epoch, started): ([u8; 16], i64, i64) = (row.get(2)?, row.get(3)?, row.get(6)?);
         if row.get::<u32>(5)? != of_meta(&role, &id, epoch, &incarnation) {
-            return Err(row.damaged(5, "it is not of what else the row holds"));
+            return Err(
+                row.damaged(5, "checksum mismatch: the row's contents do not match its checksum")
+            );
         }
         if epoch != started || !(0..i64::MAX).contains(&epoch) {
             let why = format!("it is {epoch}, and the last row of table starts has {started}");
@@ -133,14 +135,16 @@ fn draw(options: &Options) -> [u8; 16] {
 pub(crate) fn starts(connection: &Connection) -> rusqlite::Result<Starts> {
     let mut statement =
         connection.prepare("SELECT epoch, incarnation, checksum, restored FROM starts")?;
-    let rows = statement.query_map([], |row| {
-        let row = Suspect::new("starts", row, 1);
-        let (epoch, incarnation): (i64, [u8; 16]) = (row.get(0)?, row.get(1)?);
-        match row.get::<u32>(2)? == of_start(epoch, &incarnation, row.get(3)?) {
-            true => Ok((epoch.cast_unsigned(), incarnation)),
-            false => Err(row.damaged(2, "it is not of what else the row holds")),
-        }
-    })?;
+    let rows =
+        statement.query_map([], |row| {
+            let row = CheckedRow::new("starts", row, 1);
+            let (epoch, incarnation): (i64, [u8; 16]) = (row.get(0)?, row.get(1)?);
+            match row.get::<u32>(2)? == of_start(epoch, &incarnation, row.get(3)?) {
+                true => Ok((epoch.cast_unsigned(), incarnation)),
+                false => Err(row
+                    .damaged(2, "checksum mismatch: the row's contents do not match its checksum")),
+            }
+        })?;
     rows.collect()
 }
 

@@ -45,7 +45,7 @@ mod tests;
 pub use collector::StatisticsCollector;
 #[doc(hidden)]
 pub use crash::reached;
-pub use damage::{Damaged, Suspect, check_pages, checksum};
+pub use damage::{CheckedRow, Damaged, check_pages, checksum};
 pub use error::{Failure, OpenError, ReadError, WriteError};
 pub use identity::{Identity, RESTORED_EPOCHS};
 pub use options::{FailStop, Options, Pace, Random, Runner, WallClock};

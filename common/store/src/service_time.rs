@@ -19,7 +19,7 @@ use rusqlite::{Connection, Transaction, params};
 use tokio::time::Instant;
 
 use crate::{
-    damage::{Suspect, checksum},
+    damage::{CheckedRow, checksum},
     options::WallClock,
 };
 
@@ -75,11 +75,14 @@ pub(crate) fn create(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Written> {
     let sql = "SELECT only, elapsed, wall, checksum FROM service_time";
     connection.query_row(sql, [], |row| {
-        let row = Suspect::new("service_time", row, 1);
+        let row = CheckedRow::new("service_time", row, 1);
         let written = Written { elapsed: row.get(1)?, wall: row.get(2)? };
         match row.get::<u32>(3)? == of(&written) && written.elapsed >= 0 {
             true => Ok(written),
-            false => Err(row.damaged(3, "it is not of what else the row holds")),
+            false => {
+                Err(row
+                    .damaged(3, "checksum mismatch: the row's contents do not match its checksum"))
+            }
         }
     })
 }

@@ -21,7 +21,7 @@ pub enum Action {
         /// What to write.
         record: Box<Record>,
         /// Whether somebody waits for it; otherwise it may ride with others.
-        forced: bool,
+        sync: bool,
     },
     /// The same with a record of a session.
     AppendSession {
@@ -30,7 +30,7 @@ pub enum Action {
         /// What to write.
         record: Box<SessionRecord>,
         /// Whether somebody waits for it.
-        forced: bool,
+        sync: bool,
     },
     /// Ask the journal for a request key; answer with `Event::KeyFound`,
     /// or `Event::KeyUnreadable`.
@@ -111,7 +111,7 @@ pub enum Message {
         payload: Opaque,
         /// Commit it at once.
         one_phase: bool,
-        /// Its commit may be turned round.
+        /// Its commit may be compensated.
         may_compensate: bool,
         /// The transaction's age: see [`Begin::age`](crate::Begin::age).
         age: TransactionId,
@@ -129,7 +129,7 @@ pub enum Message {
         number: u32,
         /// What prepare returned, where known.
         output: Option<Opaque>,
-        /// The decision was turned round: undo it even if it is committed.
+        /// The decision was compensated: undo it even if it is committed.
         compensate: bool,
     },
 }
@@ -204,7 +204,7 @@ pub enum Refused {
         /// The bound.
         limit: usize,
     },
-    /// It was retried by hand too often.
+    /// It was retried by an operator too often.
     TooManyRetries {
         /// The bound.
         limit: usize,

@@ -31,7 +31,7 @@ pub enum CommitPolicy {
     /// It is sent until acknowledged: a decision is not taken back.
     #[default]
     Retry,
-    /// The decision is turned round: branches that have committed undo it. Until
+    /// The decision is compensated: branches that have committed undo it. Until
     /// its end nobody is told that the transaction is committed.
     Compensate {
         /// After so many failed attempts at one branch, one at least.

@@ -23,7 +23,7 @@ use crate::{
     View, Waiter,
     failure::brief,
     intervention::MAX_RETRIES,
-    keys::{Keys, MAX_REPEATS, Parked},
+    keys::{Keys, MAX_REPEATS, PendingLookup},
     locks::Locks,
     participants::Participants,
     sessions::Sessions,
@@ -80,10 +80,10 @@ impl FoundBranch {
     fn outcome(self) -> BranchOutcome {
         match self {
             Self { known: false, .. } => BranchOutcome::NotMine,
-            Self { forced: Some(true), number, output, .. } => {
+            Self { resolved: Some(true), number, output, .. } => {
                 BranchOutcome::Committed { number: number + 1, output }
             }
-            Self { forced: Some(false), number, .. } => {
+            Self { resolved: Some(false), number, .. } => {
                 BranchOutcome::Aborted { number: number + 1 }
             }
             Self { commit: true, number, output, .. } => {
@@ -181,12 +181,12 @@ impl Coordinator {
                 }
                 self.pump_freed(now, actions);
             }
-            Event::Connected { participant, asks, compensates, journal } => {
+            Event::Connected { participant, supports_inquiry, compensates, journal } => {
                 self.note_journal(participant, journal);
                 let known = self.participants.get(participant);
                 known.connected = true;
                 known.away = None;
-                known.asks = asks;
+                known.supports_inquiry = supports_inquiry;
                 known.compensates = Some(compensates);
                 let unfinished = &known.unfinished;
                 known.resume = unfinished.first().copied().zip(unfinished.last().copied());
@@ -284,7 +284,7 @@ impl Coordinator {
             };
         };
         let user = self.keys.user(&key);
-        if let Some((user, taken)) = user.filter(|(user, _)| !self.keys.is_parked(*user)) {
+        if let Some((user, taken)) = user.filter(|(user, _)| !self.keys.is_looked_up(*user)) {
             return self.repeat(now, user, taken == fingerprint, *begin, actions);
         }
         // Whose the key is, the journal has to say.
@@ -294,8 +294,8 @@ impl Coordinator {
             return actions.push(Action::Reply { token, reply });
         }
         let id = begin.id;
-        let (user, parked) = (user.map(|(user, _)| user), Parked::new(begin, refusal));
-        if self.keys.park(key.clone(), fingerprint, user, parked) {
+        let (user, pending) = (user.map(|(user, _)| user), PendingLookup::new(begin, refusal));
+        if self.keys.look_up(key.clone(), fingerprint, user, pending) {
             actions.push(Action::LookupKey { id, key });
         }
     }
@@ -310,7 +310,7 @@ impl Coordinator {
 
     fn over_a_bound(&mut self, begin: &Begin) -> Option<Refused> {
         let config = &self.config;
-        if self.begun + self.keys.parked_count() >= config.max_in_flight {
+        if self.begun + self.keys.pending_count() >= config.max_in_flight {
             return Some(Refused::TooManyInFlight { limit: config.max_in_flight });
         }
         if begin.branches.len() > config.max_branches {
@@ -331,7 +331,7 @@ impl Coordinator {
         }
         let limit = self.config.max_in_flight_bytes;
         let bytes: usize = branches.iter().map(|branch| branch.payload.len()).sum();
-        let held = self.bytes + self.outputs + self.keys.parked_bytes();
+        let held = self.bytes + self.outputs + self.keys.pending_bytes();
         (held + bytes > limit).then_some(Refused::TooManyBytes { limit })
     }
 
@@ -369,7 +369,7 @@ impl Coordinator {
             let taken = begin.key.map(|(key, _)| Reply::Refused(Refused::KeyTaken(key)));
             return actions.extend(taken.map(|reply| Action::Reply { token, reply }));
         };
-        transaction.announce(begin.announced);
+        transaction.announce(begin.id_may_be_known);
         let mut context = context!(self, now, actions);
         if begin.interactive && !transaction.is_opening() {
             transaction.touch(&mut context);
@@ -388,8 +388,8 @@ impl Coordinator {
         let found = found.filter(|_| !planted!(KeyNotLookedUp));
         let Some(waiting) = self.keys.unpark(id) else { return };
         let (key, mut begun) = (waiting.key.clone(), None);
-        for parked in waiting.into_requests() {
-            self.settle_key(now, parked, found, &mut begun, actions);
+        for pending in waiting.into_requests() {
+            self.settle_key(now, pending, found, &mut begun, actions);
         }
         self.keys.answered(&key, id, begun);
     }
@@ -398,12 +398,12 @@ impl Coordinator {
     fn settle_key(
         &mut self,
         now: Time,
-        parked: Parked,
+        pending: PendingLookup,
         found: Option<(TransactionId, Fingerprint)>,
         begun: &mut Option<(TransactionId, Fingerprint)>,
         actions: &mut Vec<Action>,
     ) {
-        let Parked { begin, refusal } = parked;
+        let PendingLookup { begin, refusal } = pending;
         let Some((key, fingerprint)) = begin.key.clone() else {
             return;
         };

@@ -1,4 +1,4 @@
-//! What the world tells the machine.
+//! What the driver tells the machine.
 
 use core::time::Duration;
 
@@ -94,7 +94,7 @@ pub enum Event {
         /// Who.
         participant: ParticipantId,
         /// Whether it asks when in doubt.
-        asks: bool,
+        supports_inquiry: bool,
         /// Whether it can undo what it has committed.
         compensates: bool,
         /// Its journal; none where the link does not tell.
@@ -162,7 +162,7 @@ pub struct Begin {
     pub interactive: bool,
     /// Its client may get its id before the outcome, and ask for it after a crash:
     /// the begin record goes first (rule 5).
-    pub announced: bool,
+    pub id_may_be_known: bool,
     /// The client's trace, handed on with each message while the process runs.
     pub trace: Option<Opaque>,
     /// Who is answered. An interactive one is answered when its begin record is
@@ -224,7 +224,7 @@ pub enum Client {
     },
     /// Show it, with its trail.
     Get,
-    /// End it, or a branch of it, by force: `intervention` says how. It is done once
+    /// Resolve it, or a branch of it: `intervention` says how. It is done once
     /// that is durable.
     Resolve {
         /// Commit or rollback, by whom and why.
@@ -341,6 +341,6 @@ pub struct FoundBranch {
     pub output: Option<Opaque>,
     /// Whether the transaction has such a branch.
     pub known: bool,
-    /// What was decided of this branch by force.
-    pub forced: Option<bool>,
+    /// What was decided of this branch by an operator.
+    pub resolved: Option<bool>,
 }

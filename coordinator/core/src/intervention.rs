@@ -1,13 +1,13 @@
-//! What people did to a transaction by hand.
+//! What operators did to a transaction.
 
 use alloc::sync::Arc;
 
 use crate::Time;
 
-/// How often one transaction may be retried by hand.
+/// How often one transaction may be retried by an operator.
 pub(crate) const MAX_RETRIES: usize = 100;
 
-/// Something that was done by hand. Kept with the transaction until it is forgotten.
+/// Something that was done by an operator. Kept with the transaction until it is forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Intervention {
     /// When.
@@ -22,12 +22,12 @@ pub struct Intervention {
     pub caller: Arc<str>,
 }
 
-/// What can be done by hand.
+/// What can be done by an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum InterventionAction {
-    /// Committed by force.
+    /// Committed by an operator.
     Commit,
-    /// Rolled back by force.
+    /// Rolled back by an operator.
     Rollback,
     /// Tried again at once.
     Retry,

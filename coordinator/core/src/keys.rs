@@ -20,7 +20,7 @@ pub(crate) const MAX_REPEATS: usize = 65_536;
 pub(crate) struct Keys {
     in_use: BTreeMap<RequestKey, (TransactionId, Fingerprint)>,
     /// By the run that asked the journal.
-    parked: BTreeMap<TransactionId, Waiting>,
+    pending: BTreeMap<TransactionId, Waiting>,
     /// How many of them would be begun, and the bytes of their payloads.
     new: usize,
     new_bytes: usize,
@@ -32,31 +32,31 @@ pub(crate) struct Keys {
 #[derive(Debug, Clone)]
 pub(crate) struct Waiting {
     pub(crate) key: RequestKey,
-    first: Parked,
-    others: Vec<Parked>,
+    first: PendingLookup,
+    others: Vec<PendingLookup>,
 }
 
 impl Waiting {
     /// In the order in which they came.
-    fn iter(&self) -> impl Iterator<Item = &Parked> {
+    fn iter(&self) -> impl Iterator<Item = &PendingLookup> {
         core::iter::once(&self.first).chain(&self.others)
     }
 
     /// The same.
-    pub(crate) fn into_requests(self) -> impl Iterator<Item = Parked> {
+    pub(crate) fn into_requests(self) -> impl Iterator<Item = PendingLookup> {
         core::iter::once(self.first).chain(self.others)
     }
 }
 
 /// A request that waits for the journal.
 #[derive(Debug, Clone)]
-pub(crate) struct Parked {
+pub(crate) struct PendingLookup {
     pub(crate) begin: Box<Begin>,
     /// What is answered where the key is new; none where it is begun then.
     pub(crate) refusal: Option<Reply>,
 }
 
-impl Parked {
+impl PendingLookup {
     /// One that is refused where it is no repeat keeps nothing that it would need.
     pub(crate) fn new(mut begin: Box<Begin>, refusal: Option<Reply>) -> Self {
         if refusal.is_some() {
@@ -86,8 +86,8 @@ impl Keys {
         }
     }
 
-    pub(crate) fn is_parked(&self, id: TransactionId) -> bool {
-        self.parked.contains_key(&id)
+    pub(crate) fn is_looked_up(&self, id: TransactionId) -> bool {
+        self.pending.contains_key(&id)
     }
 
     /// Whether one more may be looked for only.
@@ -98,45 +98,46 @@ impl Keys {
     /// Keeps a request until the journal has been asked for its key, whose `user` is
     /// parked, if there is one. True where that is to be asked for it, false where it is
     /// being asked for another.
-    pub(crate) fn park(
+    pub(crate) fn look_up(
         &mut self,
         key: RequestKey,
         fingerprint: Fingerprint,
         user: Option<TransactionId>,
-        parked: Parked,
+        pending: PendingLookup,
     ) -> bool {
-        match parked.refusal {
-            None => (self.new, self.new_bytes) = (self.new + 1, self.new_bytes + parked.bytes()),
+        match pending.refusal {
+            None => (self.new, self.new_bytes) = (self.new + 1, self.new_bytes + pending.bytes()),
             Some(_) => self.repeats += 1,
         }
-        if let Some(waiting) = user.and_then(|id| self.parked.get_mut(&id)) {
+        if let Some(waiting) = user.and_then(|id| self.pending.get_mut(&id)) {
             // Whoever begins with this body does so for this one as well.
-            if parked.begin.announced {
+            if pending.begin.id_may_be_known {
                 let mut all = core::iter::once(&mut waiting.first).chain(&mut waiting.others);
-                let same =
-                    |it: &&mut Parked| it.refusal.is_none() && it.begin.key == parked.begin.key;
+                let same = |it: &&mut PendingLookup| {
+                    it.refusal.is_none() && it.begin.key == pending.begin.key
+                };
                 if let Some(same) = all.find(same) {
-                    same.begin.announced = true;
+                    same.begin.id_may_be_known = true;
                 }
             }
-            waiting.others.push(parked);
+            waiting.others.push(pending);
             return false;
         }
-        let id = parked.begin.id;
+        let id = pending.begin.id;
         self.take(key.clone(), id, fingerprint);
-        self.parked.insert(id, Waiting { key, first: parked, others: Vec::new() });
+        self.pending.insert(id, Waiting { key, first: pending, others: Vec::new() });
         true
     }
 
     /// Those that waited for an answer of the journal. Their key stays the first one's
     /// until [`Self::answered`].
     pub(crate) fn unpark(&mut self, id: TransactionId) -> Option<Waiting> {
-        let waiting = self.parked.remove(&id)?;
-        for parked in waiting.iter() {
-            match parked.refusal {
+        let waiting = self.pending.remove(&id)?;
+        for pending in waiting.iter() {
+            match pending.refusal {
                 None => {
                     self.new -= 1;
-                    self.new_bytes -= parked.bytes();
+                    self.new_bytes -= pending.bytes();
                 }
                 Some(_) => self.repeats -= 1,
             }
@@ -160,14 +161,14 @@ impl Keys {
     }
 
     /// The requests that asked the journal, with how many others wait with each.
-    pub(crate) fn all_parked(&self) -> impl Iterator<Item = (TransactionId, usize)> {
-        self.parked.iter().map(|(id, waiting)| (*id, waiting.others.len()))
+    pub(crate) fn all_pending(&self) -> impl Iterator<Item = (TransactionId, usize)> {
+        self.pending.iter().map(|(id, waiting)| (*id, waiting.others.len()))
     }
 
     /// The runs that wait, and those that want their keys.
     pub(crate) fn all_begins(&self) -> impl Iterator<Item = TransactionId> {
-        let parked = self.parked.values();
-        parked.flat_map(Waiting::iter).map(|it| it.begin.id)
+        let pending = self.pending.values();
+        pending.flat_map(Waiting::iter).map(|it| it.begin.id)
     }
 
     /// The runs that hold a key.
@@ -176,12 +177,12 @@ impl Keys {
     }
 
     /// Requests that would be begun.
-    pub(crate) fn parked_count(&self) -> usize {
+    pub(crate) fn pending_count(&self) -> usize {
         self.new
     }
 
     /// The bytes of their payloads.
-    pub(crate) fn parked_bytes(&self) -> usize {
+    pub(crate) fn pending_bytes(&self) -> usize {
         self.new_bytes
     }
 }

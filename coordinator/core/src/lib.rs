@@ -37,7 +37,7 @@
 //! });
 //! let connected = [0, 1].map(|number| Event::Connected {
 //!     participant: ParticipantId(number),
-//!     asks: true,
+//!     supports_inquiry: true,
 //!     compensates: false,
 //!     journal: None,
 //! });
@@ -51,7 +51,7 @@
 //!     branches: branches.into(),
 //!     locks: vec![],
 //!     interactive: false,
-//!     announced: false,
+//!     id_may_be_known: false,
 //!     trace: None,
 //!     waiter: Waiter {
 //!         token: 7,
@@ -141,7 +141,7 @@ pub use locks::{
     LockWaiter, MAX_LOCK_KEY,
 };
 pub use projection::{
-    BranchProjection, Milestone, Pace, ParticipantProjection, Phase, Projection,
+    BranchProjection, Pace, ParticipantProjection, Phase, Projection, RecordPurpose,
     TransactionProjection,
 };
 pub use record::{

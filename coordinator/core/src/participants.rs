@@ -18,7 +18,7 @@ pub(crate) struct Participant {
     /// Transactions that wait for its link, with nothing sent to anybody.
     pub(crate) awaited: BTreeSet<TransactionId>,
     /// Asks when in doubt; as it was on its last link.
-    pub(crate) asks: bool,
+    pub(crate) supports_inquiry: bool,
     /// Can undo what it has committed; none before its first link.
     pub(crate) compensates: Option<bool>,
     /// Its journal, as its last link told; none where it didn't, or before the first.

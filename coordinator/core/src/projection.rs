@@ -18,13 +18,13 @@ pub struct Projection {
     /// In the order of their ids.
     pub transactions: Vec<TransactionProjection>,
     /// Runs that wait for their key to be looked up, and how many clients join each.
-    pub parked: Vec<(TransactionId, usize)>,
+    pub lookups: Vec<(TransactionId, usize)>,
     /// Runs that hold a request key.
     pub keyed: Vec<TransactionId>,
     /// Every participant that was heard of.
     pub participants: Vec<ParticipantProjection>,
     /// Records that are not reported durable, oldest first.
-    pub pending: Vec<(TransactionId, Milestone)>,
+    pub pending: Vec<(TransactionId, RecordPurpose)>,
 }
 
 /// A participant, as the coordinator knows it.
@@ -35,7 +35,7 @@ pub struct ParticipantProjection {
     /// Whether messages can be handed over.
     pub connected: bool,
     /// Whether it asks when in doubt.
-    pub asks: bool,
+    pub supports_inquiry: bool,
     /// Whether it can undo what it has committed, where that is known.
     pub compensates: Option<bool>,
     /// Its journal, as its last link told.
@@ -68,13 +68,13 @@ pub struct TransactionProjection {
     /// Votes lead to the decision.
     pub commit_requested: bool,
     /// Its abort may be told.
-    pub tellable: bool,
+    pub outcome_visible: bool,
     /// Whether prepare's deadline or the client's idle limit is set.
     pub deadline: bool,
     /// Read from the journal at start.
     pub recovered: bool,
-    /// Branches that are to be ended by force once that is durable, and how.
-    pub forcing: Vec<(usize, bool)>,
+    /// Branches that are to be resolved by an operator once that is durable, and how.
+    pub resolving: Vec<(usize, bool)>,
     /// Branches whose participants are not to be notified, once that is durable.
     pub abandoning: Vec<usize>,
     /// Its end is durable, or its end for its clients.
@@ -95,9 +95,9 @@ pub struct BranchProjection {
     /// The journal that voted.
     pub journal: Option<JournalId>,
     /// Whether its participant asks.
-    pub asks: bool,
-    /// What was decided of it by force.
-    pub forced: Option<bool>,
+    pub supports_inquiry: bool,
+    /// What was decided of it by an operator.
+    pub resolved: Option<bool>,
     /// Its participant is still to be notified of that.
     pub notify: bool,
     /// Undecided: whether a prepare may have reached it.
@@ -124,7 +124,7 @@ pub enum Pace {
 
 /// What a record means to its transaction once it is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Milestone {
+pub enum RecordPurpose {
     /// Interactive: the client may have the id.
     Opened,
     /// Prepare may be sent.
@@ -133,10 +133,10 @@ pub enum Milestone {
     Committed,
     /// Its client may be told that it is aborted.
     Aborted,
-    /// The decision is turned round.
-    TurnedRound,
-    /// Branches are ended by force.
-    Forced,
+    /// The decision is compensated.
+    CompensationDecided,
+    /// Branches are resolved by an operator.
+    Resolved,
     /// Nothing: it is kept for people.
     Noted,
     /// It has ended for its clients; a participant is still to be notified.
@@ -160,7 +160,7 @@ pub enum Phase {
     /// Waits for its locks; nothing was sent.
     Locking,
     /// The begin record is being written; prepare comes next.
-    Logging,
+    ForcingBegin,
     /// Votes are being collected.
     Preparing,
     /// One phase, and the answer is lost: the participant is being asked.
@@ -171,8 +171,8 @@ pub enum Phase {
     Deciding,
     /// Committed; branches are being told.
     Committing,
-    /// The record that turns the decision round is being written.
-    Turning,
+    /// The record that compensates the decision is being written.
+    Compensating,
     /// Aborted; branches are being told.
     Aborting,
     /// It has ended for its clients; a participant is still to be notified of what an

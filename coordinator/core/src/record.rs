@@ -81,7 +81,7 @@ pub struct BeginBranch {
     /// What it is to do.
     pub payload: Opaque,
     /// Whether its participant asks when in doubt.
-    pub asks: bool,
+    pub supports_inquiry: bool,
     /// One phase: the journal that is asked to commit, where its link names one.
     pub journal: Option<JournalId>,
 }
@@ -97,7 +97,7 @@ pub struct DecisionRecord {
     pub key: Option<(RequestKey, Fingerprint)>,
     /// To commit, or to abort.
     pub commit: bool,
-    /// 1; 2 after a decision was turned round.
+    /// 1; 2 after a decision was compensated.
     pub number: u32,
     /// What becomes of a commit that keeps failing.
     pub policy: CommitPolicy,
@@ -118,7 +118,7 @@ pub struct DecisionRecord {
     pub calls: Vec<EnlistCall>,
     /// Why it was aborted.
     pub reason: Option<Arc<Reason>>,
-    /// What was done by hand so far.
+    /// What was done by an operator so far.
     pub interventions: Vec<Intervention>,
     /// What happened, this decision included.
     pub trail: Vec<TrailEvent>,
@@ -138,9 +138,9 @@ pub struct DecisionBranch {
     /// Its vote to abort.
     pub refusal: Option<Arc<Reason>>,
     /// Whether its participant asks when in doubt.
-    pub asks: bool,
-    /// What was decided of it by force.
-    pub forced: Option<bool>,
+    pub supports_inquiry: bool,
+    /// What was decided of it by an operator.
+    pub resolved: Option<bool>,
     /// Its participant is still to be notified of that, and nobody waits for it.
     pub notify: bool,
 }

@@ -35,10 +35,10 @@ pub enum TrailKind {
     Retried,
     /// A message could not be sent, or its attempt ended without an answer.
     Unreachable,
-    /// The decision to commit is turned round, durably.
-    TurnedRound,
-    /// It was ended by force, by hand.
-    Forced,
+    /// The decision to commit is compensated, durably.
+    CompensationDecided,
+    /// It was resolved by an operator.
+    Resolved,
     /// Its participant has not acknowledged what an operator resolved; it is waited
     /// for no longer, and notified as soon as it can be.
     Asserted,
@@ -47,7 +47,7 @@ pub enum TrailKind {
     /// The decision is still being retried after the set number of attempts.
     Stalled,
     /// A rollback is no longer sent; the participant asks when it is back.
-    LeftToAsk,
+    RollbackUnacknowledged,
     /// A participant in doubt asked.
     Asked,
     /// A participant did the opposite of the decision.

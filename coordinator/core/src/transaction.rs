@@ -5,8 +5,8 @@
 //!   comes from.
 //! - Commit is sent, and 'committed' is shown, only from `Committing` on, which
 //!   is entered when the commit record is reported durable.
-//! - From `Deciding` on there is no way to abort but to turn a commit round, which
-//!   its client asked for; from `Turning` or `Aborting` on there is none to commit.
+//! - From `Deciding` on there is no way to abort but to compensate a commit, which
+//!   its client asked for; from `Compensating` or `Aborting` on there is none to commit.
 //! - A transaction in one phase whose prepare was sent is aborted only when its
 //!   participant says so.
 //! - Nothing is sent before its locks are held and that is durable, and they are
@@ -18,13 +18,13 @@ mod branch;
 mod compensate;
 mod decide;
 mod finish;
-mod force;
 mod linking;
 mod locking;
 mod notify;
 mod prepare;
 mod projection;
 mod repeat;
+mod resolve;
 mod show;
 mod timing;
 
@@ -39,7 +39,7 @@ use crate::{
     TrailEvent, TrailKind, Waiter,
     locks::Locks,
     participants::Participants,
-    projection::{Milestone, Phase as State},
+    projection::{Phase as State, RecordPurpose},
     timers::Timers,
 };
 use branch::Branch;
@@ -65,24 +65,24 @@ pub(crate) struct Context<'a> {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Log {
     last: Sequence,
-    pub(crate) pending: VecDeque<(Sequence, TransactionId, Milestone)>,
+    pub(crate) pending: VecDeque<(Sequence, TransactionId, RecordPurpose)>,
 }
 
 impl Context<'_> {
-    fn append(&mut self, record: Record, forced: bool, milestone: Milestone) {
+    fn append(&mut self, record: Record, sync: bool, milestone: RecordPurpose) {
         self.log.last += 1;
         let sequence = self.log.last;
         self.log.pending.push_back((sequence, record.id(), milestone));
         let record = Box::new(record);
-        self.actions.push(Action::Append { sequence, record, forced });
+        self.actions.push(Action::Append { sequence, record, sync });
     }
 
     /// The same for a session, which is told of it by the place of the record.
-    pub(crate) fn append_session(&mut self, record: SessionRecord, forced: bool) -> Sequence {
+    pub(crate) fn append_session(&mut self, record: SessionRecord, sync: bool) -> Sequence {
         self.log.last += 1;
         let sequence = self.log.last;
         let record = Box::new(record);
-        self.actions.push(Action::AppendSession { sequence, record, forced });
+        self.actions.push(Action::AppendSession { sequence, record, sync });
         sequence
     }
 }
@@ -94,7 +94,7 @@ pub(crate) struct Transaction {
     age: TransactionId,
     key: Option<(RequestKey, Fingerprint)>,
     interactive: bool,
-    announced: bool,
+    id_may_be_known: bool,
     trace: Option<Opaque>,
     options: Box<Options>,
     state: State,
@@ -108,7 +108,7 @@ pub(crate) struct Transaction {
     waiters: Vec<Waiter>,
     trail: Vec<TrailEvent>,
     /// What happened since a decision that may not be told yet.
-    untold: Vec<Action>,
+    withheld: Vec<Action>,
     /// How much of the trail the decision record has.
     recorded: usize,
     begun_at: Time,
@@ -116,8 +116,8 @@ pub(crate) struct Transaction {
     ended_at: Option<Time>,
     reason: Option<Arc<Reason>>,
     interventions: Vec<Intervention>,
-    /// Branches that are ended by force once that is durable, and how.
-    forcing: Vec<(usize, bool)>,
+    /// Branches that are resolved by an operator once that is durable, and how.
+    resolving: Vec<(usize, bool)>,
     /// Branches whose participants are not to be notified, once that is durable.
     abandoning: Vec<usize>,
     /// The decision, once there is one.
@@ -130,7 +130,7 @@ pub(crate) struct Transaction {
     /// The begin record is durable.
     logged: bool,
     /// The abort record is durable, or nobody has to wait for it.
-    tellable: bool,
+    outcome_visible: bool,
     /// Its end is durable: what it was turned into can't change any more.
     is_final: bool,
     stalled: bool,
@@ -153,7 +153,7 @@ impl Transaction {
             age: id,
             key: None,
             interactive: false,
-            announced: false,
+            id_may_be_known: false,
             trace: None,
             options,
             state: State::Opening,
@@ -163,21 +163,21 @@ impl Transaction {
             answered: Vec::new(),
             waiters: Vec::new(),
             trail: Vec::new(),
-            untold: Vec::new(),
+            withheld: Vec::new(),
             recorded: 0,
             begun_at,
             decided_at: None,
             ended_at: None,
             reason: None,
             interventions: Vec::new(),
-            forcing: Vec::new(),
+            resolving: Vec::new(),
             abandoning: Vec::new(),
             commit: false,
             number: 1,
             one_phase: false,
             commit_requested: false,
             logged: false,
-            tellable: false,
+            outcome_visible: false,
             is_final: false,
             stalled: false,
             deadline: None,
@@ -200,7 +200,7 @@ impl Transaction {
             age: begin.age,
             key: begin.key,
             interactive: begin.interactive,
-            announced: begin.announced,
+            id_may_be_known: begin.id_may_be_known,
             trace: begin.trace,
             branches: Vec::with_capacity(begin.branches.len()),
             locks: begin.locks,
@@ -214,7 +214,7 @@ impl Transaction {
             transaction.add(branch, context);
         }
         if transaction.interactive {
-            context.append(transaction.begin_record(context), true, Milestone::Opened);
+            context.append(transaction.begin_record(context), true, RecordPurpose::Opened);
         } else {
             transaction.start_prepare(context);
         }
@@ -249,36 +249,36 @@ impl Transaction {
 
     /// A record that was asked for is durable. True when the transaction may be
     /// forgotten.
-    pub(crate) fn durable(&mut self, milestone: Milestone, context: &mut Context) -> bool {
+    pub(crate) fn durable(&mut self, milestone: RecordPurpose, context: &mut Context) -> bool {
         match milestone {
-            Milestone::Opened => {
+            RecordPurpose::Opened => {
                 self.logged = true;
                 self.become_active(context);
                 self.answer(context);
                 self.set_timer(context);
             }
-            Milestone::Logged => {
+            RecordPurpose::Logged => {
                 self.logged = true;
-                if self.state == State::Logging {
+                if self.state == State::ForcingBegin {
                     self.become_preparing(context);
                 }
                 self.answer(context);
                 self.set_timer(context);
             }
-            Milestone::Committed => self.become_committing(context),
-            Milestone::Aborted => {
-                self.tellable = true;
-                context.actions.append(&mut self.untold);
+            RecordPurpose::Committed => self.become_committing(context),
+            RecordPurpose::Aborted => {
+                self.outcome_visible = true;
+                context.actions.append(&mut self.withheld);
                 self.answer(context);
             }
-            Milestone::TurnedRound => self.become_compensating(context),
-            Milestone::Noted => {}
-            Milestone::Forced => self.become_forced(context),
-            Milestone::Closed => self.become_closed(context),
-            Milestone::Abandoned => self.become_abandoned(context),
-            Milestone::Ended => {
+            RecordPurpose::CompensationDecided => self.become_compensating(context),
+            RecordPurpose::Noted => {}
+            RecordPurpose::Resolved => self.become_resolved(context),
+            RecordPurpose::Closed => self.become_closed(context),
+            RecordPurpose::Abandoned => self.become_abandoned(context),
+            RecordPurpose::Ended => {
                 self.is_final = true;
-                context.actions.append(&mut self.untold);
+                context.actions.append(&mut self.withheld);
                 self.answer(context);
                 return true;
             }
@@ -333,12 +333,12 @@ impl Transaction {
         if self.waiters.is_empty() {
             return;
         }
-        let told = self.is_told();
+        let visible = self.is_outcome_visible();
         let reached = |at| match at {
-            AnswerAt::Begun => told || self.logged,
-            AnswerAt::Prepared => told || self.state == State::Prepared,
-            AnswerAt::Decision => told,
-            AnswerAt::Completion => told && self.has_ended() && self.abandoning.is_empty(),
+            AnswerAt::Begun => visible || self.logged,
+            AnswerAt::Prepared => visible || self.state == State::Prepared,
+            AnswerAt::Decision => visible,
+            AnswerAt::Completion => visible && self.has_ended() && self.abandoning.is_empty(),
         };
         let known = self.is_known();
         let ready = |waiter: &Waiter| reached(waiter.at) || (known && waiter.until <= context.now);
@@ -355,45 +355,47 @@ impl Transaction {
     }
 
     /// From here on no client gets its id before that is good for asking.
-    pub(crate) fn announce(&mut self, announced: bool) {
-        self.announced |= announced;
+    pub(crate) fn announce(&mut self, id_may_be_known: bool) {
+        self.id_may_be_known |= id_may_be_known;
     }
 
     /// Whether a client may get its id: none that a crash would make unknown, where
     /// it could be asked for.
     fn is_known(&self) -> bool {
-        !self.announced || self.logged || self.is_told()
+        !self.id_may_be_known || self.logged || self.is_outcome_visible()
     }
 
     /// Whether its outcome may be told to clients.
-    fn is_told(&self) -> bool {
+    fn is_outcome_visible(&self) -> bool {
         match self.state {
             State::Committing => self.commit_stands() || planted!(CompensableToldEarly),
             State::Notifying | State::Ended if self.commit => self.commit_stands(),
             State::Deciding => planted!(CommitShownEarly),
-            State::Aborting => self.tellable && !self.is_turned_round(),
-            State::Notifying | State::Ended => self.tellable,
+            State::Aborting => self.outcome_visible && !self.is_compensating(),
+            State::Notifying | State::Ended => self.outcome_visible,
             _ => false,
         }
     }
 
     /// Whether its newest decision is not durable, so that nothing of it may be shown.
-    fn is_untold(&self) -> bool {
+    fn is_outcome_hidden(&self) -> bool {
         match self.state {
             State::Deciding => !planted!(CommitShownEarly),
-            State::Turning => true,
+            State::Compensating => true,
             State::Notifying | State::Ended if self.commit => !self.commit_stands(),
-            State::Aborting | State::Notifying | State::Ended => !self.commit && !self.tellable,
+            State::Aborting | State::Notifying | State::Ended => {
+                !self.commit && !self.outcome_visible
+            }
             _ => false,
         }
     }
 
     /// Whether its decision is durable, and what becomes of it may be shown.
     fn is_durably_decided(&self) -> bool {
-        self.is_told()
+        self.is_outcome_visible()
             || self.state == State::Committing
             || self.has_ended() && self.commit
-            || self.state == State::Aborting && self.is_turned_round()
+            || self.state == State::Aborting && self.is_compensating()
     }
 
     /// Puts an event on the trail and tells the shell.
@@ -403,7 +405,7 @@ impl Transaction {
             None => (None, None, 0),
         };
         let reason = match kind {
-            TrailKind::DecidedAbort | TrailKind::TurnedRound => self.reason.clone(),
+            TrailKind::DecidedAbort | TrailKind::CompensationDecided => self.reason.clone(),
             TrailKind::VotedAbort => refusal,
             _ => None,
         };
@@ -429,8 +431,8 @@ impl Transaction {
         };
         let took = since.map_or(Duration::ZERO, |since| context.now.since(since));
         let happened = Action::Happened { id: self.id, event, participant, reason, took };
-        if show::tells_of_a_decision(kind) && self.is_untold() {
-            self.untold.push(happened);
+        if show::shows_a_decision(kind) && self.is_outcome_hidden() {
+            self.withheld.push(happened);
         } else {
             context.actions.push(happened);
         }

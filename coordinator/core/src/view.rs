@@ -62,7 +62,7 @@ pub enum BranchState {
     /// Acknowledged rollback.
     RolledBack,
     /// Rollback no longer sent; the participant asks when it is back.
-    LeftToAsk,
+    RollbackUnacknowledged,
     /// Did the opposite of the decision.
     Heuristic,
     /// Its participant does not know it any more, or its fate cannot be known for
@@ -124,7 +124,7 @@ pub struct View {
     pub decided_at: Option<Time>,
     /// When nothing was owed any more.
     pub ended_at: Option<Time>,
-    /// What was done by hand.
+    /// What was done by an operator.
     pub interventions: Vec<Intervention>,
     /// What happened, where it was asked for.
     pub trail: Vec<TrailEvent>,

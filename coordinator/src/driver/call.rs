@@ -21,21 +21,21 @@ pub(crate) enum Call {
     Commit(AnswerAt),
     Rollback(AnswerAt),
     Get,
-    Resolve(ByHand),
-    Retry(ByHand),
-    Abandon(ByHand),
+    Resolve(OperatorCall),
+    Retry(OperatorCall),
+    Abandon(OperatorCall),
 }
 
-/// What somebody does by hand.
+/// What an operator does.
 #[derive(Debug, Clone)]
-pub(crate) struct ByHand {
+pub(crate) struct OperatorCall {
     pub(crate) action: InterventionAction,
     pub(crate) branch: Option<u32>,
     pub(crate) reason: String,
     pub(crate) caller: String,
 }
 
-impl ByHand {
+impl OperatorCall {
     fn at(self, at: Time) -> Intervention {
         let Self { action, branch, reason, caller } = self;
         Intervention { at, action, branch, reason: reason.into(), caller: caller.into() }
@@ -52,9 +52,13 @@ impl Call {
             Self::Commit(at) => Client::Commit { at, until },
             Self::Rollback(at) => Client::Rollback { at, until },
             Self::Get => Client::Get,
-            Self::Resolve(by_hand) => Client::Resolve { intervention: by_hand.at(now), until },
-            Self::Retry(by_hand) => Client::Retry { intervention: by_hand.at(now) },
-            Self::Abandon(by_hand) => Client::Abandon { intervention: by_hand.at(now), until },
+            Self::Resolve(by_operator) => {
+                Client::Resolve { intervention: by_operator.at(now), until }
+            }
+            Self::Retry(by_operator) => Client::Retry { intervention: by_operator.at(now) },
+            Self::Abandon(by_operator) => {
+                Client::Abandon { intervention: by_operator.at(now), until }
+            }
         }
     }
 }

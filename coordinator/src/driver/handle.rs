@@ -24,7 +24,7 @@ pub(crate) struct NewTransaction {
     /// only.
     pub(crate) work: Option<NewWork>,
     pub(crate) interactive: bool,
-    pub(crate) announced: bool,
+    pub(crate) id_may_be_known: bool,
     pub(crate) trace: Option<Opaque>,
     pub(crate) answer_at: AnswerAt,
 }

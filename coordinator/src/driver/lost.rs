@@ -42,7 +42,7 @@ fn ended(stored: Stored, now: Time) -> [Entry; 2] {
         .map(|branch| journal::DecisionBranch {
             participant: branch.participant.clone(),
             state: hazard,
-            asks: branch.asks,
+            supports_inquiry: branch.supports_inquiry,
             ..journal::DecisionBranch::default()
         })
         .collect();

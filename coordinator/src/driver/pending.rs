@@ -98,7 +98,7 @@ pub(super) fn found(recalled: &Recalled, number: u32) -> Found {
         number: decision.decision_number,
         output: branch.and_then(codec::output),
         known: branch.is_some(),
-        forced: branch.and_then(|branch| branch.forced),
+        resolved: branch.and_then(|branch| branch.resolved),
     })
 }
 

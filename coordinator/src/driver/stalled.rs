@@ -14,7 +14,7 @@ const NAMED: usize = 5;
 #[derive(Debug, Default)]
 pub(super) struct Stalled {
     all: BTreeSet<TransactionId>,
-    told_at: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
 impl Stalled {
@@ -31,23 +31,23 @@ impl Stalled {
     }
 
     /// Tells of them, now and then.
-    pub(super) fn tell(&mut self) {
+    pub(super) fn log(&mut self) {
         if self.all.is_empty() {
-            if self.told_at.take().is_some() {
+            if self.logged_at.take().is_some() {
                 tracing::info!("no transaction is stalled any more");
             }
             return;
         }
-        if self.told_at.is_some_and(|told| told.elapsed() < REPEAT) {
+        if self.logged_at.is_some_and(|told| told.elapsed() < REPEAT) {
             return;
         }
-        self.told_at = Some(Instant::now());
+        self.logged_at = Some(Instant::now());
         let names: Vec<_> = self.all.iter().take(NAMED).map(ToString::to_string).collect();
         tracing::warn!(
             transactions = self.all.len(),
             oldest = names.join(", "),
             "stalled: decided, and some participant does not acknowledge. What is owed is sent \
-             until it does; List shows them (stalled), AdminService.Resolve ends them by hand"
+             until it does; List shows them (stalled), AdminService.Resolve ends them"
         );
     }
 }

@@ -75,7 +75,7 @@ pub enum Error {
     /// It was decided to commit, that kept failing at a resource, and what the others
     /// had committed was undone, as [`CommitPolicy::Compensate`](crate::CommitPolicy)
     /// asks.
-    #[error("transaction {transaction} was turned round: commit failed at '{resource}': {cause}")]
+    #[error("transaction {transaction} was compensated: commit failed at '{resource}': {cause}")]
     CommitFailed {
         /// The transaction.
         transaction: TransactionId,
@@ -94,7 +94,7 @@ pub enum Error {
     },
     /// The decision stands and is durable; a resource has not done it yet and is
     /// called again until it has, or, with
-    /// [`CommitPolicy::Compensate`](crate::CommitPolicy), until a commit is turned round.
+    /// [`CommitPolicy::Compensate`](crate::CommitPolicy), until a commit is compensated.
     #[error(
         "transaction {transaction} is decided, and '{resource}' has not done its {phase} after {attempts} attempts: {cause}; it goes on"
     )]

@@ -94,8 +94,9 @@ impl Locals {
         let (queue, queued) = mpsc::channel(QUEUE);
         self.handle.link(id, queue).await;
         let journal = Some(self.journal);
-        let (asks, compensates) = (false, true);
-        let connected = Event::Connected { participant: id, asks, compensates, journal };
+        let (supports_inquiry, compensates) = (false, true);
+        let connected =
+            Event::Connected { participant: id, supports_inquiry, compensates, journal };
         self.handle.events(vec![connected]).await;
         self.own.spawn(self.clone().link(id, queued));
         id
@@ -153,8 +154,8 @@ impl Locals {
         let known = self.known();
         known.branches.get(&(id, number)).cloned().or_else(|| {
             let resource = known.attached.get(&participant)?.clone();
-            let (version, input, turned_round) = (0, Vec::new(), false);
-            let branch = Branch { transaction: id, number, version, input, turned_round };
+            let (version, input, compensating) = (0, Vec::new(), false);
+            let branch = Branch { transaction: id, number, version, input, compensating };
             Some(Enlisted { resource, branch, vote: None, last_error: String::new() })
         })
     }
@@ -273,9 +274,9 @@ impl Locals {
         let Enlisted { resource, mut branch, .. } = enlisted;
         let name = resource.name().into_owned();
         if let Decided::Rollback { compensate: true } = decided {
-            branch.turned_round = true;
+            branch.compensating = true;
             tracing::warn!(transaction = %id, branch = number, resource = name,
-                "the commit is turned round; the resource is rolled back");
+                "the commit is compensated; the resource is rolled back");
         }
         let work = async move {
             match decided {

@@ -143,10 +143,10 @@ pub struct Branch {
     pub version: u64,
     /// What it was enlisted with; empty after a restart.
     pub input: Vec<u8>,
-    /// Rollback only: the decision to commit was turned round
+    /// Rollback only: the decision to commit was compensated
     /// ([`CommitPolicy::Compensate`](crate::CommitPolicy::Compensate)), so that commit
     /// may have succeeded before, and is to be undone.
-    pub turned_round: bool,
+    pub compensating: bool,
 }
 
 /// What a resource says to prepare.

@@ -64,7 +64,7 @@ fn encode_begin(record: &BeginRecord, directory: &Directory) -> journal::Begin {
     let branch = |branch: &BeginBranch| journal::BeginBranch {
         participant: directory.name(branch.participant).to_string(),
         payload: Bytes::from_owner(branch.payload.clone()),
-        asks: branch.asks,
+        supports_inquiry: branch.supports_inquiry,
         journal_id: journal_bytes(branch.journal),
     };
     let (request_key, fingerprint) = wire_key(record.key.as_ref());
@@ -90,8 +90,8 @@ fn encode_decision(record: &DecisionRecord, directory: &Directory) -> journal::D
         journal_id: journal_bytes(branch.journal),
         output: branch.output.clone().map_or_else(Bytes::new, Bytes::from_owner),
         abort_reason: branch.refusal.as_ref().map(|it| convert::reason(it, directory)),
-        asks: branch.asks,
-        forced: branch.forced,
+        supports_inquiry: branch.supports_inquiry,
+        resolved: branch.resolved,
         notify: branch.notify,
     };
     let (request_key, fingerprint) = wire_key(record.key.as_ref());
@@ -128,7 +128,7 @@ fn decode_timeout(micros: u64) -> Option<Duration> {
     (micros > 0).then(|| Duration::from_micros(micros))
 }
 
-/// What was done by hand, as it is written.
+/// What was done by an operator, as it is written.
 pub(crate) fn intervention(it: &Intervention) -> journal::Intervention {
     journal::Intervention {
         at_us: it.at.0,
@@ -184,7 +184,7 @@ fn unnotified(record: &EndRecord) -> impl Iterator<Item = u32> {
 /// Whether the participant may be in doubt about a branch that ended like this: the
 /// journal that voted has not said what it did.
 fn is_unnotified(state: BranchState) -> bool {
-    matches!(state, BranchState::LeftToAsk | BranchState::Hazard)
+    matches!(state, BranchState::RollbackUnacknowledged | BranchState::Hazard)
 }
 
 /// An age as it is written and sent: nothing where it is the transaction's own.
@@ -262,7 +262,7 @@ fn decode_begin(
         Ok(BeginBranch {
             participant: participant(id, &branch.participant, directory)?,
             payload: Opaque::from(&branch.payload[..]),
-            asks: branch.asks,
+            supports_inquiry: branch.supports_inquiry,
             journal: decode_journal(id, &branch.journal_id)?,
         })
     });
@@ -315,8 +315,8 @@ fn decode_decision(
             journal: decode_journal(id, &branch.journal_id)?,
             output: output(branch),
             refusal: refusal.map(|it| Arc::new(convert::core_reason(it, directory))),
-            asks: branch.asks,
-            forced: branch.forced,
+            supports_inquiry: branch.supports_inquiry,
+            resolved: branch.resolved,
             notify: branch.notify,
         })
     };
@@ -351,8 +351,8 @@ fn decode_decision(
 /// Whether a decision's record can hold a branch in this state.
 fn is_decided(commit: bool, state: BranchState) -> bool {
     use BranchState::{
-        Asserted, Committed, Committing, Enlisted, Hazard, Heuristic, LeftToAsk, ReadOnly, Refused,
-        RolledBack, RollingBack,
+        Asserted, Committed, Committing, Enlisted, Hazard, Heuristic, ReadOnly, Refused,
+        RollbackUnacknowledged, RolledBack, RollingBack,
     };
     match commit {
         true => {
@@ -365,7 +365,7 @@ fn is_decided(commit: bool, state: BranchState) -> bool {
                 | ReadOnly
                 | RollingBack
                 | RolledBack
-                | LeftToAsk
+                | RollbackUnacknowledged
                 | Heuristic
                 | Hazard
                 | Asserted
@@ -408,8 +408,8 @@ mod tests {
                 journal: Some(JournalId::from_bytes([3; 16])),
                 output: Some(Opaque::from(&b"out"[..])),
                 refusal: Some(reason.clone()),
-                asks: true,
-                forced: Some(false),
+                supports_inquiry: true,
+                resolved: Some(false),
                 notify: true,
             }],
             calls: vec![dtc_core::EnlistCall { key: ("b".into(), [8; 32]), branch: 0 }],

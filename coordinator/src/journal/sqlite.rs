@@ -9,7 +9,7 @@ use dtc_proto::journal;
 use dtc_protocol::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
 use dtc_runtime::{Environment, Exit};
 use dtc_store::{
-    OpenError, Options, ReadError, Store, Suspect, Urgency, WriteError, check_pages, checksum,
+    CheckedRow, OpenError, Options, ReadError, Store, Urgency, WriteError, check_pages, checksum,
     in_savepoint,
 };
 use prost::Message;
@@ -19,7 +19,7 @@ use tonic::async_trait;
 use crate::{address::Address, config::check_name};
 
 use super::{
-    Declared, Durable, Entry, Forgotten, Journal, JournalError, Keep, Recalled, Registration,
+    Capabilities, Durable, Entry, Forgotten, Journal, JournalError, Keep, Recalled, Registration,
     Retention, Stored, User,
 };
 use forgetting::{Known, Memory};
@@ -53,7 +53,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS locks (session BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS participants (
         name TEXT PRIMARY KEY, address TEXT NOT NULL,
-        asks INTEGER NOT NULL, compensates INTEGER NOT NULL,
+        supports_inquiry INTEGER NOT NULL, compensates INTEGER NOT NULL,
         -- In milliseconds; 0 for without end.
         lease INTEGER NOT NULL, draining INTEGER NOT NULL
     ) WITHOUT ROWID;
@@ -209,7 +209,7 @@ fn check_lost(connection: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT id, lost FROM unfinished
                WHERE typeof(lost) <> 'integer' OR lost NOT IN (0, 1) LIMIT 1";
     let bad = |row: &Row<'_>| {
-        let row = Suspect::new("unfinished", row, 1);
+        let row = CheckedRow::new("unfinished", row, 1);
         let mark: i64 = row.get(1)?;
         Err::<(), _>(row.damaged(1, format!("it is {mark}, neither 0 nor 1")))
     };
@@ -218,7 +218,7 @@ fn check_lost(connection: &Connection) -> rusqlite::Result<()> {
 
 /// A row of either table, with the columns id, begin, decision, end.
 fn stored(table: &'static str, row: &Row<'_>) -> rusqlite::Result<Stored> {
-    let row = Suspect::new(table, row, 1);
+    let row = CheckedRow::new(table, row, 1);
     let id = transaction_id(&row, 0)?;
     let stored = Stored {
         id,
@@ -234,7 +234,7 @@ fn stored(table: &'static str, row: &Row<'_>) -> rusqlite::Result<Stored> {
     }
 }
 
-fn transaction_id(row: &Suspect<'_>, index: usize) -> rusqlite::Result<TransactionId> {
+fn transaction_id(row: &CheckedRow<'_>, index: usize) -> rusqlite::Result<TransactionId> {
     let bytes: [u8; 16] = row.get(index)?;
     match uuid::Uuid::from_bytes(bytes).get_version_num() {
         7 => Ok(TransactionId::from_bytes(bytes)),
@@ -243,7 +243,7 @@ fn transaction_id(row: &Suspect<'_>, index: usize) -> rusqlite::Result<Transacti
 }
 
 fn decode<M: Message + Default>(
-    row: &Suspect<'_>,
+    row: &CheckedRow<'_>,
     id: TransactionId,
     index: usize,
     column: &str,
@@ -257,7 +257,7 @@ fn decode<M: Message + Default>(
 }
 
 fn session(row: &Row<'_>) -> rusqlite::Result<(SessionId, journal::Session)> {
-    let row = Suspect::new("locks", row, 1);
+    let row = CheckedRow::new("locks", row, 1);
     let id = transaction_id(&row, 0)?;
     let session = decode(&row, id, 1, "body")?;
     let session = session.ok_or_else(|| row.damaged(1, "the row is empty"))?;
@@ -283,7 +283,7 @@ fn find(connection: &Connection, id: TransactionId) -> rusqlite::Result<Option<S
     Ok(found.pop())
 }
 
-fn registration(row: &Suspect<'_>) -> rusqlite::Result<Registration> {
+fn registration(row: &CheckedRow<'_>) -> rusqlite::Result<Registration> {
     let (name, address): (String, String) = (row.get(0)?, row.get(1)?);
     check_name(&name).map_err(|why| row.damaged(0, why))?;
     let parsed: Address = address.parse().map_err(|why: String| row.damaged(1, why))?;
@@ -295,7 +295,7 @@ fn registration(row: &Suspect<'_>) -> rusqlite::Result<Registration> {
     Ok(Registration {
         name,
         address: parsed,
-        declared: Declared { asks: row.get(2)?, compensates: row.get(5)? },
+        capabilities: Capabilities { supports_inquiry: row.get(2)?, compensates: row.get(5)? },
         lease: (lease > 0).then(|| Duration::from_millis(lease)),
         draining: row.get(4)?,
     })
@@ -348,8 +348,8 @@ impl Journal for SqliteJournal {
         Ok(!self.store.read(same).await?)
     }
 
-    fn append(&self, entries: Vec<Entry>, forced: bool, durable: Durable) {
-        let urgency = if forced { Urgency::Forced } else { Urgency::Unforced };
+    fn append(&self, entries: Vec<Entry>, sync: bool, durable: Durable) {
+        let urgency = if sync { Urgency::Forced } else { Urgency::Unforced };
         let weight = entries.len();
         let exit = self.environment.exit.clone();
         let (known, store) = (Arc::clone(&self.known), self.store.clone());
@@ -374,7 +374,7 @@ impl Journal for SqliteJournal {
                 "SELECT request_key, id, fingerprint FROM request_keys WHERE request_key = ?1",
             )?;
             let user = |row: &Row<'_>| {
-                let row = Suspect::new("request_keys", row, 1);
+                let row = CheckedRow::new("request_keys", row, 1);
                 Ok((transaction_id(&row, 1)?, row.get(2)?))
             };
             keys.iter().map(|key| select.query_row([&**key], user).optional()).collect()
@@ -464,7 +464,7 @@ impl Journal for SqliteJournal {
                     .query_row(
                         &format!("SELECT id FROM {table} ORDER BY id DESC LIMIT 1"),
                         [],
-                        |row| transaction_id(&Suspect::new(table, row, 1), 0),
+                        |row| transaction_id(&CheckedRow::new(table, row, 1), 0),
                     )
                     .optional()
             };
@@ -475,13 +475,14 @@ impl Journal for SqliteJournal {
 
     async fn register(&self, registration: Registration) -> Result<(), JournalError> {
         let write = move |transaction: &Transaction<'_>| {
-            let Registration { name, address, declared, lease, draining } = registration;
+            let Registration { name, address, capabilities, lease, draining } = registration;
             let lease = lease.map_or(0, |lease| lease.as_millis() as i64);
             let sql = "INSERT OR REPLACE INTO participants
-                           (name, address, asks, compensates, lease, draining)
+                           (name, address, supports_inquiry, compensates, lease, draining)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let Declared { asks, compensates } = declared;
-            let values = params![name, address.to_string(), asks, compensates, lease, draining];
+            let Capabilities { supports_inquiry, compensates } = capabilities;
+            let values =
+                params![name, address.to_string(), supports_inquiry, compensates, lease, draining];
             transaction.execute(sql, values).map(drop)
         };
         Ok(self.store.write(write).await?)
@@ -499,10 +500,10 @@ impl Journal for SqliteJournal {
         let find = |connection: &Connection| {
             check_pages(connection, "participants")?;
             let mut select = connection.prepare(
-                "SELECT name, address, asks, lease, draining, compensates FROM participants",
+                "SELECT name, address, supports_inquiry, lease, draining, compensates FROM participants",
             )?;
-            let rows =
-                select.query_map([], |row| registration(&Suspect::new("participants", row, 1)))?;
+            let rows = select
+                .query_map([], |row| registration(&CheckedRow::new("participants", row, 1)))?;
             rows.collect()
         };
         Ok(self.store.read(find).await?)

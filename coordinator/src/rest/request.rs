@@ -111,7 +111,7 @@ pub(super) struct Options {
     /// nothing sent; 0 for no wait.
     #[schema(maximum = 86400000)]
     pub(super) link_grace_ms: Option<u64>,
-    /// Turn the decision round after so many failed attempts of commit at one branch:
+    /// Compensate after so many failed attempts of commit at one branch:
     /// what was committed is undone. The outcome is told at the end only. Not set: a
     /// commit is retried until every branch has acknowledged.
     #[schema(minimum = 1, maximum = 100)]
@@ -316,7 +316,7 @@ impl Filter {
 pub(super) struct NewParticipant {
     address: String,
     #[serde(default)]
-    asks: bool,
+    supports_inquiry: bool,
     #[serde(default)]
     compensates: bool,
     lease_ms: Option<u64>,
@@ -325,8 +325,8 @@ pub(super) struct NewParticipant {
 impl NewParticipant {
     pub(super) fn into_wire(self, name: String) -> Result<dtc::RegisterRequest, Problem> {
         let lease = duration("lease_ms", self.lease_ms, SHORTEST_LEASE)?;
-        let Self { address, asks, compensates, .. } = self;
-        let participant = dtc::Participant { name, address, asks, compensates };
+        let Self { address, supports_inquiry, compensates, .. } = self;
+        let participant = dtc::Participant { name, address, supports_inquiry, compensates };
         Ok(dtc::RegisterRequest { participant: Some(participant), lease })
     }
 }

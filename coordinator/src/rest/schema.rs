@@ -75,7 +75,7 @@ pub(super) struct Interactive {
     /// None: they are enlisted one by one.
     #[schema(required = false, max_items = 0)]
     branches: Vec<NewBranch>,
-    /// Goes for no request of it.
+    /// Ignored for interactive transactions.
     #[schema(required = false)]
     answer_at: Moment,
     /// The first transaction of which this is a retry; it keeps that one's age.
@@ -102,7 +102,7 @@ pub(super) struct NewGrpcParticipant {
     address: String,
     /// It has no `Link`, and asks when in doubt.
     #[schema(required = false)]
-    asks: bool,
+    supports_inquiry: bool,
     /// It has no `Link`, and can undo what it has committed.
     #[schema(required = false)]
     compensates: bool,
@@ -120,7 +120,7 @@ pub(super) struct NewHttpParticipant {
     address: String,
     /// It can't ask.
     #[schema(required = false, schema_with = no)]
-    asks: bool,
+    supports_inquiry: bool,
     /// It can undo what it has committed: it understands `compensate` of a rollback.
     #[schema(required = false)]
     compensates: bool,

@@ -103,7 +103,7 @@ words! {
         #[serde(rename = "rolledback")]
         RolledBack,
         /// Rollback is no longer sent; the participant asks when it is back.
-        LeftToAsk,
+        RollbackUnacknowledged,
         /// Did the opposite of the decision.
         Heuristic,
         /// The participant does not know the branch that it voted for, or its fate cannot
@@ -245,7 +245,7 @@ pub(super) struct Participant {
     name: String,
     address: String,
     /// It asks when in doubt: its link is a stream, or its registration says so.
-    asks: bool,
+    supports_inquiry: bool,
     /// It can undo what it has committed, as its stream or its registration says.
     compensates: bool,
     link: Link,
@@ -363,7 +363,7 @@ fn waiting_for(phase: Phase, branches: &[Branch]) -> Vec<String> {
 impl From<dtc::ParticipantStatus> for Participant {
     fn from(wire: dtc::ParticipantStatus) -> Self {
         let link = wire.link().into();
-        let dtc::Participant { name, address, asks, compensates } =
+        let dtc::Participant { name, address, supports_inquiry, compensates } =
             wire.participant.unwrap_or_default();
         let millis = |left: prost_types::Duration| {
             left.seconds.unsigned_abs() * 1000 + u64::from(left.nanos.unsigned_abs() / 1_000_000)
@@ -371,7 +371,7 @@ impl From<dtc::ParticipantStatus> for Participant {
         Self {
             name,
             address,
-            asks,
+            supports_inquiry,
             compensates,
             link,
             last_error: some(wire.last_error),

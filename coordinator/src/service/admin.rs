@@ -1,4 +1,4 @@
-//! `dtc.v1.AdminService`: what is done by hand.
+//! `dtc.v1.AdminService`: what is done by an operator.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{Services, list::owes_notifications, request};
 use crate::{
     convert,
-    driver::{ByHand, Call},
+    driver::{Call, OperatorCall},
     error::Error,
 };
 
@@ -39,22 +39,23 @@ impl Services {
         let wait = request::duration("wait", request.wait.as_ref())?.unwrap_or(WAIT);
         let (reason, caller) = signed(request.reason, &request.caller, peer)?;
         tracing::warn!(transaction = %id, branch = request.branch, ?action, reason, caller,
-            "to be resolved by force");
-        let by_hand = ByHand { action, branch: request.branch, reason, caller };
-        let reply = self.handle.call(id, Call::Resolve(by_hand.clone()), wait).await?;
-        let done = self.by_hand(id, reply, "resolve").await;
-        let transaction = self.unless_on_record(id, &by_hand, done).await?;
+            "to be resolved by an operator");
+        let by_operator = OperatorCall { action, branch: request.branch, reason, caller };
+        let reply = self.handle.call(id, Call::Resolve(by_operator.clone()), wait).await?;
+        let done = self.by_operator(id, reply, "resolve").await;
+        let transaction = self.unless_on_record(id, &by_operator, done).await?;
         Ok(ResolveResponse { transaction: Some(transaction) })
     }
 
     async fn retry(&self, request: RetryRequest, peer: &str) -> Result<RetryResponse, Error> {
         let id = request::transaction_id(&request.transaction_id)?;
         let (reason, caller) = signed(request.reason, &request.caller, peer)?;
-        tracing::info!(transaction = %id, reason, caller, "retried by hand");
-        let by_hand = ByHand { action: InterventionAction::Retry, branch: None, reason, caller };
-        let reply = self.handle.call(id, Call::Retry(by_hand.clone()), WAIT).await?;
-        let done = self.by_hand(id, reply, "retry").await;
-        let transaction = self.unless_on_record(id, &by_hand, done).await?;
+        tracing::info!(transaction = %id, reason, caller, "retried by an operator");
+        let by_operator =
+            OperatorCall { action: InterventionAction::Retry, branch: None, reason, caller };
+        let reply = self.handle.call(id, Call::Retry(by_operator.clone()), WAIT).await?;
+        let done = self.by_operator(id, reply, "retry").await;
+        let transaction = self.unless_on_record(id, &by_operator, done).await?;
         Ok(RetryResponse { transaction: Some(transaction) })
     }
 
@@ -64,15 +65,15 @@ impl Services {
         tracing::warn!(transaction = %id, branch = request.branch, reason, caller,
             "the participant is not to be notified any more");
         let (action, branch) = (InterventionAction::Abandon, request.branch);
-        let by_hand = ByHand { action, branch, reason, caller };
-        let reply = self.handle.call(id, Call::Abandon(by_hand), WAIT).await?;
-        let transaction = self.by_hand(id, reply, "abandon").await?;
+        let by_operator = OperatorCall { action, branch, reason, caller };
+        let reply = self.handle.call(id, Call::Abandon(by_operator), WAIT).await?;
+        let transaction = self.by_operator(id, reply, "abandon").await?;
         Ok(AbandonResponse { transaction: Some(transaction) })
     }
 
     /// The transaction in memory that a reply shows; what is not there has ended, or
     /// was never.
-    async fn by_hand(
+    async fn by_operator(
         &self,
         id: dtc_protocol::TransactionId,
         reply: Reply,
@@ -95,7 +96,7 @@ impl Services {
     async fn unless_on_record(
         &self,
         id: dtc_protocol::TransactionId,
-        call: &ByHand,
+        call: &OperatorCall,
         answer: Result<dtc::Transaction, Error>,
     ) -> Result<dtc::Transaction, Error> {
         let Err(error @ Error::WrongState { .. }) = answer else {
@@ -138,8 +139,8 @@ impl Services {
             let state = request::words(transaction.state());
             let refused = Err(Error::WrongState { call: "forget".into(), state, instead });
             let action = InterventionAction::Forget;
-            let by_hand = ByHand { action, branch: None, reason, caller };
-            let transaction = self.unless_on_record(id, &by_hand, refused).await?;
+            let by_operator = OperatorCall { action, branch: None, reason, caller };
+            let transaction = self.unless_on_record(id, &by_operator, refused).await?;
             return Ok(ForgetResponse { transaction: Some(transaction) });
         }
         tracing::warn!(transaction = %id, reason, caller, "given back to retention");

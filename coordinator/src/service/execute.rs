@@ -34,8 +34,8 @@ impl Services {
         wait: Option<Duration>,
         trace: Option<Opaque>,
     ) -> Result<Transaction, Error> {
-        let announced = Some(Announced { trace });
-        self.run(request, answer_at, wait.unwrap_or(request::WAIT), announced).await
+        let id_may_be_known = Some(Announced { trace });
+        self.run(request, answer_at, wait.unwrap_or(request::WAIT), id_may_be_known).await
     }
 
     async fn run(
@@ -43,7 +43,7 @@ impl Services {
         request: &ExecuteRequest,
         answer_at: AnswerAt,
         wait: Duration,
-        announced: Option<Announced>,
+        id_may_be_known: Option<Announced>,
     ) -> Result<Transaction, Error> {
         let key = request::request_key(&request.request_key)?;
         let key = key.map(|key| (key, request::fingerprint(request)));
@@ -53,8 +53,8 @@ impl Services {
                 key,
                 work,
                 interactive: false,
-                announced: announced.is_some(),
-                trace: announced.and_then(|announced| announced.trace),
+                id_may_be_known: id_may_be_known.is_some(),
+                trace: id_may_be_known.and_then(|id_may_be_known| id_may_be_known.trace),
                 answer_at,
             };
             self.handle.begin(new, wait)

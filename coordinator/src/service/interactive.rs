@@ -35,7 +35,7 @@ impl Services {
                 key,
                 work,
                 interactive: true,
-                announced: true,
+                id_may_be_known: true,
                 trace,
                 answer_at: AnswerAt::Decision,
             };

@@ -13,9 +13,9 @@ use super::{Services, request};
 use crate::{
     address::Address,
     config::check_name,
-    directory::{self, Standing},
+    directory::{self, RegistrationStatus},
     error::Error,
-    journal::{Declared, Registration},
+    journal::{Capabilities, Registration},
 };
 
 /// How many participants may be registered.
@@ -26,23 +26,23 @@ const LOOK: Duration = Duration::from_millis(250);
 
 impl Services {
     pub(crate) async fn register(&self, request: RegisterRequest) -> Result<(), Error> {
-        let Participant { name, address, asks, compensates } =
+        let Participant { name, address, supports_inquiry, compensates } =
             request.participant.unwrap_or_default();
         let field = |field: &str| format!("participant.{field}");
         check_name(&name).map_err(|problem| Error::invalid(field("name"), problem))?;
         let address: Address =
             address.parse().map_err(|problem: String| Error::invalid(field("address"), problem))?;
-        if asks && address.is_http() {
+        if supports_inquiry && address.is_http() {
             let problem = "is not possible for a participant that speaks HTTP";
-            return Err(Error::invalid(field("asks"), problem));
+            return Err(Error::invalid(field("supports_inquiry"), problem));
         }
         let lease = request::duration("lease", request.lease.as_ref())?;
         if lease.is_some_and(|lease| lease < SHORTEST_LEASE) {
             return Err(Error::invalid("lease", "is too short; at least 1s"));
         }
         let directory = &self.handle.directory;
-        let declared = Declared { asks, compensates };
-        let registration = Registration { name, address, declared, lease, draining: false };
+        let capabilities = Capabilities { supports_inquiry, compensates };
+        let registration = Registration { name, address, capabilities, lease, draining: false };
         match directory.find(&registration.name) {
             // A repeat is answered as the first was, whatever is allowed now.
             Some(known) if is_registered_so(&known, &registration) => {}
@@ -56,15 +56,15 @@ impl Services {
         let _one = self.registering.lock().await;
         self.handle.journal.register(registration.clone()).await?;
         let Registration { name, address, .. } = &registration;
-        tracing::info!(participant = name, %address, ?declared, ?lease, "registered");
+        tracing::info!(participant = name, %address, ?capabilities, ?lease, "registered");
         let registered = directory.register(&registration);
         self.links.ensure(&registered)
     }
 
     pub(crate) fn renew(&self, name: &str) -> Result<RenewResponse, Error> {
-        let standing = self.handle.directory.renew(name);
-        let standing = standing.ok_or_else(|| unknown(name))?;
-        Ok(RenewResponse { lease: standing.lease.and_then(|lease| lease.try_into().ok()) })
+        let status = self.handle.directory.renew(name);
+        let status = status.ok_or_else(|| unknown(name))?;
+        Ok(RenewResponse { lease: status.lease.and_then(|lease| lease.try_into().ok()) })
     }
 
     pub(crate) async fn deregister(
@@ -74,7 +74,7 @@ impl Services {
         let DeregisterRequest { name, drain } = request;
         let _one = self.registering.lock().await;
         let known = self.handle.directory.find(&name);
-        let Some((known, standing)) = known.and_then(|it| Some((it.clone(), it.standing?))) else {
+        let Some((known, status)) = known.and_then(|it| Some((it.clone(), it.status?))) else {
             // It was deregistered before, and the answer may have been lost.
             if self.handle.directory.is_gone(&name) {
                 return Ok(DeregisterResponse { removed: true, unfinished: 0 });
@@ -86,7 +86,7 @@ impl Services {
             return Err(Error::StillUnfinished { name, count });
         }
         // Closed before the last look: what begins after it would be lost.
-        self.close(&known, &standing).await?;
+        self.close(&known, &status).await?;
         let count = self.handle.unfinished(known.id).await?;
         match count {
             0 => self.remove(&known).await?,
@@ -100,11 +100,11 @@ impl Services {
     async fn close(
         &self,
         known: &directory::Participant,
-        standing: &Standing,
+        status: &RegistrationStatus,
     ) -> Result<(), Error> {
-        self.handle.journal.register(registration(known, standing)).await?;
+        self.handle.journal.register(registration(known, status)).await?;
         self.handle.directory.update(known.id, |it| {
-            it.standing = it.standing.map(|standing| Standing { draining: true, ..standing });
+            it.status = it.status.map(|status| RegistrationStatus { draining: true, ..status });
         });
         Ok(())
     }
@@ -148,8 +148,8 @@ impl Services {
     async fn remove_if_drained(&self, known: &directory::Participant) -> Result<(), Error> {
         let _one = self.registering.lock().await;
         // It may have been registered anew meanwhile.
-        let now = self.handle.directory.find(&known.name).and_then(|it| it.standing);
-        let draining = now.is_some_and(|standing| standing.draining);
+        let now = self.handle.directory.find(&known.name).and_then(|it| it.status);
+        let draining = now.is_some_and(|status| status.draining);
         if draining && self.handle.unfinished(known.id).await? == 0 {
             self.remove(known).await?;
         }
@@ -174,9 +174,11 @@ impl Services {
 
 /// Whether a registration would change nothing but when its lease ends.
 fn is_registered_so(known: &directory::Participant, registration: &Registration) -> bool {
-    let Registration { address, declared, lease, .. } = registration;
-    let standing = known.standing.filter(|it| it.lease == *lease && !it.draining);
-    known.address.as_deref() == Some(address) && known.declared == *declared && standing.is_some()
+    let Registration { address, capabilities, lease, .. } = registration;
+    let status = known.status.filter(|it| it.lease == *lease && !it.draining);
+    known.address.as_deref() == Some(address)
+        && known.capabilities == *capabilities
+        && status.is_some()
 }
 
 fn unknown(name: &str) -> Error {
@@ -184,28 +186,29 @@ fn unknown(name: &str) -> Error {
 }
 
 /// Of one that is to be drained.
-fn registration(known: &directory::Participant, standing: &Standing) -> Registration {
+fn registration(known: &directory::Participant, status: &RegistrationStatus) -> Registration {
     let Some(address) = known.address.as_deref().cloned() else {
         unreachable!("only a participant that can be reached is found by its name");
     };
-    let (name, declared, lease) = (known.name.to_string(), known.declared, standing.lease);
-    Registration { name, address, declared, lease, draining: true }
+    let (name, capabilities, lease) = (known.name.to_string(), known.capabilities, status.lease);
+    Registration { name, address, capabilities, lease, draining: true }
 }
 
 fn status(known: &directory::Participant, unfinished: usize) -> ParticipantStatus {
     let address = known.address.as_ref().map_or_else(String::new, |it| it.to_string());
     let name = known.name.to_string();
-    let Declared { asks, compensates } = known.on_its_link.unwrap_or(known.declared);
-    let participant = Participant { name, address, asks, compensates };
+    let Capabilities { supports_inquiry, compensates } =
+        known.on_its_link.unwrap_or(known.capabilities);
+    let participant = Participant { name, address, supports_inquiry, compensates };
     ParticipantStatus {
         participant: Some(participant),
         link: known.link.into(),
         last_error: known.last_error.to_string(),
         unfinished: u32::try_from(unfinished).unwrap_or(u32::MAX),
         journal_id: known.journal.map_or_else(String::new, |id| id.to_string()),
-        draining: known.standing.is_some_and(|standing| standing.draining),
+        draining: known.status.is_some_and(|status| status.draining),
         newer_epoch: known.newer_epoch,
-        lease_left: known.standing.and_then(|it| it.lease_left()?.try_into().ok()),
+        lease_left: known.status.and_then(|it| it.lease_left()?.try_into().ok()),
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) const WAIT: Duration = Duration::from_secs(30);
 /// The longest that one can ask for.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_KEY: usize = 128;
-/// Failed attempts of commit that turn a decision round, where that is asked for
+/// Failed attempts of commit that compensate a decision, where that is asked for
 /// and says nothing else.
 const COMPENSATE_AFTER: u32 = 10;
 /// Each of them is on record.

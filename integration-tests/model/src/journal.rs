@@ -23,8 +23,8 @@ pub struct Journal {
     pub durable: BTreeMap<Id, Stored>,
     /// What does not yet, oldest first.
     pub pending: Vec<(Sequence, Record)>,
-    /// Decisions to commit that were turned round, durably.
-    pub turned: BTreeSet<Id>,
+    /// Decisions to commit that were compensated, durably.
+    pub compensated: BTreeSet<Id>,
     /// A record that contradicts what is durable.
     pub broken: Option<&'static str>,
 }
@@ -59,7 +59,7 @@ impl Journal {
             (Record::Decision(new), Some(Stored { record: Record::Decision(old), .. }))
                 if old.commit && !new.commit && new.number > old.number =>
             {
-                self.turned.insert(number);
+                self.compensated.insert(number);
                 self.durable.insert(number, Stored { record: Record::Decision(new), end: None });
             }
             (Record::Decision(new), Some(Stored { record: Record::Decision(old), .. }))
@@ -108,14 +108,14 @@ impl Journal {
             number: decision.number,
             output: found.and_then(|branch| branch.output.clone()),
             known: found.is_some(),
-            forced: found.and_then(|branch| branch.forced),
+            resolved: found.and_then(|branch| branch.resolved),
         })
     }
 
-    /// What was durably decided of a branch by force. Branches and participants have
+    /// What was durably decided of a branch by an operator. Branches and participants have
     /// the same numbers.
-    pub fn forced(&self, number: Id, participant: usize) -> Option<bool> {
-        self.decision(number)?.branches.get(participant)?.forced
+    pub fn resolved(&self, number: Id, participant: usize) -> Option<bool> {
+        self.decision(number)?.branches.get(participant)?.resolved
     }
 
     /// The durable decision record.

@@ -69,7 +69,7 @@ struct Args {
     enlist_keys: bool,
     /// How often an operator resolves a branch.
     #[arg(long, default_value_t = 0)]
-    forces: u8,
+    resolutions: u8,
     /// Failed attempts of commit after which it is compensated; 0 for never.
     #[arg(long, default_value_t = 0)]
     compensate_after: u32,
@@ -127,7 +127,7 @@ fn main() -> anyhow::Result<()> {
     setup.coordinator_crashes = args.coordinator_crashes;
     setup.two_phases = args.two_phases;
     setup.enlist_keys = args.enlist_keys;
-    setup.forces = args.forces;
+    setup.resolutions = args.resolutions;
     setup.compensate_after = args.compensate_after;
     println!("{setup:?}");
     let report = search(&System(setup), Until::Exhausted, |progress| {

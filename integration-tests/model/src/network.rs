@@ -56,7 +56,7 @@ pub enum Request {
         /// The decision's number.
         number: u8,
     },
-    /// The decision was turned round: undo it even if it is committed.
+    /// The decision was compensated: undo it even if it is committed.
     Compensate {
         /// The decision's number: 2, or 3 where an operator resolved it since.
         number: u8,

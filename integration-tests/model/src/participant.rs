@@ -77,7 +77,7 @@ pub struct History {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Participant {
     /// It asks when in doubt.
-    pub asks: bool,
+    pub supports_inquiry: bool,
     /// The file's identity: how many came before.
     pub journal: u8,
     /// What survives a crash.

@@ -15,7 +15,7 @@
 //! - *Sequence numbers* are compared with each other only, and the journal keeps
 //!   the order in which records were asked for.
 //! - *Attempts* are compared with `1`, `prepare_attempts`, `rollback_attempts`,
-//!   those that turn a commit round, and `stalled_after` only; the projection counts to the largest of these.
+//!   those that compensate a commit, and `stalled_after` only; the projection counts to the largest of these.
 //!   They also go into the length and the jitter of a wait, which is time.
 //! - *Times* decide what a `Tick` does, so each timeout has to be possible at
 //!   every moment at which it could be, in every merged state, whatever else is
@@ -72,26 +72,29 @@ impl Hash for Share<'_> {
         let is_here = |participant: u32| participant as usize == index;
         state.participants[index].hash(hasher);
         for known in self.machine.participants.iter().filter(|known| is_here(known.id.0)) {
-            (known.connected, known.asks, known.compensates, known.journal).hash(hasher);
+            (known.connected, known.supports_inquiry, known.compensates, known.journal)
+                .hash(hasher);
         }
         for transaction in &self.machine.transactions {
             for it in transaction.branches.iter().filter(|it| is_here(it.participant.0)) {
-                let kind = (it.state, it.journal, it.asks, it.sent, it.attempts, it.pace);
-                let forcing = transaction.forcing.iter().find(|(branch, _)| *branch == index);
-                let forcing = forcing.map(|(_, commit)| commit);
-                (transaction.id, kind, it.forced, it.notify, forcing).hash(hasher);
+                let kind =
+                    (it.state, it.journal, it.supports_inquiry, it.sent, it.attempts, it.pace);
+                let resolving = transaction.resolving.iter().find(|(branch, _)| *branch == index);
+                let resolving = resolving.map(|(_, commit)| commit);
+                (transaction.id, kind, it.resolved, it.notify, resolving).hash(hasher);
             }
         }
         for (durable, record) in records(state) {
             match record {
                 Record::Begin(begin) => {
                     for branch in begin.branches.iter().filter(|it| is_here(it.participant.0)) {
-                        (begin.id, durable, branch.asks, branch.journal).hash(hasher);
+                        (begin.id, durable, branch.supports_inquiry, branch.journal).hash(hasher);
                     }
                 }
                 Record::Decision(decision) => {
                     for it in decision.branches.iter().filter(|it| is_here(it.participant.0)) {
-                        let kind = (it.state, it.journal, it.asks, it.forced, it.notify);
+                        let kind =
+                            (it.state, it.journal, it.supports_inquiry, it.resolved, it.notify);
                         (decision.id, durable, kind).hash(hasher);
                     }
                 }
@@ -120,10 +123,11 @@ impl Hash for State {
         for it in &machine.transactions {
             (it.id, it.phase, it.branches.len(), &it.waiters, it.keyed, it.interactive)
                 .hash(hasher);
-            (it.commit, it.number, it.one_phase, it.commit_requested, it.tellable).hash(hasher);
+            (it.commit, it.number, it.one_phase, it.commit_requested, it.outcome_visible)
+                .hash(hasher);
             (it.deadline, it.recovered, it.intervened, it.is_final, it.answered).hash(hasher);
         }
-        (&machine.parked, &machine.keyed, &machine.pending).hash(hasher);
+        (&machine.lookups, &machine.keyed, &machine.pending).hash(hasher);
         for (durable, record) in records(self) {
             (record.id(), durable).hash(hasher);
             match record {
@@ -137,8 +141,8 @@ impl Hash for State {
         for stored in self.journal.durable.values() {
             stored.end.as_ref().map(|end| end.heuristic).hash(hasher);
         }
-        self.journal.turned.hash(hasher);
-        (self.epoch, &self.lookups, self.client, self.crashes, self.lost_disks, self.forces)
+        self.journal.compensated.hash(hasher);
+        (self.epoch, &self.lookups, self.client, self.crashes, self.lost_disks, self.resolutions)
             .hash(hasher);
         (self.misled, self.broken, self.journal.broken).hash(hasher);
     }

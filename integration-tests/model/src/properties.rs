@@ -23,7 +23,7 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
     if !coordinated {
         all.push(Property::sometimes("an unknown branch is said to be", says_unknown));
         all.push(Property::sometimes("an old run is refused", refuses_stale));
-        all.push(Property::sometimes("a turned decision is applied", applies_second));
+        all.push(Property::sometimes("a compensated decision is applied", applies_second));
         return all;
     }
     all.extend([
@@ -255,8 +255,8 @@ fn commit_is_durable(_: &System, state: &State) -> bool {
     state.network.iter().all(|message| match message.content {
         Content::Request { request, .. } if request.tells_commit() => {
             state.journal.commits(message.id) == Some(true)
-                || state.journal.turned.contains(&message.id)
-                || state.journal.forced(message.id, message.participant.into()) == Some(true)
+                || state.journal.compensated.contains(&message.id)
+                || state.journal.resolved(message.id, message.participant.into()) == Some(true)
         }
         _ => true,
     })
@@ -277,7 +277,7 @@ fn abort_is_true(_: &System, state: &State) -> bool {
         }
         Content::Request { request, .. } if request.tells_abort() => {
             state.journal.commits(message.id) != Some(true)
-                || state.journal.forced(message.id, message.participant.into()) == Some(false)
+                || state.journal.resolved(message.id, message.participant.into()) == Some(false)
         }
         _ => true,
     })
@@ -404,7 +404,9 @@ fn ends_when_done(_: &System, state: &State) -> bool {
                 BranchState::RolledBack => {
                     history.rolled_back & voted != 0 && is_nowhere_committed(history)
                 }
-                BranchState::LeftToAsk => participant.asks && decision.number == 1,
+                BranchState::RollbackUnacknowledged => {
+                    participant.supports_inquiry && decision.number == 1
+                }
                 BranchState::ReadOnly | BranchState::Refused => true,
                 BranchState::Enlisted => !decision.commit,
                 BranchState::Heuristic | BranchState::Hazard => end.heuristic,

@@ -75,9 +75,9 @@ pub struct Setup {
     pub batches: bool,
     /// The domain may fail to do what was decided; the participant tries again.
     pub domain_fails: bool,
-    /// How often somebody ends a branch by force.
-    pub forces: u8,
-    /// Failed attempts of commit that turn the decision round; 0 for none.
+    /// How often An operator resolves a branch.
+    pub resolutions: u8,
+    /// Failed attempts of commit after which it is compensated; 0 for none.
     pub compensate_after: u32,
     /// Crashes are the coordinator's only.
     pub coordinator_crashes: bool,
@@ -112,7 +112,7 @@ impl Setup {
             brief: false,
             batches: false,
             domain_fails: usage == Use::AnyCoordinator,
-            forces: 0,
+            resolutions: 0,
             compensate_after: 0,
             coordinator_crashes: false,
             two_phases: false,
@@ -132,7 +132,7 @@ impl Setup {
     }
 
     /// Whether a participant asks when in doubt.
-    pub fn asks(&self, participant: usize) -> bool {
+    pub fn supports_inquiry(&self, participant: usize) -> bool {
         match self.asking {
             Asking::All => true,
             Asking::None => false,

@@ -54,8 +54,8 @@ pub struct State {
     pub crashes: u8,
     /// Disks that may still be lost.
     pub lost_disks: u8,
-    /// Times that somebody may still end a branch by force.
-    pub forces: u8,
+    /// Times that an operator may still resolve a branch.
+    pub resolutions: u8,
     /// Who watched was told what was not so.
     pub misled: bool,
     /// What went wrong at the coordinator, where it is no matter of the state.
@@ -106,14 +106,17 @@ impl State {
             epoch: 1,
             lookups: Vec::new(),
             participants: (0..setup.participants)
-                .map(|it| Participant { asks: setup.asks(it), ..Participant::default() })
+                .map(|it| Participant {
+                    supports_inquiry: setup.supports_inquiry(it),
+                    ..Participant::default()
+                })
                 .map(Arc::new)
                 .collect(),
             network: Network::default(),
             client: Client::default(),
             crashes: setup.crashes,
             lost_disks: setup.lost_disks,
-            forces: setup.forces,
+            resolutions: setup.resolutions,
             misled: false,
             broken: None,
             now,
@@ -236,7 +239,7 @@ impl State {
         if kind == TrailKind::DecidedCommit && durable != Some(true) {
             self.misled = true;
         }
-        let aborts = [TrailKind::DecidedAbort, TrailKind::TurnedRound].contains(&kind);
+        let aborts = [TrailKind::DecidedAbort, TrailKind::CompensationDecided].contains(&kind);
         if aborts && durable == Some(true) {
             self.misled = true;
         }
@@ -315,7 +318,7 @@ impl State {
     pub(crate) fn connect(&mut self, participant: usize) {
         self.event(Event::Connected {
             participant: ParticipantId(participant as u32),
-            asks: self.participants[participant].asks,
+            supports_inquiry: self.participants[participant].supports_inquiry,
             compensates: true,
             journal: Some(journal_id(self.participants[participant].journal)),
         });

@@ -42,8 +42,8 @@ pub enum Step {
         /// In which transaction.
         id: Id,
     },
-    /// Somebody ends a branch by force.
-    Force {
+    /// An operator resolves a branch.
+    Resolve {
         /// At whom.
         participant: u8,
         /// Of which transaction.
@@ -107,7 +107,7 @@ impl fmt::Display for Step {
             Self::Unreachable { participant, id } => {
                 write!(f, "an attempt at P{participant} for transaction {id} ends unanswered")
             }
-            Self::Force { participant, id, commit } => {
+            Self::Resolve { participant, id, commit } => {
                 let what = if *commit { "commit" } else { "rollback" };
                 write!(f, "the {what} of {id} at P{participant} is forced")
             }

@@ -60,14 +60,14 @@ impl System {
             steps.push(Step::Deadline);
         }
         let paces = || machine.transactions.iter().flat_map(|it| it.branches.iter());
-        if state.forces > 0 {
+        if state.resolutions > 0 {
             for transaction in &machine.transactions {
                 let decided = matches!(transaction.phase, Phase::Committing | Phase::Aborting);
                 let owed = transaction.branches.iter().filter(|it| decided && it.state.is_owed());
                 let id = crate::journal::number(transaction.id);
-                for branch in owed.filter(|it| it.forced.is_none()) {
+                for branch in owed.filter(|it| it.resolved.is_none()) {
                     let participant = branch.participant.0 as u8;
-                    steps.extend([true, false].map(|commit| Step::Force {
+                    steps.extend([true, false].map(|commit| Step::Resolve {
                         participant,
                         id,
                         commit,
@@ -199,7 +199,7 @@ impl Model for System {
                 }
             }
             // The answer to an older question would find the branch decided.
-            if participant.asks && self.0.usage != Use::AnyCoordinator {
+            if participant.supports_inquiry && self.0.usage != Use::AnyCoordinator {
                 let rows = participant.durable.rows.keys();
                 let doubts = rows.filter(|id| participant.asks_about(**id));
                 steps.extend(doubts.map(|id| Step::Ask { participant: index, id: *id }));
@@ -234,7 +234,7 @@ impl Model for System {
             Step::Deadline => state.deadline(),
             Step::EverythingDue => state.everything_due(),
             Step::Unreachable { participant, id } => state.unreachable(participant.into(), id),
-            Step::Force { participant, id, commit } => state.force(participant, id, commit),
+            Step::Resolve { participant, id, commit } => state.resolve(participant, id, commit),
             Step::Connect(participant) => state.connect(participant.into()),
             Step::Disconnect(participant) => state.disconnect(participant.into()),
             Step::Ask { participant, id } => state.ask(participant.into(), id),

@@ -70,13 +70,13 @@ fn answers_that_outlive_their_run_and_shared_writes() {
 }
 
 #[test]
-fn a_commit_that_keeps_failing_is_turned_round() {
+fn a_commit_that_keeps_failing_is_compensated() {
     let turned =
         |crashes| Setup { compensate_after: 1, refusals: false, ..voting(Use::OneShot, crashes) };
-    check("turned round", turned(0));
-    check("turned round, a crash", turned(1));
+    check("compensated", turned(0));
+    check("compensated, a crash", turned(1));
     let silent = Setup { asking: Asking::None, ..turned(0) };
-    check("turned round, none asks", silent);
+    check("compensated, none asks", silent);
 }
 
 #[test]
@@ -85,17 +85,18 @@ fn a_domain_that_fails_is_tried_again() {
         let setup = Setup { domain_fails: true, refusals: false, ..voting(Use::OneShot, crashes) };
         Setup { compensate_after: 1, ..setup }
     };
-    check("turned round, the domain fails", failing(0));
+    check("compensated, the domain fails", failing(0));
     let plain = Setup { domain_fails: true, ..voting(Use::OneShot, 1) };
     check("the domain fails, a crash", plain);
 }
 
 #[test]
-fn a_promise_that_is_broken_by_force_is_told() {
-    let forced = |crashes| Setup { forces: 1, refusals: false, ..voting(Use::OneShot, crashes) };
-    check("forced", forced(0));
-    check("forced, a crash", forced(1));
-    check("forced, none asks", Setup { asking: Asking::None, ..forced(0) });
+fn a_promise_that_an_operator_breaks_is_shown() {
+    let resolved =
+        |crashes| Setup { resolutions: 1, refusals: false, ..voting(Use::OneShot, crashes) };
+    check("forced", resolved(0));
+    check("forced, a crash", resolved(1));
+    check("forced, none asks", Setup { asking: Asking::None, ..resolved(0) });
 }
 
 #[test]
@@ -138,26 +139,26 @@ fn a_disk_that_is_lost_in_one_phase_is_found_out() {
 #[test]
 fn what_is_lost_with_a_disk_is_not_shown_as_compensated() {
     let turned = |setup| Setup { compensate_after: 1, ..losing(setup) };
-    check("turned round, none asks, lost disk", turned(silent(Use::OneShot, 0)));
+    check("compensated, none asks, lost disk", turned(silent(Use::OneShot, 0)));
     let single =
         |crashes| Setup { participants: 1, two_phases: true, ..voting(Use::OneShot, crashes) };
-    check("turned round, one participant, lost disk, a crash", turned(single(1)));
+    check("compensated, one participant, lost disk, a crash", turned(single(1)));
 }
 
 #[test]
 fn what_is_compensated_may_be_resolved() {
     let resolved = |setup| Setup {
         compensate_after: 1,
-        forces: 1,
+        resolutions: 1,
         refusals: false,
         coordinator_crashes: true,
         drop_stale: true,
         ..setup
     };
-    check("turned round and resolved, none asks", resolved(silent(Use::OneShot, 0)));
+    check("compensated and resolved, none asks", resolved(silent(Use::OneShot, 0)));
     let single =
         |crashes| Setup { participants: 1, two_phases: true, ..voting(Use::OneShot, crashes) };
-    check("turned round and resolved, one participant, a crash", resolved(single(1)));
+    check("compensated and resolved, one participant, a crash", resolved(single(1)));
 }
 
 #[test]

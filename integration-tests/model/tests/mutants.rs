@@ -34,7 +34,7 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
     let silent = |crashes| Setup { asking: Asking::None, ..shot(crashes) };
     let small = |setup: Setup| Setup { read_only: false, refusals: false, ..setup };
     let turned = |crashes| Setup { compensate_after: 1, ..small(shot(crashes)) };
-    let forced = |crashes| Setup { forces: 1, ..small(shot(crashes)) };
+    let resolved = |crashes| Setup { resolutions: 1, ..small(shot(crashes)) };
     let locked = |crashes| {
         let setup = Setup { asking: Asking::None, ..Setup::new(Use::Locked, 2, crashes) };
         small(setup)
@@ -76,14 +76,14 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
         }
 
         Bug::CompensationIgnored => (turned(0), NOT_HEURISTIC),
-        Bug::TurnedRoundEarly => (turned(0), TRUE_ABORT),
+        Bug::CompensatedEarly => (turned(0), TRUE_ABORT),
         Bug::CompensableToldEarly => (turned(0), HONEST),
-        Bug::CompensationLeftToAsk => (turned(0), ENDS),
+        Bug::CompensationUnacknowledged => (turned(0), ENDS),
 
-        Bug::ForcedEarly => (forced(0), COMMIT_DURABLE),
-        Bug::ForceDressedUp => (forced(0), ASSERTED),
-        Bug::AssertedAsAcknowledged => (forced(0), ASSERTED),
-        Bug::NotificationForgotten => (forced(0), ENDS),
+        Bug::ResolvedEarly => (resolved(0), COMMIT_DURABLE),
+        Bug::ResolutionDressedUp => (resolved(0), ASSERTED),
+        Bug::AssertedAsAcknowledged => (resolved(0), ASSERTED),
+        Bug::NotificationForgotten => (resolved(0), ENDS),
 
         Bug::OtherJournalRefuses => (Setup { lost_disks: 1, ..one_phase(0) }, ENDS),
         Bug::AskedJournalForgotten => {
@@ -92,9 +92,9 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
         Bug::VotedJournalForgotten => (losing(silent(1)), ENDS),
         Bug::LostCompensationLeft => (losing(turned(0)), ENDS),
         Bug::ResolvedNotCompensated => {
-            (Setup { forces: 1, asking: Asking::None, ..turned(0) }, HEURISTIC)
+            (Setup { resolutions: 1, asking: Asking::None, ..turned(0) }, HEURISTIC)
         }
-        Bug::AssertedUncompensated => (Setup { forces: 1, ..turned(0) }, ASSERTED_TRUE),
+        Bug::AssertedUncompensated => (Setup { resolutions: 1, ..turned(0) }, ASSERTED_TRUE),
         Bug::CallKeyIgnored => (enlisting, ONE_BRANCH),
 
         Bug::LocksNotAwaited => (locked(0), ALONE_LOCKED),

@@ -1,17 +1,17 @@
 //! `--keep`: everything stays, with lines to go on by hand.
 
-use super::World;
+use super::Environment;
 use crate::{Role, Shop};
 
 /// Lets the processes run on, and prints what to do with them.
-pub(super) fn explain(mut world: World) {
+pub(super) fn explain(mut environment: Environment) {
     let ids: Vec<_> = Role::ALL
         .into_iter()
-        .filter_map(|role| world.cluster.process(role).id())
+        .filter_map(|role| environment.cluster.process(role).id())
         .map(|id| id.to_string())
         .collect();
-    let addresses = world.cluster.addresses();
-    let folder = world.cluster.keep();
+    let addresses = environment.cluster.addresses();
+    let folder = environment.cluster.keep();
     println!("\nEverything goes on running. Databases and logs: {}\n", folder.display());
     println!("What the coordinator offers:");
     println!("  grpcurl -plaintext {} list\n", addresses.coordinator);

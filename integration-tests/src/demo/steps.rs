@@ -9,7 +9,7 @@ use dtc_proto::dtc::{
 use shop_proto::OrderState;
 use tokio::task::JoinSet;
 
-use super::World;
+use super::Environment;
 use crate::{Purchase, Role, eventually};
 
 const ADA: &str = "ada";
@@ -25,9 +25,9 @@ const TICKET_PRICE: i64 = 8_000;
 /// Enough for a process to be restarted while votes are waited for.
 const PATIENCE: prost_types::Duration = prost_types::Duration { seconds: 25, nanos: 0 };
 
-pub(super) async fn start(world: &mut World) -> anyhow::Result<String> {
-    world.cluster.start_all().await?;
-    let shop = &world.shop;
+pub(super) async fn start(environment: &mut Environment) -> anyhow::Result<String> {
+    environment.cluster.start_all().await?;
+    let shop = &environment.shop;
     shop.stock_up(TEAPOT, 10).await?;
     shop.stock_up(TICKET, TICKETS).await?;
     shop.open_account(ADA, 50_000).await?;
@@ -35,14 +35,14 @@ pub(super) async fn start(world: &mut World) -> anyhow::Result<String> {
     shop.open_account(CROWD, 10_000_000).await?;
     for participant in [Role::Inventory, Role::Payment, Role::Order] {
         let what = format!("the coordinator reaches {}", participant.name());
-        eventually(&what, async || reached(world, participant).await).await?;
+        eventually(&what, async || reached(environment, participant).await).await?;
     }
     Ok("running".into())
 }
 
-async fn reached(world: &World, participant: Role) -> anyhow::Result<()> {
+async fn reached(environment: &Environment, participant: Role) -> anyhow::Result<()> {
     use dtc_proto::dtc::{LinkState, ListParticipantsRequest};
-    let mut registry = world.shop.registry.clone();
+    let mut registry = environment.shop.registry.clone();
     let known = registry.list_participants(ListParticipantsRequest {}).await?.into_inner();
     let linked = known.participants.iter().any(|status| {
         status.link() != LinkState::Disconnected
@@ -52,23 +52,23 @@ async fn reached(world: &World, participant: Role) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) async fn order_commits(world: &mut World) -> anyhow::Result<String> {
+pub(super) async fn order_commits(environment: &mut Environment) -> anyhow::Result<String> {
     let purchase = Purchase::new("order-1", ADA, TEAPOT, 2, 2 * TEAPOT_PRICE);
-    expect_committed(&world.shop.place(&purchase).await?)
+    expect_committed(&environment.shop.place(&purchase).await?)
 }
 
-pub(super) async fn out_of_stock(world: &mut World) -> anyhow::Result<String> {
+pub(super) async fn out_of_stock(environment: &mut Environment) -> anyhow::Result<String> {
     let purchase = Purchase::new("order-2", ADA, TEAPOT, 1000, 10_000);
-    expect_aborted(&world.shop.place(&purchase).await?)
+    expect_aborted(&environment.shop.place(&purchase).await?)
 }
 
-pub(super) async fn cannot_pay(world: &mut World) -> anyhow::Result<String> {
+pub(super) async fn cannot_pay(environment: &mut Environment) -> anyhow::Result<String> {
     let purchase = Purchase::new("order-3", BOB, TEAPOT, 1, TEAPOT_PRICE);
-    expect_aborted(&world.shop.place(&purchase).await?)
+    expect_aborted(&environment.shop.place(&purchase).await?)
 }
 
-pub(super) async fn payment_killed(world: &mut World) -> anyhow::Result<String> {
-    let World { cluster, shop } = world;
+pub(super) async fn payment_killed(environment: &mut Environment) -> anyhow::Result<String> {
+    let Environment { cluster, shop } = environment;
     say("order is paused, so that the others have to wait for its vote");
     cluster.order.pause()?;
     let mut request = Purchase::new("order-4", ADA, TEAPOT, 1, TEAPOT_PRICE).request();
@@ -93,8 +93,8 @@ pub(super) async fn payment_killed(world: &mut World) -> anyhow::Result<String> 
     expect_committed(&placing.await??)
 }
 
-pub(super) async fn coordinator_killed(world: &mut World) -> anyhow::Result<String> {
-    let World { cluster, shop } = world;
+pub(super) async fn coordinator_killed(environment: &mut Environment) -> anyhow::Result<String> {
+    let Environment { cluster, shop } = environment;
     let purchase = Purchase::new("order-5", ADA, TEAPOT, 3, 3 * TEAPOT_PRICE);
     let id = shop.begin(&purchase).await?;
     let request = PrepareTransactionRequest { transaction_id: id.clone(), wait: None };
@@ -126,10 +126,10 @@ pub(super) async fn coordinator_killed(world: &mut World) -> anyhow::Result<Stri
     Ok("committed, by recovery".into())
 }
 
-pub(super) async fn hundred_orders(world: &mut World) -> anyhow::Result<String> {
+pub(super) async fn hundred_orders(environment: &mut Environment) -> anyhow::Result<String> {
     let mut placing = JoinSet::new();
     for number in 1..=BUYERS {
-        let shop = world.shop.clone();
+        let shop = environment.shop.clone();
         let order_id = format!("ticket-{number}");
         let purchase = Purchase::new(&order_id, CROWD, TICKET, 1, TICKET_PRICE);
         placing.spawn(async move { shop.place(&purchase).await });
@@ -142,8 +142,8 @@ pub(super) async fn hundred_orders(world: &mut World) -> anyhow::Result<String> 
     Ok(format!("{committed} committed, {} aborted", BUYERS - committed))
 }
 
-pub(super) async fn check(world: &mut World) -> anyhow::Result<String> {
-    world.cluster.check(&world.shop).await?;
+pub(super) async fn check(environment: &mut Environment) -> anyhow::Result<String> {
+    environment.cluster.check(&environment.shop).await?;
     Ok("no: stock, money and orders agree".into())
 }
 

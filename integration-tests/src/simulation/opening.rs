@@ -1,5 +1,5 @@
 //! What the services' files hold when a run begins: made once by the services
-//! themselves, in fair weather, and copied for every run. From then on each takes down
+//! themselves, without faults, and copied for every run. From then on each takes down
 //! what happens to its journal.
 
 use std::{cell::RefCell, fs, path::Path, rc::Rc, time::Duration};
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     CURRENCY, Role,
-    customers::{market, witness},
+    workload::{catalog, witness},
 };
 
 /// Makes a file for each participant in `folder`, by its name.
@@ -60,7 +60,7 @@ pub(super) fn make(folder: &Path) -> anyhow::Result<()> {
 }
 
 async fn stock_up() -> anyhow::Result<()> {
-    let opening = market::opening();
+    let opening = catalog::opening();
     let mut inventory = InventoryServiceClient::new(channel(Role::Inventory)?);
     for (sku, on_hand) in opening.stock {
         inventory.set_stock(SetStockRequest { sku, on_hand }).await?;

@@ -20,8 +20,8 @@ const SLOW: Duration = Duration::from_millis(300);
 /// A machine on the network, by its name.
 pub(super) type Host = &'static str;
 
-/// Where the customers are.
-pub(super) const CUSTOMERS: [Host; 2] = ["customers-0", "customers-1"];
+/// Where the clients are.
+pub(super) const CLIENTS: [Host; 2] = ["clients-0", "clients-1"];
 
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub(super) enum Fault {
     /// A wall clock is off by so many milliseconds from now on.
     Clock(Role, i64),
     /// Another coordinator, with a journal of its own, serves where the one was;
-    /// customers don't reach it.
+    /// clients don't reach it.
     Stranger,
     /// A copy of the coordinator's files is made while it runs ...
     Backup,
@@ -95,7 +95,7 @@ pub(super) struct Planned {
     pub(super) fault: Fault,
 }
 
-/// A run's weather.
+/// A run's faults.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     /// In the order of their times.
@@ -105,7 +105,7 @@ pub(super) struct Plan {
     /// one after the other.
     pub(super) tick: Duration,
     /// Customers at each of their hosts.
-    pub(super) customers: usize,
+    pub(super) clients: usize,
     /// The longest pause of a customer between two transactions.
     pub(super) rest: Duration,
     /// Attempts of commit after which a transaction is shown as stalled, and the
@@ -180,7 +180,7 @@ impl Plan {
             faults,
             latency: Duration::from_millis(*[2, 10, 60].choose(random).unwrap_or(&10)),
             tick: Duration::from_millis(*[1, 5, 5, 5, 10, 10].choose(random).unwrap_or(&5)),
-            customers: random.random_range(1..5),
+            clients: random.random_range(1..5),
             rest: Duration::from_millis(*[300, 1_000, 3_000].choose(random).unwrap_or(&1_000)),
             flags,
             drawn,
@@ -230,13 +230,8 @@ fn fault(random: &mut StdRng, holds: bool) -> Fault {
 /// Two hosts that talk to each other, in either order.
 fn pair(random: &mut StdRng) -> (Host, Host) {
     let coordinator = Role::Coordinator.name();
-    let others = [
-        Role::Inventory.name(),
-        Role::Payment.name(),
-        Role::Order.name(),
-        CUSTOMERS[0],
-        CUSTOMERS[1],
-    ];
-    let other = *others.choose(random).unwrap_or(&CUSTOMERS[0]);
+    let others =
+        [Role::Inventory.name(), Role::Payment.name(), Role::Order.name(), CLIENTS[0], CLIENTS[1]];
+    let other = *others.choose(random).unwrap_or(&CLIENTS[0]);
     if random.random() { (coordinator, other) } else { (other, coordinator) }
 }

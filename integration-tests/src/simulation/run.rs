@@ -1,4 +1,4 @@
-//! One run: four machines, their customers, the weather, and the checks.
+//! One run: four machines, their clients, the faults, and the checks.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,25 +25,25 @@ use turmoil::{Builder, Sim};
 use super::{
     audience::Audience,
     classes::{Drawn, HTTP, UNARY},
+    fault_injector::FaultInjector,
     network::Simulated,
     node::{Configuration, Node, PORT},
-    plan::{CUSTOMERS, HEALED, Plan},
-    weather::Weather,
+    plan::{CLIENTS, HEALED, Plan},
 };
 use crate::{
     Role,
     classes::{Classes, flags_of_start},
-    customers::{
+    neighbour::{Neighbour, Speech},
+    workload::{
         books::{Books, Journals},
         caretaker,
+        catalog::{self, Extras},
         checker::{self, Violation},
-        client::{Client, Market},
-        market::{self, Extras},
+        client::{Catalog, Client},
         registrar::Registrar,
         tally::Count,
         witness::Remembered,
     },
-    neighbour::{Neighbour, Speech},
 };
 
 /// How long everything may take to be resolved after healing, in simulated time.
@@ -71,8 +71,8 @@ pub(super) struct Outcome {
 
 struct Run {
     sim: Sim<'static>,
-    weather: Weather,
-    market: Arc<Market>,
+    fault_injector: FaultInjector,
+    catalog: Arc<Catalog>,
     gate: watch::Sender<bool>,
     asked: Rc<RefCell<Option<anyhow::Result<usize>>>>,
     ask: Rc<Cell<bool>>,
@@ -99,8 +99,8 @@ pub(super) fn run(
     if run.violations.is_empty() && !plan.drawn.restores {
         run.last_look()?;
     }
-    let (total, length) = (run.market.tally.numbers().total(), run.sim.elapsed());
-    let faults = run.weather.counts.clone().into_iter().collect();
+    let (total, length) = (run.catalog.tally.numbers().total(), run.sim.elapsed());
+    let faults = run.fault_injector.counts.clone().into_iter().collect();
     let violations = run.finish()?;
     let history = audience.history();
     fs::remove_dir_all(folder)?;
@@ -140,7 +140,7 @@ impl Run {
             fs::create_dir_all(database.parent().unwrap_or(folder))?;
             fs::copy(opening.join(node.role.name()), database)?;
         }
-        let market = Arc::new(Market {
+        let catalog = Arc::new(Catalog {
             history: Default::default(),
             tally: Default::default(),
             progress: Box::new(|| (super::now().as_secs_f64() / HEALED.as_secs_f64()).min(1.0)),
@@ -151,8 +151,8 @@ impl Run {
         });
         let mut run = Self {
             sim,
-            weather: Weather::new(nodes, plan.latency),
-            market,
+            fault_injector: FaultInjector::new(nodes, plan.latency),
+            catalog,
             gate: watch::Sender::new(true),
             asked: Rc::default(),
             ask: Rc::default(),
@@ -161,22 +161,22 @@ impl Run {
             remembered: remembered(&plan.drawn),
             restores: plan.drawn.restores,
         };
-        for (host, name) in CUSTOMERS.into_iter().enumerate() {
-            let seeds = (0..plan.customers).map(|_| random.random()).collect();
-            run.add_customers(name, host * plan.customers, seeds);
+        for (host, name) in CLIENTS.into_iter().enumerate() {
+            let seeds = (0..plan.clients).map(|_| random.random()).collect();
+            run.add_clients(name, host * plan.clients, seeds);
         }
         run.add_auditor(random.random());
         run.add_drawn(&plan.drawn, random);
         Ok(run)
     }
 
-    fn add_customers(&mut self, host: &'static str, first: usize, seeds: Vec<u64>) {
-        let (market, gate) = (Arc::clone(&self.market), self.gate.subscribe());
+    fn add_clients(&mut self, host: &'static str, first: usize, seeds: Vec<u64>) {
+        let (catalog, gate) = (Arc::clone(&self.catalog), self.gate.subscribe());
         self.sim.host(host, move || {
-            let (market, gate, seeds) = (Arc::clone(&market), gate.clone(), seeds.clone());
+            let (catalog, gate, seeds) = (Arc::clone(&catalog), gate.clone(), seeds.clone());
             async move {
                 for (number, seed) in seeds.into_iter().enumerate() {
-                    let client = client(first + number, seed, &market, &gate)?;
+                    let client = client(first + number, seed, &catalog, &gate)?;
                     tokio::spawn(client.run());
                 }
                 std::future::pending().await
@@ -228,13 +228,13 @@ impl Run {
 
     /// Asks for all outcomes once more when it is told to.
     fn add_auditor(&mut self, seed: u64) {
-        let (market, gate) = (Arc::clone(&self.market), self.gate.subscribe());
+        let (catalog, gate) = (Arc::clone(&self.catalog), self.gate.subscribe());
         let (ask, asked) = (Rc::clone(&self.ask), Rc::clone(&self.asked));
         self.sim.host("auditor", move || {
-            let (market, gate) = (Arc::clone(&market), gate.clone());
+            let (catalog, gate) = (Arc::clone(&catalog), gate.clone());
             let (ask, asked) = (Rc::clone(&ask), Rc::clone(&asked));
             async move {
-                let mut client = client(usize::MAX, seed, &market, &gate)?;
+                let mut client = client(usize::MAX, seed, &catalog, &gate)?;
                 loop {
                     tokio::time::sleep(LOOK).await;
                     if ask.get() {
@@ -254,28 +254,28 @@ impl Run {
         while self.sim.elapsed() < HEALED {
             let now = self.step()?;
             while let Some(planned) = coming.next_if(|planned| planned.at <= now) {
-                self.weather.strike(&mut self.sim, *planned)?;
+                self.fault_injector.strike(&mut self.sim, *planned)?;
             }
         }
         self.gate.send_replace(false);
         let healed = self.sim.elapsed();
         self.neighbours.iter().for_each(|it| it.heal(true));
-        self.weather.heal(&mut self.sim, healed)?;
+        self.fault_injector.heal(&mut self.sim, healed)?;
         match plan.drawn.restores {
             true => self.settle(healed),
             false => self.resolve(healed),
         }
     }
 
-    /// Waits until customers know what can be known. What a restored journal has lost
+    /// Waits until clients know what can be known. What a restored journal has lost
     /// stays in doubt.
     fn settle(&mut self, since: Duration) -> anyhow::Result<Duration> {
         while self.sim.elapsed() < since + SETTLED_WITHIN {
             self.step()?;
         }
-        let busy = self.market.busy.load(Relaxed);
+        let busy = self.catalog.busy.load(Relaxed);
         if busy > 0 {
-            let text = format!("{busy} customers don't know an outcome");
+            let text = format!("{busy} clients don't know an outcome");
             self.violations.push(Violation::Open(text));
         }
         Ok(SETTLED_WITHIN)
@@ -285,7 +285,7 @@ impl Run {
         self.sim.step().map_err(|error| anyhow::anyhow!("{error}"))?;
         let now = self.sim.elapsed();
         super::set_now(now);
-        self.weather.tend(&mut self.sim, now)?;
+        self.fault_injector.tend(&mut self.sim, now)?;
         Ok(now)
     }
 
@@ -296,9 +296,9 @@ impl Run {
                 self.step()?;
             }
             let took = self.sim.elapsed() - since;
-            let busy = self.market.busy.load(Relaxed);
+            let busy = self.catalog.busy.load(Relaxed);
             let open = match self.books() {
-                _ if busy > 0 => format!("{busy} customers don't know an outcome"),
+                _ if busy > 0 => format!("{busy} clients don't know an outcome"),
                 Err(error) => format!("{error:#}"),
                 Ok(books) => match books.open() {
                     Some(open) => open,
@@ -315,8 +315,8 @@ impl Run {
     /// All four start once more, and every known outcome is asked for again.
     fn last_look(&mut self) -> anyhow::Result<()> {
         let now = self.sim.elapsed();
-        for index in 0..self.weather.nodes.len() {
-            self.weather.kill(index, now, now, false);
+        for index in 0..self.fault_injector.nodes.len() {
+            self.fault_injector.kill(index, now, now, false);
         }
         self.ask.set(true);
         let end = self.sim.elapsed() + ASKED_WITHIN;
@@ -335,11 +335,11 @@ impl Run {
     }
 
     fn finish(mut self) -> anyhow::Result<Vec<Violation>> {
-        self.violations.extend(self.weather.crashes.drain(..).map(Violation::Crashed));
+        self.violations.extend(self.fault_injector.crashes.drain(..).map(Violation::Crashed));
         self.violations.extend(super::take_panics().into_iter().map(Violation::Crashed));
         let checked = self.check();
         self.violations.extend(checked);
-        for node in &self.weather.nodes {
+        for node in &self.fault_injector.nodes {
             node.disk().cut();
             node.bury(&mut self.sim);
             node.disk().remove();
@@ -349,7 +349,7 @@ impl Run {
 
     /// Holds the history against the books and the journals.
     fn check(&self) -> Vec<Violation> {
-        let cases = self.market.history.lock();
+        let cases = self.catalog.history.lock();
         let files = self.files();
         let files = files.each_ref().map(PathBuf::as_path);
         let damaged = |error: anyhow::Error| vec![Violation::Damaged(format!("{error:#}"))];
@@ -362,7 +362,7 @@ impl Run {
             return checker::check_restored(&cases, &journals);
         }
         let mut found = match self.books() {
-            Ok(books) => checker::check_books(&cases, &market::opening(), &books, &journals),
+            Ok(books) => checker::check_books(&cases, &catalog::opening(), &books, &journals),
             Err(error) => damaged(error),
         };
         let witness = journals.witness.as_ref();
@@ -372,7 +372,7 @@ impl Run {
     }
 
     fn files(&self) -> [PathBuf; 4] {
-        self.weather.nodes.each_ref().map(Node::database)
+        self.fault_injector.nodes.each_ref().map(Node::database)
     }
 
     fn books(&self) -> anyhow::Result<Books> {
@@ -449,13 +449,13 @@ fn remembered(drawn: &Drawn) -> Remembered {
 fn client(
     number: usize,
     seed: u64,
-    market: &Arc<Market>,
+    catalog: &Arc<Catalog>,
     open: &watch::Receiver<bool>,
 ) -> anyhow::Result<Client> {
     Ok(Client {
         number,
         random: StdRng::seed_from_u64(seed),
-        market: Arc::clone(market),
+        catalog: Arc::clone(catalog),
         transactions: TransactionServiceClient::new(channel(Role::Coordinator)?),
         admin: AdminServiceClient::new(channel(Role::Coordinator)?),
         other_way: TransactionServiceClient::new(channel(Role::Coordinator)?),

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
-use super::world::Seen;
-use crate::customers::tally::Numbers;
+use super::environment::Seen;
+use crate::workload::tally::Numbers;
 
 /// How long after a round's healing everything was resolved.
 #[derive(Debug, Clone, Copy)]

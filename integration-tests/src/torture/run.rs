@@ -20,27 +20,26 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{
     Args,
+    environment::Environment,
+    fault_injector::{self, Counts},
     plan::{self, Plan, Round, Wire},
     report::{self, Resolved},
-    stage::{self, Counts},
     terms,
-    world::World,
 };
 use crate::{
     Binaries, Role, Shop, build, channel,
     classes::{Class, Classes},
-    customers::{
-        books::{Books, Journals},
-        caretaker,
-        checker::{self, Violation},
-        client::{Client, Market},
-        market,
-        registrar::Registrar,
-        witness::Remembered,
-    },
     eventually,
     neighbour::Neighbour,
     wall_clock,
+    workload::{
+        books::{Books, Journals},
+        caretaker, catalog,
+        checker::{self, Violation},
+        client::{Catalog, Client},
+        registrar::Registrar,
+        witness::Remembered,
+    },
 };
 
 /// Violations that are printed; the first are the ones to look at.
@@ -52,8 +51,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 struct Run {
     begun: Instant,
-    world: Arc<World>,
-    market: Arc<Market>,
+    environment: Arc<Environment>,
+    catalog: Arc<Catalog>,
     gate: watch::Sender<bool>,
     counts: Counts,
     resolved: Vec<Resolved>,
@@ -88,8 +87,8 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
     let changing = args.classes.has(Class::Flags).then_some(seed);
     let small = (!args.no_small_disk).then(|| plan::small_disk(seed));
     let flags = terms::flags(seed, &args.classes);
-    let world = World::new(small, &others, &flags, changing).await?;
-    let small = world.small_disk();
+    let environment = Environment::new(small, &others, &flags, changing).await?;
+    let small = environment.small_disk();
     println!(
         "Seed {seed}: {} clients for {}; small file system: {}",
         args.clients,
@@ -100,8 +99,8 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
     let begun = Instant::now();
     let mut run = Run {
         begun,
-        world: Arc::new(world),
-        market: Arc::new(Market {
+        environment: Arc::new(environment),
+        catalog: Arc::new(Catalog {
             history: Default::default(),
             tally: Default::default(),
             progress: Box::new(move || {
@@ -120,15 +119,15 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
         neighbours: neighbours.into_iter().map(|(it, _)| it).collect(),
         remembered,
     };
-    let world = Arc::clone(&run.world);
+    let environment = Arc::clone(&run.environment);
     let mut tasks = JoinSet::new();
     let mut round = plan.next(length);
-    run.world.change_binaries(release, false)?;
-    tasks.spawn(async move { world.supervise().await });
-    stock_up(&run.world).await?;
-    run.world.install_witness()?;
+    run.environment.change_binaries(release, false)?;
+    tasks.spawn(async move { environment.supervise().await });
+    stock_up(&run.environment).await?;
+    run.environment.install_witness()?;
     let first = if round.power { with_vfs } else { release };
-    run.world.change_binaries(first, round.power)?;
+    run.environment.change_binaries(first, round.power)?;
     run.employ(&args.classes, seed, &mut tasks)?;
     for number in 0..args.clients as usize {
         tasks.spawn(run.client(number, seed)?.run());
@@ -143,7 +142,7 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
         round = plan.next(end.saturating_duration_since(Instant::now()));
         if round.power != before {
             let binaries = if round.power { with_vfs } else { release };
-            run.world.change_binaries(binaries, round.power)?;
+            run.environment.change_binaries(binaries, round.power)?;
         }
     };
     if finished {
@@ -152,11 +151,11 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
     }
     let restores = run.violations.is_empty() && terms::restores(seed, &args.classes);
     if restores {
-        run.world.change_binaries(release, false)?;
+        run.environment.change_binaries(release, false)?;
         run.restore().await?;
     }
     tasks.shutdown().await;
-    if finished && let Err(error) = run.world.stop().await {
+    if finished && let Err(error) = run.environment.stop().await {
         run.violations.insert(Violation::Crashed(format!("{error:#}")));
     }
     match restores {
@@ -172,7 +171,8 @@ impl Run {
         self.gate.send_replace(true);
         self.neighbours.iter().for_each(|it| it.heal(false));
         {
-            let mut playing = std::pin::pin!(stage::play(&self.world, round, &self.counts));
+            let mut playing =
+                std::pin::pin!(fault_injector::play(&self.environment, round, &self.counts));
             loop {
                 tokio::select! {
                     played = &mut playing => break played?,
@@ -181,7 +181,7 @@ impl Run {
             }
         }
         self.gate.send_replace(false);
-        self.world.heal()?;
+        self.environment.heal()?;
         self.neighbours.iter().for_each(|it| it.heal(true));
         let healed = Instant::now();
         let open = self.resolve(healed).await;
@@ -203,7 +203,7 @@ impl Run {
     /// at the deadline, if anything.
     async fn resolve(&self, healed: Instant) -> Option<String> {
         loop {
-            let busy = self.market.busy.load(Relaxed);
+            let busy = self.catalog.busy.load(Relaxed);
             let files = self.files();
             let open = match Books::read_open(files.each_ref().map(PathBuf::as_path)) {
                 _ if busy > 0 => format!("{busy} clients don't know an outcome"),
@@ -219,12 +219,17 @@ impl Run {
 
     fn check_books(&mut self) -> anyhow::Result<()> {
         let (books, journals) = (self.books()?, self.journals()?);
-        let cases = self.market.history.lock();
+        let cases = self.catalog.history.lock();
         // All answers again: an old case may have been asked about.
         let witness = journals.witness.as_ref();
         self.violations.extend(cases.iter().flat_map(|case| checker::check_case(case, witness)));
-        self.violations.extend(checker::check_books(&cases, &market::opening(), &books, &journals));
-        let crashes = self.world.seen().crashes;
+        self.violations.extend(checker::check_books(
+            &cases,
+            &catalog::opening(),
+            &books,
+            &journals,
+        ));
+        let crashes = self.environment.seen().crashes;
         self.violations.extend(crashes.into_iter().map(Violation::Crashed));
         Ok(())
     }
@@ -233,12 +238,12 @@ impl Run {
     /// started.
     async fn last_look(&mut self, seed: u64) -> anyhow::Result<()> {
         for role in Role::ALL {
-            self.world.hold_down(role);
-            self.world.let_up(role);
+            self.environment.hold_down(role);
+            self.environment.let_up(role);
         }
         let mut client = self.client(usize::MAX, seed)?;
         client.transactions =
-            TransactionServiceClient::new(channel(self.world.addresses().coordinator));
+            TransactionServiceClient::new(channel(self.environment.addresses().coordinator));
         eventually("the coordinator serves", async || {
             ensure!(client.serves().await, "not yet");
             Ok(())
@@ -259,14 +264,14 @@ impl Run {
         println!("  the coordinator's disk will be lost, and a backup restored");
         self.gate.send_replace(true);
         sleep(BEFORE_BACKUP).await;
-        let backup = self.world.back_up()?;
+        let backup = self.environment.back_up()?;
         sleep(AFTER_BACKUP).await;
-        self.world.hold_down(Role::Coordinator);
-        self.world.restore(&backup)?;
-        self.world.let_up(Role::Coordinator);
+        self.environment.hold_down(Role::Coordinator);
+        self.environment.restore(&backup)?;
+        self.environment.let_up(Role::Coordinator);
         sleep(AFTER_BACKUP).await;
         self.gate.send_replace(false);
-        let busy = || self.market.busy.load(Relaxed);
+        let busy = || self.catalog.busy.load(Relaxed);
         let end = Instant::now() + self.resolve_within;
         while busy() > 0 && Instant::now() < end {
             sleep(PROGRESS / 10).await;
@@ -279,11 +284,11 @@ impl Run {
     }
 
     fn check_restored(&mut self) {
-        let crashes = self.world.seen().crashes;
+        let crashes = self.environment.seen().crashes;
         self.violations.extend(crashes.into_iter().map(Violation::Crashed));
         match self.journals() {
             Ok(journals) => {
-                let cases = self.market.history.lock();
+                let cases = self.catalog.history.lock();
                 self.violations.extend(checker::check_restored(&cases, &journals));
             }
             Err(error) => {
@@ -294,7 +299,7 @@ impl Run {
 
     fn check_journals(&mut self) {
         let found = match self.journals() {
-            Ok(journals) => checker::check_journals(&self.market.history.lock(), &journals),
+            Ok(journals) => checker::check_journals(&self.catalog.history.lock(), &journals),
             Err(error) => vec![Violation::Damaged(format!("{error:#}"))],
         };
         self.violations.extend(found);
@@ -310,7 +315,7 @@ impl Run {
 
     /// Operators who change registrations and look after what is forgotten.
     fn employ(&self, classes: &Classes, seed: u64, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
-        let addresses = self.world.addresses();
+        let addresses = self.environment.addresses();
         let participants = [addresses.inventory, addresses.payment, addresses.order];
         if classes.has(Class::Retention) || classes.has(Class::Bytes) {
             let participants = participants.map(channel).into();
@@ -318,11 +323,11 @@ impl Run {
         }
         if classes.has(Class::Names) {
             let through = |role, address| {
-                let proxy = self.world.wire(Wire::Down(role)).address();
+                let proxy = self.environment.wire(Wire::Down(role)).address();
                 [format!("http://{proxy}"), format!("http://{address}")]
             };
             let registrar = Registrar {
-                registry: wire_channel(&self.world, Wire::Clients(0))?,
+                registry: wire_channel(&self.environment, Wire::Clients(0))?,
                 addresses: [
                     through(Role::Inventory, addresses.inventory),
                     through(Role::Payment, addresses.payment),
@@ -335,8 +340,8 @@ impl Run {
     }
 
     fn finish(mut self, args: &Args, seed: u64) -> anyhow::Result<bool> {
-        let seen = self.world.seen();
-        let numbers = self.market.tally.numbers();
+        let seen = self.environment.seen();
+        let numbers = self.catalog.tally.numbers();
         report::print(&self.counts.by_name(), &numbers, &self.resolved, &seen, self.resolve_within);
         let good = self.violations.is_empty();
         for violation in self.violations.iter().take(SHOWN) {
@@ -346,8 +351,9 @@ impl Run {
             println!("... and {} more", self.violations.len() - SHOWN);
         }
         if !good || args.keep {
-            let world = Arc::get_mut(&mut self.world).context("nothing else uses the world")?;
-            println!("\nDatabases and logs are kept in {}", world.keep().display());
+            let environment =
+                Arc::get_mut(&mut self.environment).context("nothing else uses the environment")?;
+            println!("\nDatabases and logs are kept in {}", environment.keep().display());
         }
         match good {
             true => println!("\nSeed {seed}: nothing was lost, done twice or left half done."),
@@ -357,7 +363,7 @@ impl Run {
     }
 
     fn files(&self) -> [PathBuf; 4] {
-        Role::ALL.map(|role| self.world.database(role))
+        Role::ALL.map(|role| self.environment.database(role))
     }
 
     fn books(&self) -> anyhow::Result<Books> {
@@ -371,7 +377,7 @@ impl Run {
     }
 
     fn market_line(&self) {
-        let (begun, total) = (self.begun.elapsed(), self.market.tally.numbers().total());
+        let (begun, total) = (self.begun.elapsed(), self.catalog.tally.numbers().total());
         println!(
             "{:>5.0} s: {} tried, {} committed, {} aborted, {} answers unknown, {} faults",
             begun.as_secs_f64(),
@@ -384,14 +390,15 @@ impl Run {
     }
 
     fn client(&self, number: usize, seed: u64) -> anyhow::Result<Client> {
-        let addresses = self.world.addresses();
-        let through = |wire| wire_channel(&self.world, wire).map(TransactionServiceClient::new);
+        let addresses = self.environment.addresses();
+        let through =
+            |wire| wire_channel(&self.environment, wire).map(TransactionServiceClient::new);
         Ok(Client {
             number,
             random: StdRng::seed_from_u64(seed ^ (number as u64) << 32),
-            market: Arc::clone(&self.market),
+            catalog: Arc::clone(&self.catalog),
             transactions: through(Wire::Clients(number % 2))?,
-            admin: wire_channel(&self.world, Wire::Clients(number % 2))
+            admin: wire_channel(&self.environment, Wire::Clients(number % 2))
                 .map(AdminServiceClient::new)?,
             other_way: through(Wire::Clients((number + 1) % 2))?,
             inventory: InventoryServiceClient::new(channel(addresses.inventory)),
@@ -402,8 +409,8 @@ impl Run {
 }
 
 /// As a careful client connects: it finds out when nobody is at the other end.
-fn wire_channel(world: &World, wire: Wire) -> anyhow::Result<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{}", world.wire(wire).address()))?;
+fn wire_channel(environment: &Environment, wire: Wire) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", environment.wire(wire).address()))?;
     Ok(endpoint
         .connect_timeout(KEEP_ALIVE)
         .http2_keep_alive_interval(KEEP_ALIVE)
@@ -412,9 +419,9 @@ fn wire_channel(world: &World, wire: Wire) -> anyhow::Result<Channel> {
         .connect_lazy())
 }
 
-async fn stock_up(world: &World) -> anyhow::Result<()> {
-    let shop = Shop::new(world.addresses());
-    let opening = market::opening();
+async fn stock_up(environment: &Environment) -> anyhow::Result<()> {
+    let shop = Shop::new(environment.addresses());
+    let opening = catalog::opening();
     eventually("the participants serve", async || {
         shop.all_stock().await?;
         shop.all_accounts().await?;

@@ -8,8 +8,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use crate::{
     Start,
     classes::{Class, Classes},
-    customers::{market::Extras, registrar, witness::Remembered},
     neighbour::{Manners, Neighbour, Speech},
+    workload::{catalog::Extras, registrar, witness::Remembered},
 };
 
 const RETENTION: Duration = Duration::from_secs(60);

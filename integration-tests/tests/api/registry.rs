@@ -39,8 +39,9 @@ async fn registered_names_outlive_a_restart_and_may_move() {
             all.sort_by_key(|status| status.participant.clone().map(|it| it.name));
             let links: Vec<_> = all.iter().map(|status| status.link()).collect();
             anyhow::ensure!(links == [LinkState::Unary, LinkState::Stream], "{all:?}");
-            let asks = all.iter().map(|it| it.participant.as_ref().is_some_and(|it| it.asks));
-            anyhow::ensure!(asks.eq([false, true]), "who has a link asks: {all:?}");
+            let supports_inquiry =
+                all.iter().map(|it| it.participant.as_ref().is_some_and(|it| it.supports_inquiry));
+            anyhow::ensure!(supports_inquiry.eq([false, true]), "who has a link asks: {all:?}");
             anyhow::ensure!(all.iter().all(|status| status.unfinished == 0), "{all:?}");
             anyhow::ensure!(!all[1].journal_id.is_empty(), "{all:?}");
             Ok(())

@@ -33,7 +33,7 @@ enum Told {
 }
 
 /// Transactions over each way that are to be repeated.
-struct Scene {
+struct Fixture {
     coordinator: Alone,
     rest: Rest,
     /// The participants' names or addresses.
@@ -55,7 +55,7 @@ fn told(answer: Result<dtc_proto::dtc::ExecuteResponse, Status>) -> Told {
     }
 }
 
-impl Scene {
+impl Fixture {
     async fn new(start: Start, at: Vec<String>) -> Self {
         let coordinator = Alone::start_with(start).await.unwrap();
         let rest = Rest::new(coordinator.process.address());
@@ -184,87 +184,87 @@ impl Scene {
     }
 }
 
-async fn registered(lease: Option<i64>) -> (Scene, FakeParticipant, FakeParticipant) {
+async fn registered(lease: Option<i64>) -> (Fixture, FakeParticipant, FakeParticipant) {
     let (one, two) = (linked().await, linked().await);
-    let scene = Scene::new(Start::new(), vec!["one".into(), "two".into()]).await;
-    scene.register("one", &one.uri(), lease).await;
-    scene.register("two", &two.uri(), None).await;
-    (scene, one, two)
+    let fixture = Fixture::new(Start::new(), vec!["one".into(), "two".into()]).await;
+    fixture.register("one", &one.uri(), lease).await;
+    fixture.register("two", &two.uri(), None).await;
+    (fixture, one, two)
 }
 
 #[tokio::test]
 async fn after_the_end_of_a_lease() {
-    let (mut scene, _one, _two) = registered(Some(5)).await;
-    scene.commit_all().await;
+    let (mut fixture, _one, _two) = registered(Some(5)).await;
+    fixture.commit_all().await;
     eventually("the lease has run out", async || {
         let key = format!("probe {:?}", std::time::Instant::now());
-        let new = scene.run(Way::Unary, &key, "x").await;
+        let new = fixture.run(Way::Unary, &key, "x").await;
         ensure!(matches!(new, Told::Refused(_)), "{new:?}");
         Ok(())
     })
     .await
     .unwrap();
-    scene.check(&["renew"]).await;
+    fixture.check(&["renew"]).await;
 }
 
 #[tokio::test]
 async fn after_the_participant_was_deregistered() {
-    let (mut scene, _one, _two) = registered(None).await;
-    scene.commit_all().await;
+    let (mut fixture, _one, _two) = registered(None).await;
+    fixture.commit_all().await;
     let deregister = async || {
         let request = DeregisterRequest { name: "one".into(), drain: false };
-        let answer = scene.coordinator.registry.clone().deregister(request).await?.into_inner();
+        let answer = fixture.coordinator.registry.clone().deregister(request).await?.into_inner();
         ensure!(answer.removed, "{answer:?}");
         Ok(())
     };
     eventually("it is deregistered", deregister).await.unwrap();
     deregister().await.context("repeated").unwrap();
-    scene.check(&["'one'"]).await;
-    scene.check_after(&[], &["'one'"]).await;
+    fixture.check(&["'one'"]).await;
+    fixture.check_after(&[], &["'one'"]).await;
 }
 
 #[tokio::test]
 async fn while_the_participant_is_drained_and_the_first_is_unfinished() {
-    let (mut scene, one, _two) = registered(None).await;
+    let (mut fixture, one, _two) = registered(None).await;
     let gate = Gate::before(&one, is_commit);
-    scene.commit_all().await;
+    fixture.commit_all().await;
     let request = DeregisterRequest { name: "one".into(), drain: true };
     for _ in 0..2 {
         let request = request.clone();
-        let answer = scene.coordinator.registry.clone().deregister(request).await.unwrap();
+        let answer = fixture.coordinator.registry.clone().deregister(request).await.unwrap();
         assert!(!answer.into_inner().removed);
     }
-    scene.check(&["drained"]).await;
-    scene.check_after(&[], &["drained"]).await;
+    fixture.check(&["drained"]).await;
+    fixture.check_after(&[], &["drained"]).await;
     gate.open();
 }
 
 #[tokio::test]
 async fn after_the_participant_speaks_another_language() {
-    let (mut scene, _one, _two) = registered(None).await;
-    scene.commit_all().await;
+    let (mut fixture, _one, _two) = registered(None).await;
+    fixture.commit_all().await;
     let typed = |key: &str| {
-        let mut request = scene.request(key, "x");
+        let mut request = fixture.request(key, "x");
         for branch in &mut request.branches {
             branch.payload = Some(Payload { kind: Some(Kind::Typed(vec![7; 3].into())) });
         }
         request
     };
-    let first = told(scene.coordinator.execute(typed("typed")).await);
+    let first = told(fixture.coordinator.execute(typed("typed")).await);
     assert!(matches!(first, Told::Transaction { committed: true, .. }), "{first:?}");
     let http = FakeParticipant::start(Speaks::Http).await.unwrap();
-    scene.register("one", &http.uri(), None).await;
-    assert_eq!(told(scene.coordinator.execute(typed("typed")).await), first);
-    let new = told(scene.coordinator.execute(typed("new")).await);
+    fixture.register("one", &http.uri(), None).await;
+    assert_eq!(told(fixture.coordinator.execute(typed("typed")).await), first);
+    let new = told(fixture.coordinator.execute(typed("new")).await);
     assert!(matches!(&new, Told::Refused(why) if why.contains("speaks HTTP")), "{new:?}");
 }
 
 #[tokio::test]
 async fn under_smaller_limits_and_with_a_full_disk() {
     let (one, two) = (linked().await, linked().await);
-    let mut scene = Scene::new(Start::new(), vec![one.uri(), two.uri()]).await;
-    scene.locks = vec!["a".into(), "b".into()];
-    scene.commit_all().await;
+    let mut fixture = Fixture::new(Start::new(), vec![one.uri(), two.uri()]).await;
+    fixture.locks = vec!["a".into(), "b".into()];
+    fixture.commit_all().await;
     // One that holds up all that is bounded.
     let gate = Gate::before(&one, is_commit);
     for (flags, words) in [
@@ -275,16 +275,16 @@ async fn under_smaller_limits_and_with_a_full_disk() {
         (&[("--max-in-flight-bytes", "1")], "--max-in-flight-bytes"),
         (&[("--min-free", "18446744073709551615")], "--min-free"),
     ] {
-        scene.check_after(flags, &[words]).await;
+        fixture.check_after(flags, &[words]).await;
     }
     for flag in ["--max-in-flight", "--max-per-participant"] {
-        scene.coordinator.process.stop().await.unwrap();
-        scene.coordinator.process.start_with(Start::new().arg(flag).arg("1")).await.unwrap();
-        scene.locks.clear();
-        let full = scene.run(Way::Unary, &format!("fills {flag}"), "x").await;
+        fixture.coordinator.process.stop().await.unwrap();
+        fixture.coordinator.process.start_with(Start::new().arg(flag).arg("1")).await.unwrap();
+        fixture.locks.clear();
+        let full = fixture.run(Way::Unary, &format!("fills {flag}"), "x").await;
         assert!(matches!(full, Told::Transaction { committed: true, .. }), "{full:?}");
-        scene.locks = vec!["a".into(), "b".into()];
-        scene.check(&[flag]).await;
+        fixture.locks = vec!["a".into(), "b".into()];
+        fixture.check(&[flag]).await;
     }
     gate.open();
 }
@@ -293,19 +293,19 @@ async fn under_smaller_limits_and_with_a_full_disk() {
 async fn with_payloads_that_would_be_too_large_now() {
     let (one, two, three) = (linked().await, linked().await, linked().await);
     let at = vec![one.uri(), two.uri(), three.uri()];
-    let mut scene = Scene::new(Start::new(), at).await;
-    scene.text = "x".repeat((3 << 20) - 100);
+    let mut fixture = Fixture::new(Start::new(), at).await;
+    fixture.text = "x".repeat((3 << 20) - 100);
     let large = Start::new().arg("--max-payload").arg((3 << 20).to_string());
-    scene.coordinator.process.stop().await.unwrap();
-    scene.coordinator.process.start_with(large).await.unwrap();
-    scene.commit_all().await;
-    scene.check_after(&[("--max-payload", "1000")], &["--max-payload"]).await;
+    fixture.coordinator.process.stop().await.unwrap();
+    fixture.coordinator.process.start_with(large).await.unwrap();
+    fixture.commit_all().await;
+    fixture.check_after(&[("--max-payload", "1000")], &["--max-payload"]).await;
 }
 
 #[tokio::test]
 async fn a_transaction_is_begun_a_branch_enlisted_and_a_session_begun_once() {
     let (one, two) = (linked().await, linked().await);
-    let mut scene = Scene::new(Start::new(), vec![one.uri(), two.uri()]).await;
+    let mut fixture = Fixture::new(Start::new(), vec![one.uri(), two.uri()]).await;
     let key = || "k".to_owned();
     let begin = BeginRequest { request_key: key(), ..BeginRequest::default() };
     let mut ids = Vec::new();
@@ -313,13 +313,13 @@ async fn a_transaction_is_begun_a_branch_enlisted_and_a_session_begun_once() {
         for _ in 0..2 {
             ids.push(match way {
                 "grpc" => {
-                    let mut transactions = scene.coordinator.transactions.clone();
+                    let mut transactions = fixture.coordinator.transactions.clone();
                     transactions.begin(begin.clone()).await.unwrap().into_inner().transaction_id
                 }
                 _ => {
                     let headers = [("content-type", "application/json"), ("idempotency-key", "k")];
                     let body = json!({"interactive": true}).to_string();
-                    let sent = scene.rest.send("POST", "/transactions", &headers, body);
+                    let sent = fixture.rest.send("POST", "/transactions", &headers, body);
                     let answer = sent.await.unwrap();
                     assert_eq!(answer.status, 201, "{answer:?}");
                     answer.text("id").into()
@@ -329,77 +329,77 @@ async fn a_transaction_is_begun_a_branch_enlisted_and_a_session_begun_once() {
     }
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     let id = ids[0].clone();
-    let taken = scene.run(Way::Unary, "k", "x").await;
+    let taken = fixture.run(Way::Unary, "k", "x").await;
     assert_eq!(taken, Told::KeyTaken, "the key of one that was begun");
 
-    let branch = scene.request("", "x").branches.remove(0);
+    let branch = fixture.request("", "x").branches.remove(0);
     let enlist = |key: &str, branch: &Branch| EnlistRequest {
         transaction_id: id.clone(),
         branch: Some(branch.clone()),
         request_key: key.into(),
     };
-    let over_grpc = async |scene: &Scene, request: EnlistRequest| {
-        let mut transactions = scene.coordinator.transactions.clone();
+    let over_grpc = async |fixture: &Fixture, request: EnlistRequest| {
+        let mut transactions = fixture.coordinator.transactions.clone();
         transactions.enlist(request).await.map(|answer| answer.into_inner().branch)
     };
     let path = format!("/transactions/{id}/branches");
-    let over_http = async |scene: &Scene, key: &str, text: &str| {
+    let over_http = async |fixture: &Fixture, key: &str, text: &str| {
         let headers = [("content-type", "application/json"), ("idempotency-key", key)];
         let body = json!({"participant": one.uri(), "payload": {"text": text}}).to_string();
-        let answer = scene.rest.send("POST", &path, &headers, body).await.unwrap();
+        let answer = fixture.rest.send("POST", &path, &headers, body).await.unwrap();
         (answer.status.as_u16(), answer.body["branch"].as_u64())
     };
     for _ in 0..2 {
-        assert_eq!(over_grpc(&scene, enlist("a", &branch)).await.unwrap(), 0);
-        assert_eq!(over_http(&scene, "a", "x").await, (201, Some(0)));
-        assert_eq!(over_http(&scene, "b", "y").await, (201, Some(1)));
+        assert_eq!(over_grpc(&fixture, enlist("a", &branch)).await.unwrap(), 0);
+        assert_eq!(over_http(&fixture, "a", "x").await, (201, Some(0)));
+        assert_eq!(over_http(&fixture, "b", "y").await, (201, Some(1)));
     }
     let other = Branch { participant: two.uri(), ..branch.clone() };
-    let taken = over_grpc(&scene, enlist("a", &other)).await.unwrap_err();
+    let taken = over_grpc(&fixture, enlist("a", &other)).await.unwrap_err();
     assert_eq!(taken.code(), Code::AlreadyExists);
-    assert_eq!(over_http(&scene, "a", "z").await.0, 422);
+    assert_eq!(over_http(&fixture, "a", "z").await.0, 422);
 
     let commit = dtc_proto::dtc::CommitTransactionRequest {
         transaction_id: id.clone(),
         ..Default::default()
     };
     for _ in 0..2 {
-        let mut transactions = scene.coordinator.transactions.clone();
+        let mut transactions = fixture.coordinator.transactions.clone();
         let answer = transactions.commit(commit.clone()).await.unwrap().into_inner();
         assert!(answer.committed, "{answer:?}");
         assert_eq!(answer.transaction.unwrap().branches.len(), 2);
     }
     for round in ["after its end", "after a restart"] {
-        assert_eq!(over_grpc(&scene, enlist("a", &branch)).await.unwrap(), 0, "{round}");
-        assert_eq!(over_http(&scene, "b", "y").await, (201, Some(1)), "{round}");
-        let late = over_grpc(&scene, enlist("late", &branch)).await.unwrap_err();
+        assert_eq!(over_grpc(&fixture, enlist("a", &branch)).await.unwrap(), 0, "{round}");
+        assert_eq!(over_http(&fixture, "b", "y").await, (201, Some(1)), "{round}");
+        let late = over_grpc(&fixture, enlist("late", &branch)).await.unwrap_err();
         assert_eq!(late.code(), Code::FailedPrecondition, "{round}");
-        let again = scene.coordinator.transactions.clone().begin(begin.clone()).await.unwrap();
+        let again = fixture.coordinator.transactions.clone().begin(begin.clone()).await.unwrap();
         assert_eq!(again.into_inner().transaction_id, id, "{round}");
         let full = Start::new().arg("--min-free").arg(u64::MAX.to_string());
-        scene.coordinator.process.stop().await.unwrap();
-        scene.coordinator.process.start_with(full).await.unwrap();
+        fixture.coordinator.process.stop().await.unwrap();
+        fixture.coordinator.process.start_with(full).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_lost_answer_about_locks_is_the_answer_of_the_repeat() {
-    let mut scene = Scene::new(Start::new(), Vec::new()).await;
+    let mut fixture = Fixture::new(Start::new(), Vec::new()).await;
     let acquire = |key: &str, lock: &str| AcquireLocksRequest {
         locks: vec![Lock { key: lock.into(), ..Lock::default() }],
         wait: Some(seconds(0)),
         request_key: key.into(),
         ..AcquireLocksRequest::default()
     };
-    let first = scene.coordinator.locks.clone().acquire(acquire("k", "a")).await.unwrap();
+    let first = fixture.coordinator.locks.clone().acquire(acquire("k", "a")).await.unwrap();
     let first = first.into_inner();
     for flags in [&[][..], &["--min-free", "18446744073709551615"], &["--max-locks", "1"]] {
         if !flags.is_empty() {
-            scene.coordinator.process.kill();
+            fixture.coordinator.process.kill();
             let start = flags.iter().fold(Start::new(), |start, flag| start.arg(*flag));
-            scene.coordinator.process.start_with(start).await.unwrap();
+            fixture.coordinator.process.start_with(start).await.unwrap();
         }
-        let mut locks = scene.coordinator.locks.clone();
+        let mut locks = fixture.coordinator.locks.clone();
         let again = locks.acquire(acquire("k", "a")).await.unwrap().into_inner();
         assert_eq!(again, first, "{flags:?}");
         let taken = locks.acquire(acquire("k", "b")).await.unwrap_err();
@@ -411,7 +411,7 @@ async fn a_lost_answer_about_locks_is_the_answer_of_the_repeat() {
         session_id: first.session_id.clone(),
         ..Default::default()
     };
-    let mut locks = scene.coordinator.locks.clone();
+    let mut locks = fixture.coordinator.locks.clone();
     for _ in 0..2 {
         assert_eq!(locks.release(release.clone()).await.unwrap().into_inner().released, 1);
     }

@@ -8,9 +8,9 @@ use tonic_health::pb::{
 
 use super::*;
 use integration_tests::{
-    Process, Rest,
+    Fixture, Process, Rest,
     Role::{Coordinator, Payment},
-    Scene, channel,
+    channel,
 };
 
 /// A payload that makes an output of so many bytes.
@@ -202,9 +202,9 @@ async fn a_stop_answers_those_who_wait() {
 
 #[tokio::test]
 async fn health_and_a_metric_show_that_new_work_is_refused_for_want_of_disk() {
-    let mut scene = Scene::start().await.unwrap();
+    let mut fixture = Fixture::start().await.unwrap();
     for role in [Coordinator, Payment] {
-        let process = scene.cluster.process(role);
+        let process = fixture.cluster.process(role);
         let good = health(process, "").await.unwrap();
         assert_eq!(good, ServingStatus::Serving);
         assert!(metrics(process).await.unwrap().contains("dtc_accepting_new_work 1"));

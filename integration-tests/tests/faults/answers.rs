@@ -126,17 +126,17 @@ async fn codes_of_frameworks_mean_nothing_without_the_mark() {
 async fn a_participant_that_speaks_of_a_newer_run_is_quarantined_and_stops_nobody_else() {
     let mut coordinator = Alone::start().await.unwrap();
     for speaks in [Speaks::Calls, Speaks::Http] {
-        let liar = FakeParticipant::start(speaks).await.unwrap();
+        let byzantine_participant = FakeParticipant::start(speaks).await.unwrap();
         let (one, two) = (
             FakeParticipant::start(Speaks::Link).await.unwrap(),
             FakeParticipant::start(speaks).await.unwrap(),
         );
         // A commit is owed to it.
-        liar.set_script(|heard| match is_commit(heard) {
+        byzantine_participant.set_script(|heard| match is_commit(heard) {
             true => Reply::Fenced(99),
             false => agree(heard),
         });
-        let request = within(LONG, request_at(&[liar.uri(), one.uri()]));
+        let request = within(LONG, request_at(&[byzantine_participant.uri(), one.uri()]));
         let request = ExecuteRequest { answer_at: AnswerAt::Decision.into(), ..request };
         let owed = run(&coordinator, request).await;
         assert!(owed.committed);
@@ -152,7 +152,10 @@ async fn a_participant_that_speaks_of_a_newer_run_is_quarantined_and_stops_nobod
             .unwrap();
         };
         quarantined(&coordinator).await;
-        let refused = coordinator.execute(request_at(&[two.uri(), liar.uri()])).await.unwrap_err();
+        let refused = coordinator
+            .execute(request_at(&[two.uri(), byzantine_participant.uri()]))
+            .await
+            .unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
         assert!(refused.message().contains("epoch 99"), "{refused}");
         assert!(run(&coordinator, request_at(&[one.uri(), two.uri()])).await.committed);
@@ -164,11 +167,15 @@ async fn a_participant_that_speaks_of_a_newer_run_is_quarantined_and_stops_nobod
         let still = coordinator.transaction(&owed.id).await.unwrap();
         assert_eq!(still.state(), TransactionState::Committing, "it stays owed");
         // It comes to its senses.
-        liar.set_script(agree);
+        byzantine_participant.set_script(agree);
         let ended = coordinator.ended(&owed.id).await.unwrap();
         assert_eq!(states(&ended), [BranchState::Committed; 2]);
-        assert_eq!(status_of(&coordinator, &liar.uri()).await.newer_epoch, None);
-        assert!(run(&coordinator, request_at(&[one.uri(), liar.uri()])).await.committed);
+        assert_eq!(status_of(&coordinator, &byzantine_participant.uri()).await.newer_epoch, None);
+        assert!(
+            run(&coordinator, request_at(&[one.uri(), byzantine_participant.uri()]))
+                .await
+                .committed
+        );
     }
 }
 

@@ -78,7 +78,7 @@ async fn a_lost_answer_is_asked_for_again_and_counts_once() {
             let heard = participant.heard().split_off(before);
             let times = heard.iter().filter(|it| lost(it) && id_of(it) == transaction.id).count();
             // A rollback is not sent again to one that is away and will ask.
-            let left = states(&transaction)[0] == BranchState::LeftToAsk
+            let left = states(&transaction)[0] == BranchState::RollbackUnacknowledged
                 && refuse
                 && speaks == Speaks::Link;
             assert!(times >= 2 || left, "{speaks:?}: sent again: {heard:?}");

@@ -101,7 +101,7 @@ async fn what_prepare_returns_is_handed_back_with_the_decision() {
 
 #[tokio::test]
 async fn one_that_cannot_ask_is_rolled_back_by_a_restarted_coordinator() {
-    for (speaks, asks, is_told) in
+    for (speaks, supports_inquiry, is_told) in
         [(Speaks::Calls, false, true), (Speaks::Calls, true, false), (Speaks::Http, false, true)]
     {
         let mut coordinator = Alone::start().await.unwrap();
@@ -110,7 +110,7 @@ async fn one_that_cannot_ask_is_rolled_back_by_a_restarted_coordinator() {
         let participant = Participant {
             name: "plain".into(),
             address: plain.uri(),
-            asks,
+            supports_inquiry,
             ..Participant::default()
         };
         let request = RegisterRequest { participant: Some(participant), lease: None };

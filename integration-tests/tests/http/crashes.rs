@@ -2,25 +2,27 @@
 //! real process dies at the point, by SIGKILL or by a loss of power, and its next run
 //! brings both to one outcome.
 
-use integration_tests::{FakeParticipant, Heard, Loss, Rest, Role::Coordinator, Scene, eventually};
+use integration_tests::{
+    FakeParticipant, Fixture, Heard, Loss, Rest, Role::Coordinator, eventually,
+};
 use serde_json::Value;
 
 use crate::{http, states, urls};
 
 async fn dies_at(point: &str, loss: Loss, outcome: &str) {
-    let mut scene = Scene::crashing(Coordinator, point).await.unwrap();
-    let rest = Rest::new(scene.cluster.coordinator.address());
+    let mut fixture = Fixture::crashing(Coordinator, point).await.unwrap();
+    let rest = Rest::new(fixture.cluster.coordinator.address());
     let (one, two) = (http().await, http().await);
     let body = urls(&[&one, &two]);
     let headers = [("content-type", "application/json"), ("idempotency-key", "order-1")];
     let send =
         async || rest.send("POST", "/transactions?wait=25", &headers, body.to_string()).await;
     assert!(send().await.is_err(), "{point}: it answered, and should have died");
-    scene.killed_itself(Coordinator).await.unwrap();
+    fixture.killed_itself(Coordinator).await.unwrap();
     if loss == Loss::Power {
-        scene.cluster.coordinator.lose_power().unwrap();
+        fixture.cluster.coordinator.lose_power().unwrap();
     }
-    scene.cluster.coordinator.start().await.unwrap();
+    fixture.cluster.coordinator.start().await.unwrap();
     let all = eventually("it is known", async || {
         let all = rest.get("/transactions").await?.body["transactions"].take();
         anyhow::ensure!(all.as_array().is_some_and(|all| all.len() == 1), "{all}");

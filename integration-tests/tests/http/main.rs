@@ -2,8 +2,8 @@
 
 mod api;
 mod crashes;
-mod crowd;
 mod hostile;
+mod idle_connections;
 mod malformed;
 mod participants;
 mod payloads;

@@ -2,7 +2,7 @@
 //! the link, and each of the three by the same tests.
 
 mod domain;
-mod doubts;
+mod in_doubt;
 mod messages;
 mod runs;
 

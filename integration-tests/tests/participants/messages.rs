@@ -78,12 +78,12 @@ async fn a_decision_with_a_lower_number_than_the_one_applied_is_ignored() {
         let coordinator = to(cluster.process(role));
         let mut link = coordinator.link().await.unwrap();
         coordinator.prepare(id(1), 0, work(role, 1)).await.unwrap();
-        let turned_round = LinkRollback {
+        let compensating = LinkRollback {
             transaction_id: bytes(id(1)),
             decision_number: 2,
             ..LinkRollback::default()
         };
-        let rollbacks = vec![turned_round];
+        let rollbacks = vec![compensating];
         link.send(LinkRequest { rollbacks, ..LinkRequest::default() }).await.unwrap();
         let answer = next_of(&mut link, |it| it.acknowledgements).await;
         assert_eq!(answer.acknowledgement(), Acknowledgement::RolledBack);

@@ -9,7 +9,7 @@ use dtc_proto::dtc::{
     transaction_service_client::TransactionServiceClient,
 };
 use integration_tests::{
-    Cluster, FakeParticipant, Loss, Process, Reply, Role, Scene, Shop, Speaks, Start, channel,
+    Cluster, FakeParticipant, Fixture, Loss, Process, Reply, Role, Shop, Speaks, Start, channel,
     eventually, typed, vfs,
 };
 use shop_proto::ReserveStock;
@@ -22,29 +22,30 @@ const FENCED: i32 = 77;
 
 #[tokio::test]
 async fn a_participant_that_lost_its_journal_makes_the_outcome_a_hazard() {
-    let mut scene = Scene::start().await.unwrap();
-    let id = scene.prepare("a").await.unwrap();
-    scene.cluster.payment.kill();
-    assert!(scene.commit(&id).await.unwrap().committed);
+    let mut fixture = Fixture::start().await.unwrap();
+    let id = fixture.prepare("a").await.unwrap();
+    fixture.cluster.payment.kill();
+    assert!(fixture.commit(&id).await.unwrap().committed);
     for suffix in ["", "-wal", "-shm", ".synced", "-wal.synced"] {
-        let _ = fs::remove_file(format!("{}{suffix}", scene.cluster.payment.database().display()));
+        let _ =
+            fs::remove_file(format!("{}{suffix}", fixture.cluster.payment.database().display()));
     }
-    scene.cluster.payment.start().await.unwrap();
-    let ended = scene.comes_to(&id, TransactionState::Committed).await.unwrap();
+    fixture.cluster.payment.start().await.unwrap();
+    let ended = fixture.comes_to(&id, TransactionState::Committed).await.unwrap();
     assert_eq!(ended.outcome(), Outcome::HeuristicHazard, "{ended:?}");
     let states: Vec<_> = ended.branches.iter().map(|branch| branch.state()).collect();
     assert_eq!(states, [BranchState::Committed, BranchState::Hazard, BranchState::Committed]);
 
-    scene.cluster.coordinator.restart().await.unwrap();
-    let kept = scene.comes_to(&id, TransactionState::Committed).await.unwrap();
+    fixture.cluster.coordinator.restart().await.unwrap();
+    let kept = fixture.comes_to(&id, TransactionState::Committed).await.unwrap();
     assert_eq!(kept.outcome(), Outcome::HeuristicHazard, "{kept:?}");
 }
 
 /// What comes of a transaction whose participant is not what it was when it voted.
 async fn outcome_after(change: impl FnOnce(&FakeParticipant)) -> Outcome {
-    let scene = Scene::start().await.unwrap();
+    let fixture = Fixture::start().await.unwrap();
     let courier = FakeParticipant::start(Speaks::Calls).await.unwrap();
-    let mut client = scene.shop.transactions.clone();
+    let mut client = fixture.shop.transactions.clone();
     let begun = client.begin(BeginRequest::default()).await.unwrap().into_inner();
     let payload = Some(typed(&ReserveStock::default()));
     let branch = Branch { participant: courier.uri(), payload };
@@ -59,9 +60,9 @@ async fn outcome_after(change: impl FnOnce(&FakeParticipant)) -> Outcome {
     let request = PrepareTransactionRequest { transaction_id, wait: None };
     assert!(client.prepare(request).await.unwrap().into_inner().prepared);
     change(&courier);
-    assert!(scene.commit(&begun.transaction_id).await.unwrap().committed);
+    assert!(fixture.commit(&begun.transaction_id).await.unwrap().committed);
     let state = TransactionState::Committed;
-    scene.comes_to(&begun.transaction_id, state).await.unwrap().outcome()
+    fixture.comes_to(&begun.transaction_id, state).await.unwrap().outcome()
 }
 
 #[tokio::test]
@@ -93,45 +94,45 @@ fn another(cluster: &mut Cluster, role: Role, name: &str, folder: &Path) -> Proc
 
 #[tokio::test]
 async fn a_second_process_on_a_journal_is_refused_and_the_first_goes_on() {
-    let mut scene = Scene::start().await.unwrap();
+    let mut fixture = Fixture::start().await.unwrap();
     for role in Role::ALL {
-        let folder = scene.cluster.folder().to_owned();
+        let folder = fixture.cluster.folder().to_owned();
         let mut second =
-            another(&mut scene.cluster, role, &format!("second-{}", role.name()), &folder);
+            another(&mut fixture.cluster, role, &format!("second-{}", role.name()), &folder);
         second.spawn(Start::new()).unwrap();
         assert_eq!(second.wait_exit().await.unwrap().code(), Some(HELD), "{}", second.log());
-        let holder = format!("process {}", scene.cluster.process(role).id().unwrap());
+        let holder = format!("process {}", fixture.cluster.process(role).id().unwrap());
         assert!(second.log().contains(&holder), "{}", second.log());
         assert!(second.log().contains("data folder of its own"), "{}", second.log());
     }
-    assert!(scene.shop.place(&Scene::purchase("a")).await.unwrap().committed);
-    scene.check_sold(1).await.unwrap();
+    assert!(fixture.shop.place(&Fixture::purchase("a")).await.unwrap().committed);
+    fixture.check_sold(1).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_run_whose_journal_was_taken_over_writes_nothing_more() {
-    let mut scene = Scene::start().await.unwrap();
-    fs::remove_file(scene.cluster.folder().join("inventory.db.lock")).unwrap();
-    let folder = scene.cluster.folder().to_owned();
-    let mut second = another(&mut scene.cluster, Role::Inventory, "second", &folder);
+    let mut fixture = Fixture::start().await.unwrap();
+    fs::remove_file(fixture.cluster.folder().join("inventory.db.lock")).unwrap();
+    let folder = fixture.cluster.folder().to_owned();
+    let mut second = another(&mut fixture.cluster, Role::Inventory, "second", &folder);
     second.start().await.unwrap();
-    scene.shop.stock_up("kettle", 1).await.unwrap_err();
-    scene.exits(Role::Inventory, FENCED).await.unwrap();
-    let log = scene.cluster.inventory.log();
+    fixture.shop.stock_up("kettle", 1).await.unwrap_err();
+    fixture.exits(Role::Inventory, FENCED).await.unwrap();
+    let log = fixture.cluster.inventory.log();
     assert!(log.contains("another process has taken it over"), "{log}");
 }
 
 /// A copy of the coordinator's data folder, as a person makes one.
-fn copied(scene: &mut Scene) -> (tempfile::TempDir, Process) {
+fn copied(fixture: &mut Fixture) -> (tempfile::TempDir, Process) {
     let folder = tempfile::tempdir().unwrap();
-    let database = scene.cluster.coordinator.database();
+    let database = fixture.cluster.coordinator.database();
     for name in ["coordinator.db", "coordinator.db-wal"] {
         let from = database.with_file_name(name);
         if from.exists() {
             fs::copy(from, folder.path().join(name)).unwrap();
         }
     }
-    let copy = another(&mut scene.cluster, Role::Coordinator, "coordinator", folder.path());
+    let copy = another(&mut fixture.cluster, Role::Coordinator, "coordinator", folder.path());
     (folder, copy)
 }
 
@@ -155,20 +156,20 @@ async fn is_quarantined(shop: &Shop) -> anyhow::Result<()> {
 }
 
 async fn a_copy_replaces_the_older_run(loss: Loss) -> anyhow::Result<()> {
-    let mut scene = Scene::start().await?;
-    let id = scene.prepare("a").await?;
-    let (_folder, mut copy) = copied(&mut scene);
-    scene.cluster.coordinator.pause()?;
+    let mut fixture = Fixture::start().await?;
+    let id = fixture.prepare("a").await?;
+    let (_folder, mut copy) = copied(&mut fixture);
+    fixture.cluster.coordinator.pause()?;
     copy.start().await?;
-    let shop = at(&scene.shop, &copy);
-    ensure!(shop.place(&Scene::purchase("b")).await?.committed);
-    scene.cluster.coordinator.resume()?;
+    let shop = at(&fixture.shop, &copy);
+    ensure!(shop.place(&Fixture::purchase("b")).await?.committed);
+    fixture.cluster.coordinator.resume()?;
     // It may decide in its own journal, but nobody listens to it any more.
-    let _ = scene.commit(&id).await;
-    is_quarantined(&scene.shop).await?;
-    let refused = scene.shop.place(&Scene::purchase("c")).await;
+    let _ = fixture.commit(&id).await;
+    is_quarantined(&fixture.shop).await?;
+    let refused = fixture.shop.place(&Fixture::purchase("c")).await;
     ensure!(refused.is_err(), "the older run goes on: {refused:?}");
-    scene.cluster.coordinator.kill();
+    fixture.cluster.coordinator.kill();
     if loss == Loss::Power {
         copy.lose_power()?;
         copy.start().await?;
@@ -176,7 +177,7 @@ async fn a_copy_replaces_the_older_run(loss: Loss) -> anyhow::Result<()> {
     let aborted = shop.transaction(&id).await?;
     ensure!(aborted.outcome() == Outcome::Aborted, "{aborted:?}");
     // What is checked is the copy's: the older journal is out of use.
-    scene.check_sold(1).await
+    fixture.check_sold(1).await
 }
 
 #[tokio::test]
@@ -191,17 +192,17 @@ async fn a_copied_data_folder_goes_on_after_a_loss_of_power() {
 
 #[tokio::test]
 async fn of_two_copies_with_one_epoch_only_the_first_is_heard() {
-    let mut scene = Scene::start().await.unwrap();
-    assert!(scene.cluster.coordinator.stop().await.unwrap().success());
-    let (_folder, mut copy) = copied(&mut scene);
-    scene.cluster.coordinator.start().await.unwrap();
+    let mut fixture = Fixture::start().await.unwrap();
+    assert!(fixture.cluster.coordinator.stop().await.unwrap().success());
+    let (_folder, mut copy) = copied(&mut fixture);
+    fixture.cluster.coordinator.start().await.unwrap();
     for participant in PARTICIPANTS {
-        scene.linked(participant.name()).await.unwrap();
+        fixture.linked(participant.name()).await.unwrap();
     }
     copy.start().await.unwrap();
-    let shop = at(&scene.shop, &copy);
+    let shop = at(&fixture.shop, &copy);
     is_quarantined(&shop).await.unwrap();
-    shop.place(&Scene::purchase("b")).await.unwrap_err();
-    assert!(scene.shop.place(&Scene::purchase("a")).await.unwrap().committed);
-    scene.check_sold(1).await.unwrap();
+    shop.place(&Fixture::purchase("b")).await.unwrap_err();
+    assert!(fixture.shop.place(&Fixture::purchase("a")).await.unwrap().committed);
+    fixture.check_sold(1).await.unwrap();
 }

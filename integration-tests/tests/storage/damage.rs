@@ -8,8 +8,9 @@ use dtc_proto::dtc::{
     AcquireLocksRequest, Lock, TransactionState, lock_service_client::LockServiceClient,
 };
 use integration_tests::{
+    Fixture,
     Role::{self, Coordinator, Inventory},
-    Scene, Start, channel, eventually,
+    Start, channel, eventually,
 };
 use rusqlite::{Connection, params_from_iter, types::Value};
 
@@ -17,21 +18,21 @@ const DAMAGED: i32 = 65;
 
 /// A shop with a committed order whose inventory has not been told, and one that
 /// is prepared, and a client that holds a lock; the coordinator and inventory are stopped by SIGKILL.
-async fn unfinished() -> (Scene, String) {
-    let mut scene = Scene::start().await.unwrap();
-    scene.cluster.inventory.pause().unwrap();
-    scene.cluster.inventory.resume().unwrap();
-    let decided = scene.prepare("decided").await.unwrap();
-    let prepared = scene.prepare("prepared").await.unwrap();
+async fn unfinished() -> (Fixture, String) {
+    let mut fixture = Fixture::start().await.unwrap();
+    fixture.cluster.inventory.pause().unwrap();
+    fixture.cluster.inventory.resume().unwrap();
+    let decided = fixture.prepare("decided").await.unwrap();
+    let prepared = fixture.prepare("prepared").await.unwrap();
     let locks = vec![Lock { key: "a".into(), ..Lock::default() }];
     let request = AcquireLocksRequest { locks, ..AcquireLocksRequest::default() };
-    let coordinator = channel(scene.cluster.coordinator.address());
+    let coordinator = channel(fixture.cluster.coordinator.address());
     LockServiceClient::new(coordinator).acquire(request).await.unwrap();
-    scene.cluster.inventory.kill();
-    assert!(scene.commit(&decided).await.unwrap().committed);
-    scene.cluster.coordinator.kill();
+    fixture.cluster.inventory.kill();
+    assert!(fixture.commit(&decided).await.unwrap().committed);
+    fixture.cluster.coordinator.kill();
     assert_ne!(decided, prepared);
-    (scene, decided)
+    (fixture, decided)
 }
 
 /// What is done to a column.
@@ -77,8 +78,8 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 /// Starts a process that refuses its file, and returns what it said last.
-async fn refusal(scene: &mut Scene, role: Role) -> anyhow::Result<String> {
-    let process = scene.cluster.process(role);
+async fn refusal(fixture: &mut Fixture, role: Role) -> anyhow::Result<String> {
+    let process = fixture.cluster.process(role);
     let before = process.log().len();
     process.spawn(Start::new())?;
     let status = process.wait_exit().await?;
@@ -94,8 +95,8 @@ async fn refusal(scene: &mut Scene, role: Role) -> anyhow::Result<String> {
 const HARMLESS: [&str; 2] = ["prepared_at", "request_key"];
 
 /// Damages each column of a table's first row in each way, and tries to start.
-async fn refuses_each_column(scene: &mut Scene, role: Role, table: &str) {
-    let database = scene.cluster.process(role).database();
+async fn refuses_each_column(fixture: &mut Fixture, role: Role, table: &str) {
+    let database = fixture.cluster.process(role).database();
     let good = database.with_extension("good");
     // The log is checkpointed when the only connection closes.
     let columns = first_row(&Connection::open(&database).unwrap(), table).unwrap();
@@ -120,7 +121,7 @@ async fn refuses_each_column(scene: &mut Scene, role: Role, table: &str) {
                     continue;
                 }
             }
-            let said = refusal(scene, role).await;
+            let said = refusal(fixture, role).await;
             let said = said.unwrap_or_else(|error| panic!("{table}.{column} = {bad:?}: {error}"));
             let file = database.file_name().unwrap().to_str().unwrap();
             let is_row = said.contains(&format!("table {table}")) && said.contains("row ");
@@ -134,32 +135,32 @@ async fn refuses_each_column(scene: &mut Scene, role: Role, table: &str) {
 
 #[tokio::test]
 async fn a_coordinators_damaged_row_is_named_and_not_acted_on() {
-    let (mut scene, decided) = unfinished().await;
+    let (mut fixture, decided) = unfinished().await;
     for table in ["unfinished", "locks", "meta", "starts"] {
-        refuses_each_column(&mut scene, Coordinator, table).await;
+        refuses_each_column(&mut fixture, Coordinator, table).await;
     }
     // As it was, all is as it was.
-    scene.cluster.start_all().await.unwrap();
-    scene.comes_to(&decided, TransactionState::Committed).await.unwrap();
-    eventually("the other one is rolled back", async || scene.check_sold(1).await).await.unwrap();
+    fixture.cluster.start_all().await.unwrap();
+    fixture.comes_to(&decided, TransactionState::Committed).await.unwrap();
+    eventually("the other one is rolled back", async || fixture.check_sold(1).await).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_participants_damaged_row_is_named_and_not_acted_on() {
-    let (mut scene, decided) = unfinished().await;
+    let (mut fixture, decided) = unfinished().await;
     for table in ["undecided", "coordinators", "meta", "starts"] {
-        refuses_each_column(&mut scene, Inventory, table).await;
+        refuses_each_column(&mut fixture, Inventory, table).await;
     }
-    scene.cluster.start_all().await.unwrap();
-    scene.comes_to(&decided, TransactionState::Committed).await.unwrap();
-    eventually("the other one is rolled back", async || scene.check_sold(1).await).await.unwrap();
+    fixture.cluster.start_all().await.unwrap();
+    fixture.comes_to(&decided, TransactionState::Committed).await.unwrap();
+    eventually("the other one is rolled back", async || fixture.check_sold(1).await).await.unwrap();
 }
 
 #[tokio::test]
 async fn damaged_pages_are_found_before_anything_is_said() {
-    let (mut scene, decided) = unfinished().await;
+    let (mut fixture, decided) = unfinished().await;
     for (role, table) in [(Coordinator, "unfinished"), (Inventory, "undecided")] {
-        let database = scene.cluster.process(role).database();
+        let database = fixture.cluster.process(role).database();
         let good = database.with_extension("good");
         let root: i64 = {
             let connection = Connection::open(&database).unwrap();
@@ -185,7 +186,7 @@ async fn damaged_pages_are_found_before_anything_is_said() {
         for (case, damaged) in cases {
             copy(&good, &database).unwrap();
             fs::write(&database, damaged).unwrap();
-            let said = refusal(&mut scene, role).await;
+            let said = refusal(&mut fixture, role).await;
             let said = said.unwrap_or_else(|error| panic!("{role:?}, {case}: {error}"));
             assert!(said.contains(".db"), "{case}: {said}");
         }
@@ -194,37 +195,37 @@ async fn damaged_pages_are_found_before_anything_is_said() {
         let log = database.with_extension("db-wal");
         fs::write(&log, &bytes).unwrap();
         fs::write(&database, b"").unwrap();
-        let said = refusal(&mut scene, role).await.unwrap();
+        let said = refusal(&mut fixture, role).await.unwrap();
         assert!(said.contains("write-ahead log"), "{said}");
         fs::remove_file(&log).unwrap();
         copy(&good, &database).unwrap();
     }
-    scene.cluster.start_all().await.unwrap();
-    scene.comes_to(&decided, TransactionState::Committed).await.unwrap();
-    eventually("the other one is rolled back", async || scene.check_sold(1).await).await.unwrap();
+    fixture.cluster.start_all().await.unwrap();
+    fixture.comes_to(&decided, TransactionState::Committed).await.unwrap();
+    eventually("the other one is rolled back", async || fixture.check_sold(1).await).await.unwrap();
 }
 
 /// Met while it serves: only who names the key hears of it.
 #[tokio::test]
 async fn a_damaged_request_key_stops_only_those_that_name_it() {
-    let mut scene = Scene::start().await.unwrap();
+    let mut fixture = Fixture::start().await.unwrap();
     let wait = Duration::from_secs(20);
-    let request = |name: &str| Scene::purchase(name).request_with_key(name, wait);
+    let request = |name: &str| Fixture::purchase(name).request_with_key(name, wait);
     for name in ["good", "bad"] {
-        assert!(scene.shop.execute(request(name)).await.unwrap().committed);
+        assert!(fixture.shop.execute(request(name)).await.unwrap().committed);
     }
-    scene.cluster.coordinator.stop().await.unwrap();
+    fixture.cluster.coordinator.stop().await.unwrap();
     {
-        let connection = Connection::open(scene.cluster.coordinator.database()).unwrap();
+        let connection = Connection::open(fixture.cluster.coordinator.database()).unwrap();
         let sql = "UPDATE request_keys SET id = x'0102' WHERE request_key = 'bad'";
         assert_eq!(connection.execute(sql, []).unwrap(), 1);
     }
-    scene.cluster.coordinator.start().await.unwrap();
+    fixture.cluster.coordinator.start().await.unwrap();
     // At once, so that they are looked for together.
     let (bad, good, new) = tokio::join!(
-        scene.shop.execute(request("bad")),
-        scene.shop.execute(request("good")),
-        scene.shop.execute(request("new")),
+        fixture.shop.execute(request("bad")),
+        fixture.shop.execute(request("good")),
+        fixture.shop.execute(request("new")),
     );
     let status = bad.unwrap_err();
     assert_eq!(status.code(), tonic::Code::DataLoss, "{status}");
@@ -232,7 +233,7 @@ async fn a_damaged_request_key_stops_only_those_that_name_it() {
         assert!(status.message().contains(word), "no '{word}' in: {status}");
     }
     assert!(good.unwrap().committed && new.unwrap().committed);
-    scene.shop.execute(request("bad")).await.unwrap_err();
-    assert!(scene.cluster.coordinator.is_running().unwrap());
-    scene.check_sold(3).await.unwrap();
+    fixture.shop.execute(request("bad")).await.unwrap_err();
+    assert!(fixture.cluster.coordinator.is_running().unwrap());
+    fixture.check_sold(3).await.unwrap();
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::ensure;
 use dtc_proto::dtc::{ExecuteRequest, TransactionOptions, TransactionState};
 use integration_tests::{
-    Loss, Purchase,
+    Fixture, Loss, Purchase,
     Role::{Coordinator, Inventory, Order, Payment},
-    Scene, Start, eventually,
+    Start, eventually,
 };
 
 const DECIDED: &str = "SELECT count(*) FROM unfinished WHERE decision IS NOT NULL";
@@ -49,14 +49,18 @@ faults! {
 fn patient() -> ExecuteRequest {
     let prepare_timeout = Some(prost_types::Duration { seconds: 25, nanos: 0 });
     let options = Some(TransactionOptions { prepare_timeout, ..TransactionOptions::default() });
-    let request = Scene::purchase("a").request_with_key("key-a", Duration::from_secs(25));
+    let request = Fixture::purchase("a").request_with_key("key-a", Duration::from_secs(25));
     ExecuteRequest { options, ..request }
 }
 
 /// The process stops over the fault; what it wrote last is lost, or not.
-async fn stops(scene: &mut Scene, role: integration_tests::Role, loss: Loss) -> anyhow::Result<()> {
-    scene.exits(role, FAILED).await?;
-    let process = scene.cluster.process(role);
+async fn stops(
+    fixture: &mut Fixture,
+    role: integration_tests::Role,
+    loss: Loss,
+) -> anyhow::Result<()> {
+    fixture.exits(role, FAILED).await?;
+    let process = fixture.cluster.process(role);
     ensure!(process.log().contains("COMMIT failed"), "no clear message:\n{}", process.log());
     process.set_fault(None)?;
     if loss == Loss::Power {
@@ -72,10 +76,10 @@ fn may_be_written(fault: &str, loss: Loss) -> i64 {
 
 /// Has an order in the coordinator's log: the first sync of a new log is that of
 /// its header, with no record behind it.
-async fn write_something(scene: &mut Scene) -> anyhow::Result<()> {
-    ensure!(scene.shop.place(&Scene::purchase("before")).await?.committed);
+async fn write_something(fixture: &mut Fixture) -> anyhow::Result<()> {
+    ensure!(fixture.shop.place(&Fixture::purchase("before")).await?.committed);
     eventually("the order's end is durable", async || {
-        let unfinished = scene.count(Coordinator, "SELECT count(*) FROM unfinished")?;
+        let unfinished = fixture.count(Coordinator, "SELECT count(*) FROM unfinished")?;
         ensure!(unfinished == 0, "not yet");
         Ok(())
     })
@@ -83,40 +87,40 @@ async fn write_something(scene: &mut Scene) -> anyhow::Result<()> {
 }
 
 async fn of_the_coordinators_decision(fault: &str, loss: Loss) -> anyhow::Result<()> {
-    let mut scene = Scene::start().await?;
-    write_something(&mut scene).await?;
-    scene.cluster.coordinator.set_fault(Some(fault))?;
-    let answer = scene.shop.execute(patient()).await;
+    let mut fixture = Fixture::start().await?;
+    write_something(&mut fixture).await?;
+    fixture.cluster.coordinator.set_fault(Some(fault))?;
+    let answer = fixture.shop.execute(patient()).await;
     ensure!(answer.is_err(), "its client was answered {answer:?}");
-    stops(&mut scene, Coordinator, loss).await?;
+    stops(&mut fixture, Coordinator, loss).await?;
     for role in [Inventory, Payment, Order] {
-        let branches = scene.branches(role)?;
+        let branches = fixture.branches(role)?;
         ensure!(branches == (1, 1, 0), "{role:?} was told something: {branches:?}");
     }
     // SQLite said that the COMMIT failed. Whether it did shows only now.
-    let found = scene.count(Coordinator, DECIDED)?;
+    let found = fixture.count(Coordinator, DECIDED)?;
     ensure!(found == may_be_written(fault, loss), "{found} decisions are in the journal");
-    scene.cluster.coordinator.start().await?;
-    scene.check_sold(1 + found).await?;
-    let again = scene.shop.execute(patient()).await?;
+    fixture.cluster.coordinator.start().await?;
+    fixture.check_sold(1 + found).await?;
+    let again = fixture.shop.execute(patient()).await?;
     ensure!(again.committed, "a repeated request was answered {again:?}");
-    scene.check_sold(2).await
+    fixture.check_sold(2).await
 }
 
 /// The client is told nothing while the sync hangs, and nothing was done if the
 /// power goes then.
 async fn nothing_is_told_while_a_sync_hangs(purchase: Purchase) {
-    let mut scene = Scene::start().await.unwrap();
-    write_something(&mut scene).await.unwrap();
-    scene.cluster.coordinator.set_fault(Some("sync-hang")).unwrap();
+    let mut fixture = Fixture::start().await.unwrap();
+    write_something(&mut fixture).await.unwrap();
+    fixture.cluster.coordinator.set_fault(Some("sync-hang")).unwrap();
     let request_key = "key-a".into();
     let request = ExecuteRequest { request_key, ..purchase.request_at_decision() };
-    let shop = scene.shop.clone();
+    let shop = fixture.shop.clone();
     let mut placing = tokio::spawn(async move { shop.execute(request).await });
     eventually("votes make a decision", async || {
-        let refused = scene.cluster.coordinator.log().contains("voted to abort");
+        let refused = fixture.cluster.coordinator.log().contains("voted to abort");
         for role in [Inventory, Payment, Order] {
-            ensure!(refused || scene.branches(role)?.0 == 1, "{role:?} has not voted");
+            ensure!(refused || fixture.branches(role)?.0 == 1, "{role:?} has not voted");
         }
         Ok(())
     })
@@ -125,73 +129,73 @@ async fn nothing_is_told_while_a_sync_hangs(purchase: Purchase) {
     let answer = tokio::time::timeout(A_MOMENT, &mut placing).await;
     assert!(answer.is_err(), "its client was answered {answer:?}");
     for role in [Inventory, Payment, Order] {
-        assert_eq!(scene.branches(role).unwrap().1, 1, "{role:?} has committed");
+        assert_eq!(fixture.branches(role).unwrap().1, 1, "{role:?} has committed");
     }
-    scene.cluster.coordinator.lose_power().unwrap();
-    scene.cluster.coordinator.set_fault(None).unwrap();
-    scene.cluster.coordinator.start().await.unwrap();
+    fixture.cluster.coordinator.lose_power().unwrap();
+    fixture.cluster.coordinator.set_fault(None).unwrap();
+    fixture.cluster.coordinator.start().await.unwrap();
     assert!(placing.await.unwrap().is_err());
-    scene.check_sold(1).await.unwrap();
+    fixture.check_sold(1).await.unwrap();
 }
 
 /// Were its client told of an abort that is not durable, the same request could
 /// commit later.
 #[tokio::test]
 async fn an_abort_with_a_request_key_is_told_when_it_is_durable() {
-    let too_many = Purchase::new("a", "ada", "teapot", Scene::STOCK, Scene::PRICE);
+    let too_many = Purchase::new("a", "ada", "teapot", Fixture::STOCK, Fixture::PRICE);
     nothing_is_told_while_a_sync_hangs(too_many).await;
 }
 
 #[tokio::test]
 async fn a_commit_is_told_when_it_is_durable() {
-    nothing_is_told_while_a_sync_hangs(Scene::purchase("a")).await;
+    nothing_is_told_while_a_sync_hangs(Fixture::purchase("a")).await;
 }
 
 #[tokio::test]
 async fn a_decision_that_recovery_finds_unsynced_is_synced_before_anyone_is_told() {
-    let mut scene = Scene::start().await.unwrap();
-    write_something(&mut scene).await.unwrap();
-    scene.cluster.coordinator.set_fault(Some("sync-error")).unwrap();
-    scene.shop.execute(patient()).await.unwrap_err();
-    stops(&mut scene, Coordinator, Loss::Process).await.unwrap();
+    let mut fixture = Fixture::start().await.unwrap();
+    write_something(&mut fixture).await.unwrap();
+    fixture.cluster.coordinator.set_fault(Some("sync-error")).unwrap();
+    fixture.shop.execute(patient()).await.unwrap_err();
+    stops(&mut fixture, Coordinator, Loss::Process).await.unwrap();
 
     let told = Start::new().crash_at("coordinator-first-acknowledged");
-    scene.cluster.coordinator.spawn(told).unwrap();
-    scene.killed_itself(Coordinator).await.unwrap();
-    scene.cluster.coordinator.lose_power().unwrap();
-    assert_eq!(scene.count(Coordinator, DECIDED).unwrap(), 1);
-    scene.cluster.coordinator.start().await.unwrap();
-    scene.check_sold(2).await.unwrap();
+    fixture.cluster.coordinator.spawn(told).unwrap();
+    fixture.killed_itself(Coordinator).await.unwrap();
+    fixture.cluster.coordinator.lose_power().unwrap();
+    assert_eq!(fixture.count(Coordinator, DECIDED).unwrap(), 1);
+    fixture.cluster.coordinator.start().await.unwrap();
+    fixture.check_sold(2).await.unwrap();
 }
 
 async fn of_a_participants_promise(fault: &str, loss: Loss) -> anyhow::Result<()> {
-    let mut scene = Scene::start().await?;
-    scene.cluster.payment.set_fault(Some(fault))?;
-    let shop = scene.shop.clone();
+    let mut fixture = Fixture::start().await?;
+    fixture.cluster.payment.set_fault(Some(fault))?;
+    let shop = fixture.shop.clone();
     let placing = tokio::spawn(async move { shop.execute(patient()).await });
-    stops(&mut scene, Payment, loss).await?;
+    stops(&mut fixture, Payment, loss).await?;
     // None either if the fault hit another record before.
-    let promised = scene.branches(Payment)?.0;
+    let promised = fixture.branches(Payment)?.0;
     ensure!(promised <= may_be_written(fault, loss), "{promised} are promised");
-    scene.cluster.payment.start().await?;
+    fixture.cluster.payment.start().await?;
     // Had it said anything, it would have been a vote to abort.
     let answer = placing.await??;
     ensure!(answer.committed, "{answer:?}");
-    scene.check_sold(1).await
+    fixture.check_sold(1).await
 }
 
 async fn of_a_participants_effect(fault: &str, loss: Loss) -> anyhow::Result<()> {
-    let mut scene = Scene::start().await?;
-    let id = scene.prepare("a").await?;
-    scene.cluster.payment.set_fault(Some(fault))?;
-    ensure!(scene.commit(&id).await?.committed);
-    stops(&mut scene, Payment, loss).await?;
-    let (undecided, committed, _) = scene.branches(Payment)?;
+    let mut fixture = Fixture::start().await?;
+    let id = fixture.prepare("a").await?;
+    fixture.cluster.payment.set_fault(Some(fault))?;
+    ensure!(fixture.commit(&id).await?.committed);
+    stops(&mut fixture, Payment, loss).await?;
+    let (undecided, committed, _) = fixture.branches(Payment)?;
     ensure!(undecided + committed == 1, "{undecided} undecided, {committed} committed");
     ensure!(committed <= may_be_written(fault, loss), "{committed} are committed");
-    let transaction = scene.shop.transaction(&id).await?;
+    let transaction = fixture.shop.transaction(&id).await?;
     ensure!(transaction.state() == TransactionState::Committing, "acknowledged: {transaction:?}");
-    scene.cluster.payment.start().await?;
-    scene.comes_to(&id, TransactionState::Committed).await?;
-    scene.check_sold(1).await
+    fixture.cluster.payment.start().await?;
+    fixture.comes_to(&id, TransactionState::Committed).await?;
+    fixture.check_sold(1).await
 }

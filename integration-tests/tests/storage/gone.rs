@@ -3,9 +3,9 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use integration_tests::{
-    Addresses, Binaries, Process,
+    Addresses, Binaries, Fixture, Process,
     Role::{self, Coordinator, Order, Payment},
-    Scene, Start,
+    Start,
 };
 
 const FAILED: i32 = 74;
@@ -13,15 +13,15 @@ const FAILED: i32 = 74;
 /// The process ends by itself and says what is gone. Of what its clients ask for
 /// meanwhile nothing is reported as committed.
 async fn stops(role: Role, said: &str, lose: impl FnOnce(&Path) -> std::io::Result<()>) {
-    let mut scene = Scene::start().await.unwrap();
-    lose(&scene.cluster.process(role).database()).unwrap();
+    let mut fixture = Fixture::start().await.unwrap();
+    lose(&fixture.cluster.process(role).database()).unwrap();
     if role == Coordinator {
-        let request = Scene::purchase("a").request_with_key("key-a", std::time::Duration::ZERO);
-        let answer = scene.shop.execute(request).await;
+        let request = Fixture::purchase("a").request_with_key("key-a", std::time::Duration::ZERO);
+        let answer = fixture.shop.execute(request).await;
         assert!(!answer.as_ref().is_ok_and(|answer| answer.committed), "{answer:?}");
     }
-    scene.exits(role, FAILED).await.unwrap();
-    let log = scene.cluster.process(role).log();
+    fixture.exits(role, FAILED).await.unwrap();
+    let log = fixture.cluster.process(role).log();
     assert!(log.contains(said), "no clear message:\n{log}");
 }
 

@@ -3,30 +3,30 @@
 use anyhow::ensure;
 use dtc_proto::dtc::{Branch, TransactionState};
 use integration_tests::{
-    FakeParticipant, Heard, Reply,
+    FakeParticipant, Fixture, Heard, Reply,
     Role::{Coordinator, Inventory, Order, Payment},
-    Scene, Speaks, Start, agree, eventually, typed,
+    Speaks, Start, agree, eventually, typed,
 };
 use shop_proto::ReserveStock;
 
 #[tokio::test]
 async fn sigterm_ends_all_four_cleanly_while_transactions_are_under_way() {
     let drain = Start::new().arg("--drain-timeout").arg("300ms");
-    let mut scene = Scene::start_with(Coordinator, drain).await.unwrap();
+    let mut fixture = Fixture::start_with(Coordinator, drain).await.unwrap();
     let silent = FakeParticipant::start(Speaks::Link).await.unwrap();
     silent.set_script(|heard| match heard {
         Heard::Prepare(_) => Reply::Silence,
         heard => agree(heard),
     });
-    let prepared = scene.prepare("prepared").await.unwrap();
-    let mut request = Scene::purchase("preparing").request();
+    let prepared = fixture.prepare("prepared").await.unwrap();
+    let mut request = Fixture::purchase("preparing").request();
     let payload = Some(typed(&ReserveStock::default()));
     request.branches.push(Branch { participant: silent.uri(), payload });
-    let shop = scene.shop.clone();
+    let shop = fixture.shop.clone();
     let placing = tokio::spawn(async move { shop.execute(request).await });
     for role in [Inventory, Payment, Order] {
         eventually("both are promised", async || {
-            ensure!(scene.branches(role)?.0 == 2);
+            ensure!(fixture.branches(role)?.0 == 2);
             Ok(())
         })
         .await
@@ -34,12 +34,12 @@ async fn sigterm_ends_all_four_cleanly_while_transactions_are_under_way() {
     }
 
     for role in [Payment, Coordinator, Inventory, Order] {
-        let status = scene.cluster.process(role).stop().await.unwrap();
+        let status = fixture.cluster.process(role).stop().await.unwrap();
         assert!(status.success(), "{role:?} ended with {status}");
     }
     let answer = placing.await.unwrap();
     assert!(!answer.as_ref().is_ok_and(|answer| answer.committed), "{answer:?}");
-    scene.cluster.start_all().await.unwrap();
-    scene.comes_to(&prepared, TransactionState::Aborted).await.unwrap();
-    scene.check_sold(0).await.unwrap();
+    fixture.cluster.start_all().await.unwrap();
+    fixture.comes_to(&prepared, TransactionState::Aborted).await.unwrap();
+    fixture.check_sold(0).await.unwrap();
 }

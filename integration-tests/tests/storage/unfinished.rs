@@ -14,7 +14,7 @@ use dtc_proto::dtc::{
     TransactionOptions, TransactionState, execute_stream_result::Result as Outcome,
 };
 use integration_tests::{
-    FakeParticipant, Heard, Reply, Role::Coordinator, Scene, Speaks, agree, eventually, typed,
+    FakeParticipant, Fixture, Heard, Reply, Role::Coordinator, Speaks, agree, eventually, typed,
 };
 use shop_proto::ReserveStock;
 
@@ -38,14 +38,14 @@ fn request(participant: &str) -> ExecuteRequest {
 }
 
 /// Runs them all and returns them as they were answered.
-async fn run_all(scene: &Scene, participant: &str) -> anyhow::Result<Vec<Transaction>> {
+async fn run_all(fixture: &Fixture, participant: &str) -> anyhow::Result<Vec<Transaction>> {
     let request = request(participant);
     let messages = (0..COUNT / ITEMS).map(move |message| {
         let tags = message * ITEMS..(message + 1) * ITEMS;
         let item = |tag| ExecuteStreamItem { tag, request: Some(request.clone()) };
         ExecuteStreamRequest { items: tags.map(item).collect() }
     });
-    let mut client = scene.shop.transactions.clone();
+    let mut client = fixture.shop.transactions.clone();
     let mut answers =
         client.execute_stream(tokio_stream::iter(messages.collect::<Vec<_>>())).await?.into_inner();
     let mut transactions = Vec::new();
@@ -63,7 +63,7 @@ async fn run_all(scene: &Scene, participant: &str) -> anyhow::Result<Vec<Transac
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_unfinished_transactions_are_finished_after_a_restart() {
-    let mut scene = Scene::start().await.unwrap();
+    let mut fixture = Fixture::start().await.unwrap();
     let participant = FakeParticipant::start(Speaks::Link).await.unwrap();
     let acknowledges = Arc::new(AtomicBool::new(false));
     participant.set_script({
@@ -73,19 +73,19 @@ async fn ten_thousand_unfinished_transactions_are_finished_after_a_restart() {
             heard => agree(heard),
         }
     });
-    let transactions = run_all(&scene, &participant.uri()).await.unwrap();
+    let transactions = run_all(&fixture, &participant.uri()).await.unwrap();
     assert_eq!(transactions.len() as u64, COUNT);
-    scene.cluster.coordinator.kill();
+    fixture.cluster.coordinator.kill();
     let unfinished = "SELECT count(*) FROM unfinished";
-    assert_eq!(scene.count(Coordinator, unfinished).unwrap() as u64, COUNT);
+    assert_eq!(fixture.count(Coordinator, unfinished).unwrap() as u64, COUNT);
 
     acknowledges.store(true, Relaxed);
     let before = participant.heard().len();
-    scene.cluster.coordinator.start().await.unwrap();
-    let log = scene.cluster.coordinator.log();
+    fixture.cluster.coordinator.start().await.unwrap();
+    let log = fixture.cluster.coordinator.log();
     assert!(log.contains(&format!("unfinished={COUNT}")), "{log}");
     eventually("all have ended", async || {
-        let left = scene.count(Coordinator, unfinished)?;
+        let left = fixture.count(Coordinator, unfinished)?;
         ensure!(left == 0, "{left} have not");
         Ok(())
     })
@@ -97,7 +97,7 @@ async fn ten_thousand_unfinished_transactions_are_finished_after_a_restart() {
     });
     assert_eq!(told.collect::<HashSet<_>>().len() as u64, 2 * COUNT);
     for transaction in [&transactions[0], &transactions[transactions.len() - 1]] {
-        let ended = scene.shop.transaction(&transaction.id).await.unwrap();
+        let ended = fixture.shop.transaction(&transaction.id).await.unwrap();
         assert_eq!(ended.state(), TransactionState::Committed);
     }
 }

@@ -28,7 +28,7 @@ fn keys(text: &str) -> Vec<String> {
 type Table = Locks<BranchId>;
 
 impl Table {
-    fn want(&mut self, branch: BranchId, text: &str) -> Result<Claimed, Unclaimed> {
+    fn want(&mut self, branch: BranchId, text: &str) -> Result<Claimed, ClaimError> {
         let claimed = self.claim(&branch, branch.transaction, keys(text));
         if claimed == Ok(Waits) {
             assert_eq!(self.park(&branch, branch, 1, |_, _| {}), None);
@@ -37,8 +37,8 @@ impl Table {
     }
 }
 
-fn deadlock(key: &str, with: BranchId, holds: bool) -> Result<Claimed, Unclaimed> {
-    Err(Unclaimed::Deadlock(Obstacle { key: key.into(), branch: with, holds }))
+fn deadlock(key: &str, with: BranchId, holds: bool) -> Result<Claimed, ClaimError> {
+    Err(ClaimError::Deadlock(Obstacle { key: key.into(), branch: with, holds }))
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_duplicate_takes_the_place_of_the_earlier_attempt() {
     };
     assert_eq!(claim(&mut table, 5, "a"), Ok(Granted));
     assert_eq!(claim(&mut table, 5, "a a"), Ok(Granted));
-    assert_eq!(claim(&mut table, 5, "b"), Err(Unclaimed::OtherKeys));
+    assert_eq!(claim(&mut table, 5, "b"), Err(ClaimError::OtherKeys));
     assert_eq!(claim(&mut table, 4, "a"), Ok(Waits));
     assert_eq!(table.park(&branch(4), "first", 10, |_, _| {}), None);
     assert_eq!(claim(&mut table, 4, "a"), Ok(Waits));
@@ -186,7 +186,7 @@ fn who_waits_is_bounded_in_number_and_bytes() {
     for number in 1..=WAITING {
         assert_eq!(table.claim(&wants(number), wants(number).transaction, keys("a")), Ok(Waits));
     }
-    let full = Unclaimed::Full { waiting: WAITING, bytes: 0 };
+    let full = ClaimError::Full { waiting: WAITING, bytes: 0 };
     assert_eq!(table.claim(&branch(0), old, keys("a")), Err(full));
     assert_eq!(table.claim(&branch(0), old, keys("b")), Ok(Granted), "it need not wait");
 
@@ -194,7 +194,7 @@ fn who_waits_is_bounded_in_number_and_bytes() {
     assert_eq!(table.want(branch(9), "a"), Ok(Granted));
     assert_eq!(table.claim(&branch(8), transaction(8), keys("a")), Ok(Waits));
     assert_eq!(table.park(&branch(8), branch(8), BYTES, |_, _| {}), None);
-    let full = Unclaimed::Full { waiting: 1, bytes: BYTES };
+    let full = ClaimError::Full { waiting: 1, bytes: BYTES };
     assert_eq!(table.want(branch(7), "a"), Err(full));
     assert_eq!(table.dismiss(&branch(8)), Some((branch(8), vec![])));
     assert_eq!(table.want(branch(7), "a"), Ok(Waits), "there is room again");
@@ -303,7 +303,7 @@ impl World {
                         assert_eq!(self.tables[at].park(&branch, branch, 1, |_, _| {}), None);
                         Part::Waiting
                     }
-                    Err(Unclaimed::Deadlock(obstacle)) => {
+                    Err(ClaimError::Deadlock(obstacle)) => {
                         let other = &self.transactions[&obstacle.branch.transaction];
                         let own = rank(&branch, age);
                         assert!(rank(&obstacle.branch, other.age) < own, "only by an older one");

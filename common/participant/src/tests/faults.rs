@@ -5,7 +5,7 @@ use tonic::Code;
 use super::*;
 use crate::{
     engine::Refused,
-    forced::Force,
+    resolutions::HeuristicDecision,
     wire::{self, Batch, Decision, Origin, Prepare},
 };
 
@@ -212,13 +212,14 @@ async fn a_hand_cannot_contradict_a_decision_that_is_known() {
     bench.till.fail_settle.store(true, SeqCst);
     assert!(bench.commit(1).await.is_err());
     bench.till.fail_settle.store(false, SeqCst);
-    let by_hand = |commit| {
-        let force = Force { commit, reason: "stuck".into(), caller: "test".into() };
-        bench.engine.force(branch(1), force)
+    let by_operator = |commit| {
+        let resolution =
+            HeuristicDecision { commit, reason: "stuck".into(), caller: "test".into() };
+        bench.engine.resolve(branch(1), resolution)
     };
-    let refused = by_hand(false).await.unwrap().unwrap_err().to_string();
+    let refused = by_operator(false).await.unwrap().unwrap_err().to_string();
     assert!(refused.contains("to be committed"), "{refused}");
-    by_hand(true).await.unwrap().unwrap();
+    by_operator(true).await.unwrap().unwrap();
     assert_eq!(bench.till().await, (70, 0));
     bench.commit(1).await.unwrap();
     bench.close().await;
@@ -344,11 +345,11 @@ async fn a_promise_whose_batch_was_rolled_back_is_none() {
     let batch = Batch { prepares: prepares.into(), decisions: vec![] };
     let answers = bench.engine.perform(origin, batch).await.unwrap();
     assert!(answers.votes.iter().all(|vote| vote.vote() == Vote::Abort));
-    assert!(bench.engine.promises.take(&promised).is_none());
+    assert!(bench.engine.prepared_cache.take(&promised).is_none());
     // Nor is it believed if it were there.
     let (payload, output) = (take("EUR"), GetAccountRequest { account: "a".into() });
     let contents = (&payload.encode_to_vec()[..], &output.encode_to_vec()[..]);
-    bench.engine.promises.keep(promised, contents, false);
+    bench.engine.prepared_cache.keep(promised, contents, false);
     assert_eq!(bench.commit(1).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(bench.till().await, (100, 0));
     bench.close().await;

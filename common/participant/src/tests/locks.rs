@@ -13,7 +13,7 @@ use super::{
     *,
 };
 use crate::{
-    forced::Force,
+    resolutions::HeuristicDecision,
     wire::{self, Batch, Decision, Origin, Prepare},
 };
 
@@ -481,8 +481,8 @@ async fn what_is_decided_by_hand_lets_its_lock_go() {
     office.wants(5, "a").await;
     let three = office.waits(3, "a").await;
     let five = BranchId { coordinator: coordinator(), transaction: transaction(5), number: 0 };
-    let force = Force { commit: true, reason: "stuck".into(), caller: "test".into() };
-    office.engine.force(five, force).await.unwrap().unwrap();
+    let force = HeuristicDecision { commit: true, reason: "stuck".into(), caller: "test".into() };
+    office.engine.resolve(five, force).await.unwrap().unwrap();
     granted(three).await;
     assert_eq!(office.used("a").await, 1);
     office.close().await;

@@ -3,7 +3,7 @@
 use dtc_protocol::TransactionId;
 
 use super::{Context, Coordinator};
-use crate::{Action, Milestone, Sequence, Time};
+use crate::{Action, RecordPurpose, Sequence, Time};
 use alloc::vec::Vec;
 
 impl Coordinator {
@@ -22,7 +22,7 @@ impl Coordinator {
                 self.begun -= 1;
                 self.bytes -= transaction.bytes();
             }
-            self.notifying += usize::from(milestone == Milestone::Closed);
+            self.notifying += usize::from(milestone == RecordPurpose::Closed);
             if ended {
                 self.forget(id);
             }

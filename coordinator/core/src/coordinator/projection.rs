@@ -19,13 +19,13 @@ impl Coordinator {
         let participants = self.participants.all().map(|(id, known)| ParticipantProjection {
             id,
             connected: known.connected,
-            asks: known.asks,
+            supports_inquiry: known.supports_inquiry,
             compensates: known.compensates,
             journal: known.journal,
         });
         Projection {
             transactions: transactions.map(|it| it.projection(&self.config)).collect(),
-            parked: self.keys.all_parked().collect(),
+            lookups: self.keys.all_pending().collect(),
             keyed: self.keys.users().collect(),
             participants: participants.collect(),
             pending: self.log.pending.iter().map(|(_, id, milestone)| (*id, *milestone)).collect(),

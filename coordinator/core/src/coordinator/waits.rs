@@ -24,8 +24,8 @@ impl Coordinator {
     ) {
         let Some(waiting) = self.keys.unpark(id) else { return };
         self.keys.answered(&waiting.key, id, None);
-        for parked in waiting.into_requests() {
-            let (token, why) = (parked.begin.waiter.token, why.into());
+        for pending in waiting.into_requests() {
+            let (token, why) = (pending.begin.waiter.token, why.into());
             actions
                 .push(Action::Reply { token, reply: Reply::Refused(Refused::KeyUnreadable(why)) });
         }
@@ -54,7 +54,7 @@ mod tests {
             locks: vec![],
             admitted: true,
             interactive: false,
-            announced: false,
+            id_may_be_known: false,
             trace: None,
             waiter: Waiter { token: 1, at: AnswerAt::Decision, until: Time(1) },
         };

@@ -23,21 +23,21 @@ pub struct Blocked {
 impl Blocked {
     /// As in 'lock "a" is held by transaction 0192...'.
     fn words(&self) -> String {
-        let how = if self.holds { "is held by" } else { "is waited for before it by" };
-        format!("lock '{}' {how} {}", self.key, self.by)
+        let Self { key, by, .. } = self;
+        match self.holds {
+            true => format!("lock '{key}' is held by {by}"),
+            false => format!("{by} is ahead of it in the queue for lock '{key}'"),
+        }
     }
 
     /// For people, of a request that was refused; `first` is the age to keep.
     pub fn deadlock(&self, first: TransactionId) -> String {
         let words = self.words();
         let which = match self.policy {
-            Deadlocks::WaitDie => "which is older",
-            Deadlocks::Detect => "and each waits for the other, this one being the youngest",
+            Deadlocks::WaitDie => "that one is older, and only the older one may wait",
+            Deadlocks::Detect => "each waits for the other, and this one is the youngest",
         };
-        format!(
-            "deadlock: {words}, {which}; a retry as a new transaction with retry_of = {first} \
-             will do"
-        )
+        format!("deadlock: {words}; {which}; retry as a new transaction with retry_of = {first}")
     }
 }
 

@@ -18,14 +18,14 @@ pub(super) struct Awaited {
     pub(super) state: BranchState,
     /// The decision.
     pub(super) commit: bool,
-    /// The decision to commit was turned round.
+    /// The decision to commit was compensated.
     pub(super) compensating: bool,
     /// What an operator resolved it to.
     pub(super) resolved: Option<bool>,
     /// Its participant is still to be notified of that.
     pub(super) notify: bool,
     /// Its participant asks when in doubt.
-    pub(super) asks: bool,
+    pub(super) supports_inquiry: bool,
     /// Its transaction holds locks, until the journal that voted has answered.
     pub(super) locked: bool,
     /// The answer is not of another journal than the one that voted.
@@ -48,13 +48,14 @@ const ROLLED_BACK: Verdict =
     Verdict::Finish(BranchState::RolledBack, TrailKind::RollbackAcknowledged);
 const OPPOSITE: Verdict = Verdict::Finish(BranchState::Heuristic, TrailKind::Heuristic);
 const HAZARD: Verdict = Verdict::Finish(BranchState::Hazard, TrailKind::Hazard);
-const LEFT_TO_ASK: Verdict = Verdict::Finish(BranchState::LeftToAsk, TrailKind::LeftToAsk);
+const ROLLBACK_UNACKNOWLEDGED: Verdict =
+    Verdict::Finish(BranchState::RollbackUnacknowledged, TrailKind::RollbackUnacknowledged);
 
 impl Awaited {
     /// Judges the answer to the message that is owed, of its decision's number.
     pub(super) fn judge(&self, answer: &Acknowledgement) -> Verdict {
-        let left_to_ask = self.state == BranchState::LeftToAsk;
-        if !(self.state.is_owed() || self.notify || left_to_ask) {
+        let rollback_unacknowledged = self.state == BranchState::RollbackUnacknowledged;
+        if !(self.state.is_owed() || self.notify || rollback_unacknowledged) {
             return Verdict::Ignore;
         }
         let verdict = match self.commit {
@@ -63,7 +64,7 @@ impl Awaited {
         };
         match verdict {
             // Nothing is sent any more.
-            Verdict::Retry | LEFT_TO_ASK if left_to_ask => Verdict::Ignore,
+            Verdict::Retry | ROLLBACK_UNACKNOWLEDGED if rollback_unacknowledged => Verdict::Ignore,
             verdict => verdict,
         }
     }
@@ -92,10 +93,10 @@ impl Awaited {
             // No tombstone was left: its prepare may come yet.
             Acknowledgement::Unknown if self.own_journal => Verdict::Retry,
             // The journal that voted is not there, and will never ask.
-            _ if !self.asks => HAZARD,
+            _ if !self.supports_inquiry => HAZARD,
             // It will ask when it is back.
             _ if self.locked || self.resolved.is_some() => Verdict::Retry,
-            Acknowledgement::RolledBack => LEFT_TO_ASK,
+            Acknowledgement::RolledBack => ROLLBACK_UNACKNOWLEDGED,
             Acknowledgement::Unknown => Verdict::Retry,
         }
     }
@@ -118,22 +119,26 @@ mod tests {
     fn all() -> Vec<(Awaited, Acknowledgement)> {
         let mut all = Vec::new();
         for bits in 0..1_u32 << 6 {
-            let [commit, compensating, notify, asks, locked, own_journal] =
+            let [commit, compensating, notify, supports_inquiry, locked, own_journal] =
                 core::array::from_fn(|bit| bits & 1 << bit != 0);
             for resolved in [None, Some(true), Some(false)] {
                 let owed = match commit {
                     true => BranchState::Committing,
                     false => BranchState::RollingBack,
                 };
-                use BranchState::{Asserted, Committed, Hazard, LeftToAsk, Refused, RolledBack};
-                for state in [owed, LeftToAsk, Asserted, Hazard, Committed, RolledBack, Refused] {
+                use BranchState::{
+                    Asserted, Committed, Hazard, Refused, RollbackUnacknowledged, RolledBack,
+                };
+                for state in
+                    [owed, RollbackUnacknowledged, Asserted, Hazard, Committed, RolledBack, Refused]
+                {
                     let awaited = Awaited {
                         state,
                         commit,
                         compensating: compensating && !commit,
                         resolved,
                         notify: notify && resolved.is_some() && matches!(state, Asserted | Hazard),
-                        asks,
+                        supports_inquiry,
                         locked,
                         own_journal,
                     };
@@ -151,7 +156,7 @@ mod tests {
     #[test]
     fn nothing_follows_where_nothing_is_awaited() {
         for (it, answer) in all() {
-            if !is_awaited(&it) && it.state != BranchState::LeftToAsk {
+            if !is_awaited(&it) && it.state != BranchState::RollbackUnacknowledged {
                 assert_eq!(it.judge(&answer), Verdict::Ignore, "{it:?} {answer:?}");
             }
         }
@@ -160,9 +165,12 @@ mod tests {
     #[test]
     fn what_was_left_to_ask_is_neither_sent_again_nor_left_once_more() {
         for (it, answer) in all() {
-            if it.state == BranchState::LeftToAsk {
+            if it.state == BranchState::RollbackUnacknowledged {
                 let verdict = it.judge(&answer);
-                assert!(!matches!(verdict, Verdict::Retry | LEFT_TO_ASK), "{it:?} {answer:?}");
+                assert!(
+                    !matches!(verdict, Verdict::Retry | ROLLBACK_UNACKNOWLEDGED),
+                    "{it:?} {answer:?}"
+                );
             }
         }
     }
@@ -193,7 +201,7 @@ mod tests {
                 continue;
             }
             let retried = it.judge(&answer) == Verdict::Retry;
-            let may_ask = !it.own_journal && it.asks;
+            let may_ask = !it.own_journal && it.supports_inquiry;
             let no_tombstone = it.own_journal && it.resolved.is_none();
             let unknown = answer == Acknowledgement::Unknown;
             let rolled_back = answer == Acknowledgement::RolledBack;
@@ -213,7 +221,7 @@ mod tests {
                 Acknowledgement::RolledBack => it.commit && it.own_journal,
                 _ => false,
             };
-            let awaited = is_awaited(&it) || it.state == BranchState::LeftToAsk;
+            let awaited = is_awaited(&it) || it.state == BranchState::RollbackUnacknowledged;
             let is_mixed = it.judge(&answer) == OPPOSITE;
             assert_eq!(is_mixed, awaited && opposite, "{it:?} {answer:?}");
             if it.judge(&answer) == HAZARD {
@@ -235,9 +243,12 @@ mod tests {
     #[test]
     fn a_rollback_is_left_only_to_one_that_asks_and_owes_nobody_an_answer() {
         for (it, answer) in all() {
-            if it.judge(&answer) == LEFT_TO_ASK {
+            if it.judge(&answer) == ROLLBACK_UNACKNOWLEDGED {
                 let nobody_waits = !it.locked && !it.compensating && it.resolved.is_none();
-                assert!(it.asks && !it.own_journal && nobody_waits, "{it:?} {answer:?}");
+                assert!(
+                    it.supports_inquiry && !it.own_journal && nobody_waits,
+                    "{it:?} {answer:?}"
+                );
             }
         }
         // It is, where that is so.
@@ -248,11 +259,11 @@ mod tests {
                 compensating: false,
                 resolved: None,
                 notify: false,
-                asks: true,
+                supports_inquiry: true,
                 locked: false,
                 own_journal,
             };
-            let expected = if own_journal { ROLLED_BACK } else { LEFT_TO_ASK };
+            let expected = if own_journal { ROLLED_BACK } else { ROLLBACK_UNACKNOWLEDGED };
             assert_eq!(it.judge(&Acknowledgement::RolledBack), expected);
         }
     }

@@ -18,9 +18,9 @@ pub(super) struct Branch {
     pub(super) output: Option<Opaque>,
     pub(super) refusal: Option<Arc<Reason>>,
     /// Whether its participant asks when in doubt; known once prepare starts.
-    pub(super) asks: bool,
-    /// What was decided of it by force, durably.
-    pub(super) forced: Option<bool>,
+    pub(super) supports_inquiry: bool,
+    /// What was decided of it by an operator, durably.
+    pub(super) resolved: Option<bool>,
     /// Its participant is still to be notified of that, and nobody waits for it.
     pub(super) notify: bool,
     /// An operator says that it never will be.
@@ -72,8 +72,8 @@ impl Branch {
             journal: None,
             output: None,
             refusal: None,
-            asks: false,
-            forced: None,
+            supports_inquiry: false,
+            resolved: None,
             notify: false,
             abandoned: false,
             one_phase: false,

@@ -1,20 +1,20 @@
-//! Turning round: where its client asked for that, a commit that keeps failing is
+//! Compensation: where its client asked for that, a commit that keeps failing is
 //! undone everywhere.
 //!
 //! Invariants:
-//! - The decision is turned round once, by a record with number 2; no branch is
+//! - The decision is compensated once, by a record with number 2; no branch is
 //!   told before that is durable, and none is told to commit after it was asked for.
-//! - A commit that may be turned round is told to no client before its end.
+//! - A commit that may be compensated is told to no client before its end.
 
 use alloc::{format, sync::Arc};
 
 use dtc_protocol::planted;
 
-use super::{Context, Milestone, State, Transaction};
+use super::{Context, RecordPurpose, State, Transaction};
 use crate::{BranchState, CommitPolicy, ParticipantId, Reason, TrailKind};
 
 impl Transaction {
-    /// Failed attempts of commit at a branch that turn the decision round; none
+    /// Failed attempts of commit at a branch after which it is compensated; none
     /// where nothing does.
     pub(super) fn attempts_to_commit(&self) -> Option<u32> {
         match self.options.commit_policy {
@@ -23,13 +23,13 @@ impl Transaction {
         }
     }
 
-    /// Whether its decision to commit can't be turned round, by a crash either.
+    /// Whether its decision to commit can't be compensated, by a crash either.
     pub(super) fn commit_stands(&self) -> bool {
         self.attempts_to_commit().is_none() || self.is_final
     }
 
-    /// Whether its decision to commit was turned round, or is about to be.
-    pub(super) fn is_turned_round(&self) -> bool {
+    /// Whether its decision to commit was compensated, or is about to be.
+    pub(super) fn is_compensating(&self) -> bool {
         self.number > 1
     }
 
@@ -51,7 +51,7 @@ impl Transaction {
 
     pub(super) fn abort_uncompensated(&mut self, it: ParticipantId, context: &mut Context) {
         let message = "the participant does not declare that it can undo a commit, which the \
-                       commit policy 'compensate' asks of all";
+                       commit policy 'compensate' supports_inquiry of all";
         let (code, message) = ("CANNOT_COMPENSATE".into(), message.into());
         self.abort(Arc::new(Reason { code, message, participant: Some(it) }), context);
     }
@@ -66,19 +66,19 @@ impl Transaction {
         limit.is_some_and(|limit| branch.attempts >= limit.saturating_add(none))
     }
 
-    /// Whether somebody ends or has ended a branch of it by force.
+    /// Whether somebody resolves or has resolved a branch of it.
     pub(super) fn is_forced(&self) -> bool {
-        !self.forcing.is_empty() || self.branches.iter().any(|it| it.forced.is_some())
+        !self.resolving.is_empty() || self.branches.iter().any(|it| it.resolved.is_some())
     }
 
-    /// The record that turns the decision round is asked for.
+    /// The record that compensates the decision is asked for.
     pub(super) fn become_turning(&mut self, index: usize, context: &mut Context) {
         debug_assert_eq!((self.state, self.number), (State::Committing, 1));
-        self.state = State::Turning;
+        self.state = State::Compensating;
         self.commit = false;
         self.number = 2;
         self.decided_at = Some(context.now);
-        self.tellable = false;
+        self.outcome_visible = false;
         self.stalled = false;
         let (participant, attempts) =
             (self.branches[index].participant, self.branches[index].attempts);
@@ -94,22 +94,22 @@ impl Transaction {
             }
         }
         let record = self.decision_record(context);
-        context.append(record, true, Milestone::TurnedRound);
-        if planted!(TurnedRoundEarly) {
+        context.append(record, true, RecordPurpose::CompensationDecided);
+        if planted!(CompensatedEarly) {
             self.become_compensating(context);
         }
     }
 
-    /// It is turned round, durably: now, and not before, branches are told.
+    /// It is compensated, durably: now, and not before, branches are told.
     pub(super) fn become_compensating(&mut self, context: &mut Context) {
-        if planted!(TurnedRoundEarly) && self.state != State::Turning {
+        if planted!(CompensatedEarly) && self.state != State::Compensating {
             return;
         }
-        debug_assert_eq!(self.state, State::Turning);
+        debug_assert_eq!(self.state, State::Compensating);
         self.state = State::Aborting;
-        self.tellable = true;
-        context.actions.append(&mut self.untold);
-        self.note(context, TrailKind::TurnedRound, None);
+        self.outcome_visible = true;
+        context.actions.append(&mut self.withheld);
+        self.note(context, TrailKind::CompensationDecided, None);
         self.recorded = self.trail.len();
         self.tell_branches(context);
     }

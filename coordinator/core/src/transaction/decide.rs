@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use dtc_protocol::planted;
 
-use super::{Context, Milestone, State, Transaction};
+use super::{Context, RecordPurpose, State, Transaction};
 use crate::{
     BranchState, DecisionBranch, DecisionRecord, Opaque, Reason, Record, TrailEvent, TrailKind,
 };
@@ -49,7 +49,7 @@ impl Transaction {
             }
         }
         let record = self.decision_record(context);
-        context.append(record, true, Milestone::Committed);
+        context.append(record, true, RecordPurpose::Committed);
         if planted!(CommitSentEarly) {
             self.become_committing(context);
         }
@@ -78,7 +78,7 @@ impl Transaction {
 
     /// Sends the decision to all that are owed it.
     pub(super) fn tell_branches(&mut self, context: &mut Context) {
-        // An attempt that fails at once may turn the decision round.
+        // An attempt that fails at once may lead to compensation.
         let owed = self.owed_state();
         for index in 0..self.branches.len() {
             if self.branches[index].state == owed || self.branches[index].notify {
@@ -100,7 +100,7 @@ impl Transaction {
                     self.state,
                     State::Deciding
                         | State::Committing
-                        | State::Turning
+                        | State::Compensating
                         | State::Aborting
                         | State::Ended
                 )
@@ -113,9 +113,9 @@ impl Transaction {
         self.reason = Some(reason);
         // A key's client is told once its abort is durable, or a duplicate of
         // its request could commit after a crash.
-        // Who rolls it back by hand is told once that is on record.
+        // The operator who rolls it back is told once that is on record.
         let waits = self.key.is_some() || !self.interventions.is_empty();
-        self.tellable = !waits || planted!(KeyedAbortToldEarly);
+        self.outcome_visible = !waits || planted!(KeyedAbortToldEarly);
         self.note(context, TrailKind::DecidedAbort, None);
         for branch in &mut self.branches {
             branch.payload = Opaque::default();
@@ -129,35 +129,35 @@ impl Transaction {
             }
         }
         let record = self.decision_record(context);
-        context.append(record, waits, Milestone::Aborted);
+        context.append(record, waits, RecordPurpose::Aborted);
         self.recorded = self.trail.len();
         self.tell_branches(context);
     }
 
     pub(super) fn decision_record(&self, context: &Context) -> Record {
         // What is being forced is in every record that is asked for meanwhile.
-        let forcing = |index: usize| {
-            let found = self.forcing.iter().find(|(forced, _)| *forced == index);
+        let resolving = |index: usize| {
+            let found = self.resolving.iter().find(|(resolved, _)| *resolved == index);
             found.map(|(_, commit)| *commit)
         };
         let branch = |(index, branch): (usize, &super::Branch)| DecisionBranch {
             participant: branch.participant,
-            state: match forcing(index) {
+            state: match resolving(index) {
                 Some(_) if !self.is_unsettled(index) => self.owed_state(),
                 _ => branch.state,
             },
             journal: branch.journal,
             output: branch.output.clone(),
             refusal: branch.refusal.clone(),
-            asks: branch.asks,
-            forced: forcing(index).or(branch.forced),
+            supports_inquiry: branch.supports_inquiry,
+            resolved: resolving(index).or(branch.resolved),
             notify: branch.notify && !self.abandoning.contains(&index)
-                || forcing(index).is_some() && self.is_unsettled(index),
+                || resolving(index).is_some() && self.is_unsettled(index),
         };
         let mut trail = self.trail.clone();
         let decided = match self.state {
             State::Deciding => Some(TrailKind::DecidedCommit),
-            State::Turning => Some(TrailKind::TurnedRound),
+            State::Compensating => Some(TrailKind::CompensationDecided),
             _ => None,
         };
         if let Some(kind) = decided {
@@ -194,7 +194,7 @@ impl Transaction {
 
     pub(super) fn owes_nothing(&self) -> bool {
         // What is being forced would not be known of a transaction that has ended.
-        let owed = !self.forcing.is_empty() || self.branches.iter().any(|it| it.state.is_owed());
+        let owed = !self.resolving.is_empty() || self.branches.iter().any(|it| it.state.is_owed());
         planted!(EndsUnacknowledged) || !owed
     }
 }

@@ -28,12 +28,12 @@ impl Transaction {
     ) {
         let index = branch_number as usize;
         // Locks are held until the journal that voted has answered.
-        let (compensating, locked) = (self.is_turned_round(), self.holds_locks(context));
+        let (compensating, locked) = (self.is_compensating(), self.holds_locks(context));
         let Some(branch) = self.branches.get_mut(index).filter(|branch| branch.participant == from)
         else {
             return;
         };
-        if decision_number != self.number + u32::from(branch.forced.is_some()) {
+        if decision_number != self.number + u32::from(branch.resolved.is_some()) {
             return;
         }
         let other = |voted| journal.is_some_and(|journal| journal != voted);
@@ -48,9 +48,9 @@ impl Transaction {
             state: branch.state,
             commit: self.commit,
             compensating,
-            resolved: branch.forced,
+            resolved: branch.resolved,
             notify: branch.notify,
-            asks: branch.asks,
+            supports_inquiry: branch.supports_inquiry,
             locked,
             own_journal,
         };
@@ -129,7 +129,7 @@ impl Transaction {
     /// its participant is asked.
     pub(crate) fn recover_begun(record: BeginRecord, context: &mut Context) -> Self {
         let branches = record.branches.into_iter().map(|begun| Branch {
-            asks: begun.asks,
+            supports_inquiry: begun.supports_inquiry,
             journal: begun.journal.filter(|_| !planted!(AskedJournalForgotten)),
             sent: true,
             state: BranchState::Preparing,
@@ -175,8 +175,8 @@ impl Transaction {
             journal: decided.journal.filter(|_| !planted!(VotedJournalForgotten)),
             output: decided.output,
             refusal: decided.refusal,
-            asks: decided.asks,
-            forced: decided.forced,
+            supports_inquiry: decided.supports_inquiry,
+            resolved: decided.resolved,
             notify: decided.notify,
             sent: true,
             ..Branch::new(decided.participant, Opaque::default())
@@ -202,7 +202,7 @@ impl Transaction {
             interventions: record.interventions,
             commit: record.commit,
             number: record.number,
-            tellable: true,
+            outcome_visible: true,
             ..Self::recovered(record.id, record.begun_at, options)
         };
         transaction.register(&record.locks, context);

@@ -3,7 +3,7 @@
 
 use alloc::{format, sync::Arc};
 
-use super::{Context, Milestone, State, Transaction};
+use super::{Context, RecordPurpose, State, Transaction};
 use crate::{Reason, TrailKind};
 
 impl Transaction {
@@ -13,8 +13,8 @@ impl Transaction {
             let grace = self.options.link_grace.min(self.options.prepare_timeout);
             self.state = State::Linking;
             self.deadline = Some(context.now + grace);
-            if self.announced && !self.logged {
-                context.append(self.begin_record(context), true, Milestone::Opened);
+            if self.id_may_be_known && !self.logged {
+                context.append(self.begin_record(context), true, RecordPurpose::Opened);
             }
             self.note(context, TrailKind::LinksAwaited, None);
             if grace.is_zero() {

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 use dtc_protocol::planted;
 
-use super::{Context, Milestone, State, Transaction, repeat::refuse};
+use super::{Context, RecordPurpose, State, Transaction, repeat::refuse};
 use crate::{
     Action, Blocked, CallKey, HeldLock, LockKey, LockMode, LockOwner, Reason, Refused, Reply, Time,
     TrailKind, TransactionState,
@@ -37,8 +37,8 @@ impl Transaction {
     pub(super) fn become_locking(&mut self, context: &mut Context) {
         debug_assert!(matches!(self.state, State::Opening | State::Linking));
         self.state = State::Locking;
-        if self.announced && !self.logged {
-            context.append(self.begin_record(context), true, Milestone::Opened);
+        if self.id_may_be_known && !self.logged {
+            context.append(self.begin_record(context), true, RecordPurpose::Opened);
         }
         let locks = core::mem::take(&mut self.locks);
         match context.locks.acquire(context.now, self.owner(), self.age, &locks) {

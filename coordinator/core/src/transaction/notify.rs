@@ -13,7 +13,7 @@ use core::time::Duration;
 
 use dtc_protocol::planted;
 
-use super::{Branch, Context, Milestone, State, Transaction};
+use super::{Branch, Context, RecordPurpose, State, Transaction};
 use crate::{BranchState, EndRecord, Intervention, Outcome, ParticipantId, Record, TrailKind};
 
 /// Attempts that nobody waits for come so much more seldom at most than others.
@@ -24,16 +24,16 @@ impl Transaction {
     /// longer. Where its answer may be another one than the operator's, its fate is not
     /// known until it comes.
     pub(super) fn assert_resolved(&mut self, index: usize, context: &mut Context) {
-        let as_decided = self.branches[index].forced == Some(self.commit);
+        let as_decided = self.branches[index].resolved == Some(self.commit);
         // One that is to be compensated may have committed before anybody resolved it.
-        let is_sure = as_decided && (!self.is_turned_round() || planted!(AssertedUncompensated));
+        let is_sure = as_decided && (!self.is_compensating() || planted!(AssertedUncompensated));
         let dressed_up = match self.commit {
             true => BranchState::Committed,
             false => BranchState::RolledBack,
         };
         let branch = &mut self.branches[index];
         branch.state = match is_sure {
-            _ if planted!(ForceDressedUp) => dressed_up,
+            _ if planted!(ResolutionDressedUp) => dressed_up,
             true if planted!(AssertedAsAcknowledged) => dressed_up,
             true => BranchState::Asserted,
             false => BranchState::Hazard,
@@ -73,8 +73,8 @@ impl Transaction {
         self.note(context, TrailKind::Ended, None);
         match notifies {
             true => {
-                let forced = self.end_is_waited_for();
-                self.record_again(forced, Milestone::Closed, context);
+                let sync = self.end_is_waited_for();
+                self.record_again(sync, RecordPurpose::Closed, context);
             }
             false => self.append_end(context),
         }
@@ -106,11 +106,11 @@ impl Transaction {
                 .collect(),
             trail: self.trail[self.recorded..].to_vec(),
         };
-        context.append(Record::End(record), self.end_is_waited_for(), Milestone::Ended);
+        context.append(Record::End(record), self.end_is_waited_for(), RecordPurpose::Ended);
     }
 
     /// A broken promise must not be forgotten in a crash, and clients wait for a commit
-    /// that could be turned round until then.
+    /// that could be compensated until then.
     fn end_is_waited_for(&self) -> bool {
         let outcome = Outcome::of(self.commit, self.branches.iter().map(|branch| branch.state));
         outcome.is_heuristic() || !self.commit_stands() && self.commit
@@ -134,7 +134,7 @@ impl Transaction {
     /// participants that have answered may forget their branches.
     pub(super) fn become_closed(&mut self, context: &mut Context) {
         (self.is_final, self.closed) = (true, true);
-        context.actions.append(&mut self.untold);
+        context.actions.append(&mut self.withheld);
         for participant in self.participants().collect::<BTreeSet<_>>() {
             let known = context.participants.get(participant);
             if self.counted && known.unfinished.contains(&self.id) {
@@ -168,7 +168,7 @@ impl Transaction {
         }
         self.abandoning = all;
         self.interventions.push(it);
-        self.record_again(true, Milestone::Abandoned, context);
+        self.record_again(true, RecordPurpose::Abandoned, context);
         true
     }
 

@@ -4,7 +4,7 @@ use alloc::{format, string::String, sync::Arc, vec::Vec};
 
 use dtc_protocol::{JournalId, planted};
 
-use super::{Context, Milestone, State, Transaction, branch::Attempt};
+use super::{Context, RecordPurpose, State, Transaction, branch::Attempt};
 use crate::{
     BeginBranch, BeginRecord, BranchState, ParticipantId, Reason, Record, TrailKind, Vote,
 };
@@ -23,7 +23,7 @@ impl Transaction {
         let mut away = false;
         for branch in &mut self.branches {
             let participant = context.participants.get(branch.participant);
-            branch.asks = participant.asks;
+            branch.supports_inquiry = participant.supports_inquiry;
             away |= !participant.connected;
         }
         if away {
@@ -43,18 +43,18 @@ impl Transaction {
             // The one that is asked to commit: see `begin_record`.
             branch.journal = participant.journal.filter(|_| self.one_phase);
         }
-        let all_ask = self.branches.iter().all(|branch| branch.asks);
+        let all_ask = self.branches.iter().all(|branch| branch.supports_inquiry);
         // In one phase the participant decides: a run that was forgotten could
         // be done a second time under its key.
-        let forced = self.interactive
-            || self.announced
+        let sync = self.interactive
+            || self.id_may_be_known
             || self.holds_locks(context)
             || !all_ask
             || (self.one_phase && self.key.is_some());
         self.deadline = Some(context.now + self.options.prepare_timeout);
-        if forced && !planted!(BeginRecordMissing) {
-            self.state = State::Logging;
-            context.append(self.begin_record(context), true, Milestone::Logged);
+        if sync && !planted!(BeginRecordMissing) {
+            self.state = State::ForcingBegin;
+            context.append(self.begin_record(context), true, RecordPurpose::Logged);
             self.set_timer(context);
         } else {
             self.become_preparing(context);
@@ -65,7 +65,7 @@ impl Transaction {
         let branch = |branch: &super::Branch| BeginBranch {
             participant: branch.participant,
             payload: branch.payload.clone(),
-            asks: branch.asks,
+            supports_inquiry: branch.supports_inquiry,
             journal: branch.journal,
         };
         // Nothing is sent before the next one.
@@ -89,15 +89,15 @@ impl Transaction {
     /// record names: a crash must not lose which.
     pub(super) fn log_again(&mut self, context: &mut Context) {
         debug_assert_eq!(self.state, State::Preparing);
-        self.state = State::Logging;
+        self.state = State::ForcingBegin;
         self.branches[0].attempt = Attempt::None;
-        context.append(self.begin_record(context), true, Milestone::Logged);
+        context.append(self.begin_record(context), true, RecordPurpose::Logged);
     }
 
     pub(super) fn become_preparing(&mut self, context: &mut Context) {
         debug_assert!(matches!(
             self.state,
-            State::Opening | State::Active | State::Linking | State::Locking | State::Logging
+            State::Opening | State::Active | State::Linking | State::Locking | State::ForcingBegin
         ));
         self.state = State::Preparing;
         for number in 0..self.branches.len() {
@@ -146,7 +146,7 @@ impl Transaction {
         if !open || branch.state != BranchState::Preparing {
             // A late promise of a branch that nobody waits for: its participant is back.
             let promised = matches!(vote, Vote::Commit { committed: false, .. });
-            if promised && branch.state == BranchState::LeftToAsk {
+            if promised && branch.state == BranchState::RollbackUnacknowledged {
                 self.send_once(index, context);
             } else if promised && matches!(branch.attempt, Attempt::Waiting(_)) && branch.notify {
                 self.send(index, context);
@@ -237,7 +237,7 @@ impl Transaction {
         let mut branches = self.branches.iter();
         let participant = branches.find(|branch| is_silent(branch)).map(|it| it.participant);
         let message = match self.state {
-            State::Logging => String::from("the begin record was not durable in time"),
+            State::ForcingBegin => String::from("the begin record was not durable in time"),
             _ => self.silence(context),
         };
         let waited = context.now.since(self.begun_at);

@@ -27,10 +27,10 @@ impl Transaction {
             number: self.number,
             one_phase: self.one_phase,
             commit_requested: self.commit_requested,
-            tellable: self.tellable,
+            outcome_visible: self.outcome_visible,
             deadline: self.deadline.is_some(),
             recovered: self.recovered,
-            forcing: self.forcing.clone(),
+            resolving: self.resolving.clone(),
             abandoning: self.abandoning.clone(),
             is_final: self.is_final,
             intervened: !self.interventions.is_empty(),
@@ -45,10 +45,10 @@ impl Transaction {
             (_, BranchState::Preparing) if self.options.prepare_attempts > 0 => {
                 Some(self.options.prepare_attempts)
             }
-            (_, state) if branch.forced.is_some() && state.is_owed() => {
+            (_, state) if branch.resolved.is_some() && state.is_owed() => {
                 Some(config.rollback_attempts)
             }
-            (_, BranchState::RollingBack) if branch.asks && !self.is_turned_round() => {
+            (_, BranchState::RollingBack) if branch.supports_inquiry && !self.is_compensating() => {
                 Some(config.rollback_attempts)
             }
             (Phase::Committing, BranchState::Committing) => {
@@ -66,7 +66,7 @@ impl Transaction {
             self.state,
             Phase::Deciding
                 | Phase::Committing
-                | Phase::Turning
+                | Phase::Compensating
                 | Phase::Aborting
                 | Phase::Notifying
                 | Phase::Ended
@@ -75,8 +75,8 @@ impl Transaction {
             participant: branch.participant,
             state: branch.state,
             journal: branch.journal,
-            asks: branch.asks,
-            forced: branch.forced,
+            supports_inquiry: branch.supports_inquiry,
+            resolved: branch.resolved,
             notify: branch.notify,
             sent: branch.sent && undecided,
             attempts: branch.attempts.min(counted),

@@ -14,12 +14,14 @@ impl Transaction {
         let decided = self.is_durably_decided();
         let branches = self.branches.iter().map(|branch| {
             let state = match branch.state {
-                BranchState::RollingBack if self.state == State::Turning => BranchState::Committing,
+                BranchState::RollingBack if self.state == State::Compensating => {
+                    BranchState::Committing
+                }
                 // Decided, not durably: to the outside nothing has happened.
                 BranchState::Committing
                 | BranchState::RollingBack
                 | BranchState::RolledBack
-                | BranchState::LeftToAsk
+                | BranchState::RollbackUnacknowledged
                     if !decided =>
                 {
                     BranchState::Prepared
@@ -33,16 +35,16 @@ impl Transaction {
                 state,
                 refusal: branch.refusal.clone(),
                 attempts: if waited_for { branch.attempts } else { 0 },
-                resolution: branch.forced,
+                resolution: branch.resolved,
                 notification_owed: branch.notify,
             }
         });
         let branches: Vec<_> = branches.collect();
-        let outcome = match self.is_told() {
+        let outcome = match self.is_outcome_visible() {
             true => Outcome::of(self.commit, branches.iter().map(|branch| branch.state)),
             false => Outcome::Pending,
         };
-        let hidden = |kind| self.is_untold() && tells_of_a_decision(kind);
+        let hidden = |kind| self.is_outcome_hidden() && shows_a_decision(kind);
         let trail = match with_trail {
             true => self.trail.iter().filter(|event| !hidden(event.kind)).copied().collect(),
             false => Vec::new(),
@@ -53,7 +55,7 @@ impl Transaction {
             key: self.key.as_ref().map(|(key, _)| key.clone()),
             state,
             outcome,
-            committed: self.is_told() && self.commit,
+            committed: self.is_outcome_visible() && self.commit,
             stalled: self.stalled,
             branches,
             reason: self.reason.clone().filter(|_| decided),
@@ -71,16 +73,16 @@ impl Transaction {
             State::Opening | State::Active => TransactionState::Active,
             State::Linking
             | State::Locking
-            | State::Logging
+            | State::ForcingBegin
             | State::Preparing
             | State::Settling
             | State::Deciding => TransactionState::Preparing,
             State::Prepared => TransactionState::Prepared,
-            State::Committing | State::Turning => TransactionState::Committing,
-            State::Notifying | State::Ended if self.commit && self.is_untold() => {
+            State::Committing | State::Compensating => TransactionState::Committing,
+            State::Notifying | State::Ended if self.commit && self.is_outcome_hidden() => {
                 TransactionState::Committing
             }
-            State::Aborting | State::Notifying | State::Ended if self.is_untold() => {
+            State::Aborting | State::Notifying | State::Ended if self.is_outcome_hidden() => {
                 TransactionState::Preparing
             }
             State::Aborting => TransactionState::Aborting,
@@ -96,7 +98,7 @@ impl Transaction {
             | State::Active
             | State::Linking
             | State::Locking
-            | State::Logging
+            | State::ForcingBegin
             | State::Prepared => true,
             State::Deciding => planted!(DecisionTakenBack),
             State::Preparing => !(self.one_phase && self.branches.iter().any(|it| it.sent)),
@@ -128,8 +130,8 @@ impl Transaction {
         if self.state != State::Ended {
             self.note(context, TrailKind::Asked, Some(index));
         }
-        let forced = self.branches[index].forced;
-        match (forced, self.state) {
+        let resolved = self.branches[index].resolved;
+        match (resolved, self.state) {
             (Some(true), _) => return self.committed(index, self.number + 1),
             (Some(false), _) => return BranchOutcome::Aborted { number: self.number + 1 },
             _ => {}
@@ -151,12 +153,12 @@ impl Transaction {
     }
 }
 
-pub(super) fn tells_of_a_decision(kind: TrailKind) -> bool {
+pub(super) fn shows_a_decision(kind: TrailKind) -> bool {
     matches!(
         kind,
         TrailKind::DecidedAbort
             | TrailKind::RollbackAcknowledged
-            | TrailKind::LeftToAsk
+            | TrailKind::RollbackUnacknowledged
             | TrailKind::Stalled
             | TrailKind::Heuristic
             | TrailKind::Ended

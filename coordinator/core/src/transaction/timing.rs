@@ -52,7 +52,7 @@ impl Transaction {
         let first = self.options.commit_attempt_timeout;
         let branch = &self.branches[index];
         // An operator waits: what takes longer goes on with nobody waiting.
-        if branch.forced.is_some() && branch.state.is_owed() {
+        if branch.resolved.is_some() && branch.state.is_owed() {
             return first;
         }
         let longest = first.max(LONGEST_ATTEMPT);
@@ -77,13 +77,13 @@ impl Transaction {
     }
 
     fn push_message(&mut self, index: usize, timeout: Duration, context: &mut Context) {
-        debug_assert_ne!(self.state, State::Turning);
+        debug_assert_ne!(self.state, State::Compensating);
         let branch = &self.branches[index];
         let (number, output) = (self.number, branch.output.clone());
         let message = match self.state {
-            _ if branch.forced == Some(true) => Message::Commit { number: number + 1, output },
-            _ if branch.forced == Some(false) => {
-                let compensate = self.is_turned_round() && !planted!(ResolvedNotCompensated);
+            _ if branch.resolved == Some(true) => Message::Commit { number: number + 1, output },
+            _ if branch.resolved == Some(false) => {
+                let compensate = self.is_compensating() && !planted!(ResolvedNotCompensated);
                 Message::Rollback { number: number + 1, output, compensate }
             }
             State::Preparing => {
@@ -92,7 +92,7 @@ impl Transaction {
                 Message::Prepare { payload, one_phase, may_compensate, age: self.age }
             }
             State::Committing => Message::Commit { number, output },
-            _ => Message::Rollback { number, output, compensate: self.is_turned_round() },
+            _ => Message::Rollback { number, output, compensate: self.is_compensating() },
         };
         context.actions.push(Action::Send {
             to: branch.participant,
@@ -157,7 +157,7 @@ impl Transaction {
     pub(super) fn retry_or_leave(&mut self, index: usize, context: &mut Context) {
         let tried = self.branches[index].attempts >= context.config.rollback_attempts;
         let waited_for = self.branches[index].state.is_owed();
-        if tried && waited_for && self.branches[index].forced.is_some() {
+        if tried && waited_for && self.branches[index].resolved.is_some() {
             return self.assert_resolved(index, context);
         }
         if tried && self.may_leave_to_ask(index, context) {
@@ -170,16 +170,16 @@ impl Transaction {
     /// that has committed has no doubt, and must be told to undo it.
     fn may_leave_to_ask(&self, index: usize, context: &Context) -> bool {
         let branch = &self.branches[index];
-        let turned_round = self.is_turned_round() && !planted!(CompensationLeftToAsk);
-        let forced = branch.forced.is_some();
-        let best_effort = branch.asks && branch.state == BranchState::RollingBack;
+        let compensating = self.is_compensating() && !planted!(CompensationUnacknowledged);
+        let resolved = branch.resolved.is_some();
+        let best_effort = branch.supports_inquiry && branch.state == BranchState::RollingBack;
         // What it has locked may be changed by others once it has ended.
-        best_effort && !turned_round && !forced && !self.holds_locks(context)
+        best_effort && !compensating && !resolved && !self.holds_locks(context)
     }
 
     fn leave_to_ask(&mut self, index: usize, context: &mut Context) {
-        self.branches[index].finish(BranchState::LeftToAsk);
-        self.note(context, TrailKind::LeftToAsk, Some(index));
+        self.branches[index].finish(BranchState::RollbackUnacknowledged);
+        self.note(context, TrailKind::RollbackUnacknowledged, Some(index));
     }
 
     /// Plans the next attempt.
@@ -256,7 +256,7 @@ impl Transaction {
         if self.deadline.is_some_and(|deadline| deadline <= context.now) {
             match self.state {
                 State::Active | State::Prepared => self.abort_idle(context),
-                State::Preparing | State::Logging => {
+                State::Preparing | State::ForcingBegin => {
                     self.give_up_prepare("PREPARE_TIMEOUT", context);
                 }
                 State::Locking => self.give_up_locking(context),

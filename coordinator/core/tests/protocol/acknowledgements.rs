@@ -5,9 +5,9 @@ use dtc_core::{Acknowledgement, BranchState, Event, Vote};
 use dtc_protocol::JournalId;
 
 use crate::{
-    forced::resolve,
+    environment::{Environment, P0, P1},
     participant::{NO, YES},
-    world::{P0, P1, World},
+    resolved::resolve,
 };
 
 const OWN: JournalId = JournalId::from_bytes([7; 16]);
@@ -17,7 +17,7 @@ const BOTH: [bool; 2] = [true, false];
 #[derive(Debug, Clone, Copy)]
 struct Case {
     commit: bool,
-    asks: bool,
+    supports_inquiry: bool,
     recovered: bool,
     resolved: bool,
     /// In its vote; none where it names none.
@@ -29,12 +29,12 @@ struct Case {
 impl Case {
     fn all() -> impl Iterator<Item = Self> {
         (0..1_u32 << 4).flat_map(|bits| {
-            let [commit, asks, recovered, resolved] =
+            let [commit, supports_inquiry, recovered, resolved] =
                 core::array::from_fn(|bit| bits & 1 << bit != 0);
             [None, Some(OWN)].into_iter().flat_map(move |voted| {
                 [None, Some(OWN), Some(OTHER)].map(|answered| Self {
                     commit,
-                    asks,
+                    supports_inquiry,
                     recovered,
                     resolved,
                     voted,
@@ -52,8 +52,8 @@ impl Case {
     fn expected(&self, answer: &Acknowledgement) -> BranchState {
         use Acknowledgement::{Committed, Failed, RolledBack, Unknown};
         // A restart leaves the rollback to it, and ends.
-        if !self.commit && self.asks && self.recovered {
-            return BranchState::LeftToAsk;
+        if !self.commit && self.supports_inquiry && self.recovered {
+            return BranchState::RollbackUnacknowledged;
         }
         match (self.commit, answer) {
             (true, Failed(_)) => BranchState::Committing,
@@ -65,36 +65,36 @@ impl Case {
             (false, RolledBack) if self.is_own() => BranchState::RolledBack,
             (false, Unknown) if self.is_own() && self.resolved => BranchState::Hazard,
             (false, Unknown) if self.is_own() => BranchState::RollingBack,
-            (false, _) if !self.asks => BranchState::Hazard,
-            (false, RolledBack) if !self.resolved => BranchState::LeftToAsk,
+            (false, _) if !self.supports_inquiry => BranchState::Hazard,
+            (false, RolledBack) if !self.resolved => BranchState::RollbackUnacknowledged,
             (false, _) => BranchState::RollingBack,
         }
     }
 
     fn run(&self, answer: &Acknowledgement) -> BranchState {
-        let mut world = World::new();
-        if !self.asks {
-            world.cannot_ask(P0);
+        let mut environment = Environment::new();
+        if !self.supports_inquiry {
+            environment.cannot_ask(P0);
         }
         let other = if self.commit { YES } else { NO };
-        let run = world.execute_with(&[(P0, YES), (P1, other)], |_| {});
-        world.sync();
+        let run = environment.execute_with(&[(P0, YES), (P1, other)], |_| {});
+        environment.sync();
         let (id, journal) = (run.id, self.voted);
         let vote = Vote::Commit { output: None, committed: false };
-        world.event(Event::Voted { from: P0, journal, id, branch: 0, vote });
-        world.deliver_to(P1);
-        world.hear_all();
-        world.sync();
+        environment.event(Event::Voted { from: P0, journal, id, branch: 0, vote });
+        environment.deliver_to(P1);
+        environment.hear_all();
+        environment.sync();
         if self.recovered {
-            world.lose_all();
-            world.crash();
-            world.connect_all();
+            environment.lose_all();
+            environment.crash();
+            environment.connect_all();
         }
         if self.resolved {
-            resolve(&mut world, run, self.commit, Some(0));
-            world.sync();
+            resolve(&mut environment, run, self.commit, Some(0));
+            environment.sync();
         }
-        world.event(Event::Acknowledged {
+        environment.event(Event::Acknowledged {
             from: P0,
             journal: self.answered,
             id,
@@ -102,9 +102,9 @@ impl Case {
             number: 1 + u32::from(self.resolved),
             acknowledgement: answer.clone(),
         });
-        match world.journal.end(id) {
+        match environment.journal.end(id) {
             Some(end) => end.branches[0],
-            None => world.look(id).branches[0].state,
+            None => environment.look(id).branches[0].state,
         }
     }
 }
@@ -125,32 +125,32 @@ fn an_answer_counts_by_who_gives_it_and_by_what_was_promised() {
 fn a_disk_that_is_lost_after_one_phase_is_found_out_before_and_after_a_crash() {
     for crash in BOTH {
         for lost in BOTH {
-            let mut world = World::new();
-            let run = world.execute_keyed("key", &[P0]);
-            world.answer_lookups();
-            world.sync();
-            assert_eq!(world.on_the_way(), [(P0, "one phase")]);
+            let mut environment = Environment::new();
+            let run = environment.execute_keyed("key", &[P0]);
+            environment.answer_lookups();
+            environment.sync();
+            assert_eq!(environment.on_the_way(), [(P0, "one phase")]);
             // It may or may not have been done there.
-            world.lose_all();
+            environment.lose_all();
             if lost {
-                world.participant(P0).lose_disk();
+                environment.participant(P0).lose_disk();
             }
             match crash {
                 true => {
-                    world.crash();
-                    world.connect_all();
+                    environment.crash();
+                    environment.connect_all();
                 }
                 false => {
-                    world.connect(P0);
-                    world.advance(crate::world::seconds(10));
-                    world.flights.retain(|it| it.id == run.id);
+                    environment.connect(P0);
+                    environment.advance(crate::environment::seconds(10));
+                    environment.flights.retain(|it| it.id == run.id);
                 }
             }
-            world
+            environment
                 .flights
                 .retain(|flight| matches!(flight.message, dtc_core::Message::Rollback { .. }));
-            world.settle();
-            let end = world.journal.end(run.id).unwrap();
+            environment.settle();
+            let end = environment.journal.end(run.id).unwrap();
             let expected = if lost { BranchState::Hazard } else { BranchState::RolledBack };
             assert_eq!(end.branches, [expected], "crash {crash}, lost {lost}");
         }
@@ -160,33 +160,33 @@ fn a_disk_that_is_lost_after_one_phase_is_found_out_before_and_after_a_crash() {
 #[test]
 fn the_journal_that_is_asked_in_one_phase_is_on_record_before_it_is_asked() {
     for known_before in BOTH {
-        let mut world = World::new();
+        let mut environment = Environment::new();
         if known_before {
             // Another one is there by the time that the record is durable.
-            let run = world.execute_keyed("key", &[P0]);
-            world.answer_lookups();
-            world.participant(P0).lose_disk();
-            world.connect(P0);
-            check(&mut world, run.id);
+            let run = environment.execute_keyed("key", &[P0]);
+            environment.answer_lookups();
+            environment.participant(P0).lose_disk();
+            environment.connect(P0);
+            check(&mut environment, run.id);
         } else {
-            world.disconnect(P0);
-            world.crash();
-            let run = world.execute_keyed("key", &[P0]);
-            world.answer_lookups();
-            world.sync();
-            assert!(world.on_the_way().is_empty());
-            world.connect(P0);
-            check(&mut world, run.id);
+            environment.disconnect(P0);
+            environment.crash();
+            let run = environment.execute_keyed("key", &[P0]);
+            environment.answer_lookups();
+            environment.sync();
+            assert!(environment.on_the_way().is_empty());
+            environment.connect(P0);
+            check(&mut environment, run.id);
         }
     }
 
-    fn check(world: &mut World, id: dtc_protocol::TransactionId) {
-        while world.on_the_way().is_empty() {
-            assert!(!world.journal.pending.is_empty(), "never asked");
-            world.sync();
+    fn check(environment: &mut Environment, id: dtc_protocol::TransactionId) {
+        while environment.on_the_way().is_empty() {
+            assert!(!environment.journal.pending.is_empty(), "never asked");
+            environment.sync();
         }
-        assert_eq!(world.on_the_way(), [(P0, "one phase")]);
-        let asked = Some(world.participant(P0).journal);
-        assert_eq!(world.journal.begin(id).unwrap().branches[0].journal, asked);
+        assert_eq!(environment.on_the_way(), [(P0, "one phase")]);
+        let asked = Some(environment.participant(P0).journal);
+        assert_eq!(environment.journal.begin(id).unwrap().branches[0].journal, asked);
     }
 }

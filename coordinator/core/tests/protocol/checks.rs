@@ -2,9 +2,9 @@
 
 use dtc_core::{Outcome, View};
 
-use crate::world::World;
+use crate::environment::Environment;
 
-impl World {
+impl Environment {
     pub(crate) fn check_shown(&self, view: &View) {
         let durable = self.journal.commits(view.id);
         match view.outcome {

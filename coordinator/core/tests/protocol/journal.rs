@@ -121,15 +121,15 @@ impl Journal {
             number: decision.number,
             output: found.and_then(|branch| branch.output.clone()),
             known: found.is_some(),
-            forced: found.and_then(|branch| branch.forced),
+            resolved: found.and_then(|branch| branch.resolved),
         })
     }
 
-    /// What was decided of a branch: by force, or with all the others.
+    /// What was decided of a branch: by an operator, or with all the others.
     pub(crate) fn commits_branch(&self, id: TransactionId, branch: u32) -> Option<bool> {
         let decision = self.decision(id)?;
-        let forced = decision.branches.get(branch as usize).and_then(|it| it.forced);
-        Some(forced.unwrap_or(decision.commit))
+        let resolved = decision.branches.get(branch as usize).and_then(|it| it.resolved);
+        Some(resolved.unwrap_or(decision.commit))
     }
 
     pub(crate) fn begin(&self, id: TransactionId) -> Option<&BeginRecord> {

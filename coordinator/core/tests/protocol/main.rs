@@ -1,15 +1,14 @@
-//! The protocol in a world of its own: a journal, participants and a network
+//! The protocol in an environment of its own: a journal, participants and a network
 //! that do what a test says, and a clock that stands until it is moved.
 
 mod checks;
+mod environment;
 mod journal;
 mod participant;
-mod world;
 
 mod acknowledgements;
 mod bounds;
 mod compensation;
-mod forced;
 mod forgetting;
 mod inquiries;
 mod interactive;
@@ -23,5 +22,6 @@ mod phase_one;
 mod phase_two;
 mod recovery;
 mod repeats;
+mod resolved;
 mod schedules;
 mod trail;

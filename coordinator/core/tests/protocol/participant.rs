@@ -21,7 +21,7 @@ type Key = (TransactionId, u32);
 pub(crate) struct Participant {
     pub(crate) id: ParticipantId,
     pub(crate) journal: JournalId,
-    pub(crate) asks: bool,
+    pub(crate) supports_inquiry: bool,
     pub(crate) compensates: bool,
     /// Takes 'one phase' for what it is; otherwise only promises.
     pub(crate) commits_at_once: bool,
@@ -36,7 +36,7 @@ impl Participant {
         Self {
             id,
             journal: JournalId::from_bytes([id.0 as u8 + 1; 16]),
-            asks: true,
+            supports_inquiry: true,
             compensates: true,
             commits_at_once: true,
             branches: BTreeMap::new(),
@@ -47,9 +47,9 @@ impl Participant {
 
     /// It comes back with an empty disk.
     pub(crate) fn lose_disk(&mut self) {
-        let (asks, commits_at_once) = (self.asks, self.commits_at_once);
+        let (supports_inquiry, commits_at_once) = (self.supports_inquiry, self.commits_at_once);
         let journal = JournalId::from_bytes([self.journal.as_bytes()[0] + 100; 16]);
-        *self = Self { journal, asks, commits_at_once, ..Self::new(self.id) };
+        *self = Self { journal, supports_inquiry, commits_at_once, ..Self::new(self.id) };
     }
 
     pub(crate) fn in_doubt(&self) -> Vec<Key> {

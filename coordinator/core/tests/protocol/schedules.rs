@@ -7,13 +7,13 @@ use dtc_core::{AnswerAt, CommitPolicy, Failure, Outcome, ParticipantId, Reply};
 use dtc_protocol::branch::Branch;
 use proptest::{prelude::*, test_runner::RngSeed};
 
-use crate::world::{P0, P1, P2, Run, World, keyed, locks, millis, seconds};
+use crate::environment::{Environment, P0, P1, P2, Run, keyed, locks, millis, seconds};
 
 #[derive(Debug, Clone)]
 enum Op {
     /// Starts a transaction; sometimes with one of two keys, sometimes waiting
     /// for its completion.
-    /// ... and sometimes turned round after a failed attempt or two.
+    /// ... and sometimes compensated after a failed attempt or two.
     Execute(Vec<(u8, u8)>, Option<bool>, bool, Option<u32>),
     /// The same with locks, without a key.
     Locked(Vec<(u8, u8)>, &'static str),
@@ -82,7 +82,7 @@ fn pick(number: usize, len: usize) -> Option<usize> {
 }
 
 struct Schedule {
-    world: World,
+    environment: Environment,
     runs: Vec<Run>,
     /// The replies to these are about the key.
     keys: BTreeMap<u64, bool>,
@@ -91,18 +91,18 @@ struct Schedule {
 impl Schedule {
     /// One participant cannot ask; one takes 'one phase' for an ordinary prepare.
     fn new(second_promises: bool) -> Self {
-        let mut world = World::new();
-        world.cannot_ask(P1);
-        world.participant(if second_promises { P1 } else { P2 }).commits_at_once = false;
-        Self { world, runs: Vec::new(), keys: BTreeMap::new() }
+        let mut environment = Environment::new();
+        environment.cannot_ask(P1);
+        environment.participant(if second_promises { P1 } else { P2 }).commits_at_once = false;
+        Self { environment, runs: Vec::new(), keys: BTreeMap::new() }
     }
 
     fn perform(&mut self, op: Op) {
-        let world = &mut self.world;
+        let environment = &mut self.environment;
         let id = |number: u8| ParticipantId(u32::from(number));
         let runs = self.runs.clone();
         let run = |number| pick(number, runs.len()).map(|index| runs[index]);
-        let (flights, answers) = (world.flights.len(), world.answers.len());
+        let (flights, answers) = (environment.flights.len(), environment.answers.len());
         match op {
             Op::Execute(branches, key, to_the_end, turn) => {
                 let branches: Vec<_> = branches.iter().map(|(to, vote)| (id(*to), *vote)).collect();
@@ -112,7 +112,7 @@ impl Schedule {
                     None => branches,
                 };
                 let branches = if key == Some(false) { &branches[..1] } else { &branches };
-                let run = world.execute_with(branches, |begin| {
+                let run = environment.execute_with(branches, |begin| {
                     begin.key = key.and_then(|first| keyed(if first { "a" } else { "b" }, 1));
                     if let Some(after) = turn {
                         begin.options.commit_policy = CommitPolicy::Compensate { after };
@@ -126,68 +126,74 @@ impl Schedule {
             }
             Op::Locked(branches, keys) => {
                 let branches: Vec<_> = branches.iter().map(|(to, vote)| (id(*to), *vote)).collect();
-                self.runs.push(world.execute_with(&branches, |begin| begin.locks = locks(keys)));
+                self.runs
+                    .push(environment.execute_with(&branches, |begin| begin.locks = locks(keys)));
             }
             Op::Lock(number, keys) => {
-                run(number).map(|run| world.lock(run.id, keys));
+                run(number).map(|run| environment.lock(run.id, keys));
             }
-            Op::Acquire(keys) => drop(world.acquire(keys)),
+            Op::Acquire(keys) => drop(environment.acquire(keys)),
             Op::Deliver(number) => {
-                pick(number, flights).into_iter().for_each(|index| world.deliver_at(index));
+                pick(number, flights).into_iter().for_each(|index| environment.deliver_at(index));
             }
-            Op::Drop(number) => drop(pick(number, flights).map(|it| world.flights.remove(it))),
+            Op::Drop(number) => {
+                drop(pick(number, flights).map(|it| environment.flights.remove(it)))
+            }
             Op::Duplicate(number) => {
-                let copy = pick(number, flights).map(|index| world.flights[index].clone());
-                world.flights.extend(copy);
+                let copy = pick(number, flights).map(|index| environment.flights[index].clone());
+                environment.flights.extend(copy);
             }
             Op::Hear(number) => {
-                pick(number, answers).into_iter().for_each(|index| world.hear_at(index));
+                pick(number, answers).into_iter().for_each(|index| environment.hear_at(index));
             }
             Op::DropAnswer(number) => {
-                drop(pick(number, answers).map(|it| world.answers.remove(it)));
+                drop(pick(number, answers).map(|it| environment.answers.remove(it)));
             }
             Op::DuplicateAnswer(number) => {
-                let copy = pick(number, answers).map(|index| world.answers[index].clone());
-                world.answers.extend(copy);
+                let copy = pick(number, answers).map(|index| environment.answers[index].clone());
+                environment.answers.extend(copy);
             }
-            Op::Sync(count) => world.sync_some(count),
-            Op::Lookups => world.answer_lookups(),
-            Op::Advance(span) => world.advance(millis(span)),
-            Op::Crash => world.crash(),
-            Op::Connect(number) => world.connect(id(number)),
-            Op::Disconnect(number) => world.disconnect(id(number)),
-            Op::Inquire(number) => world.inquire(id(number)),
+            Op::Sync(count) => environment.sync_some(count),
+            Op::Lookups => environment.answer_lookups(),
+            Op::Advance(span) => environment.advance(millis(span)),
+            Op::Crash => environment.crash(),
+            Op::Connect(number) => environment.connect(id(number)),
+            Op::Disconnect(number) => environment.disconnect(id(number)),
+            Op::Inquire(number) => environment.inquire(id(number)),
             Op::RollBack(number) => {
-                run(number).map(|run| world.roll_back(run.id));
+                run(number).map(|run| environment.roll_back(run.id));
             }
-            Op::Begin => self.runs.push(world.execute_with(&[], |begin| begin.interactive = true)),
+            Op::Begin => {
+                self.runs.push(environment.execute_with(&[], |begin| begin.interactive = true))
+            }
             Op::Enlist(number, to) => {
-                run(number).map(|run| world.enlist(run.id, id(to)));
+                run(number).map(|run| environment.enlist(run.id, id(to)));
             }
             Op::Prepare(number) => {
-                run(number).map(|run| world.prepare(run.id));
+                run(number).map(|run| environment.prepare(run.id));
             }
             Op::Commit(number) => {
-                run(number).map(|run| world.commit(run.id));
+                run(number).map(|run| environment.commit(run.id));
             }
             Op::Unreachable(number) => {
-                if let Some(flight) = pick(number, flights).and_then(|it| world.flights.remove(it))
+                if let Some(flight) =
+                    pick(number, flights).and_then(|it| environment.flights.remove(it))
                 {
                     let why = match number % 2 {
                         0 => Failure::lost("no answer"),
                         _ => Failure::answered("overloaded"),
                     };
-                    world.fail(&flight, &why);
+                    environment.fail(&flight, &why);
                 }
             }
         }
     }
 
     fn check(&mut self) {
-        let world = &mut self.world;
-        world.heal();
+        let environment = &mut self.environment;
+        environment.heal();
         let mut fates: BTreeMap<_, BTreeSet<bool>> = BTreeMap::new();
-        for participant in world.participants.values() {
+        for participant in environment.participants.values() {
             for ((id, number), branch) in &participant.branches {
                 let committed = matches!(branch, Branch::Committed { .. });
                 assert!(!branch.is_prepared(), "in doubt for ever");
@@ -199,12 +205,12 @@ impl Schedule {
         }
         for (id, fate) in &fates {
             assert_eq!(fate.len(), 1, "the branches of {id} disagree");
-            if let Some(commit) = world.journal.commits(*id) {
+            if let Some(commit) = environment.journal.commits(*id) {
                 assert!(fate.contains(&commit), "{id} is not what the journal says");
             }
         }
         let mut by_key: BTreeMap<bool, BTreeSet<bool>> = BTreeMap::new();
-        for (token, reply) in &world.replies {
+        for (token, reply) in &environment.replies {
             let told = match reply {
                 Reply::Transaction(view) => match view.outcome {
                     Outcome::Pending => continue,
@@ -212,7 +218,7 @@ impl Schedule {
                     Outcome::Aborted => (view.id, false),
                     other => panic!("{} became {other:?}", view.id),
                 },
-                Reply::See(id) => (*id, world.journal.commits(*id).expect("in the journal")),
+                Reply::See(id) => (*id, environment.journal.commits(*id).expect("in the journal")),
                 _ => continue,
             };
             let (id, committed) = told;
@@ -224,14 +230,14 @@ impl Schedule {
             }
         }
         assert!(by_key.values().all(|told| told.len() == 1), "one key, two outcomes");
-        for stored in world.journal.durable.values() {
+        for stored in environment.journal.durable.values() {
             assert!(stored.end.as_ref().is_some_and(|end| !end.heuristic));
         }
-        assert_eq!([P0, P1, P2].map(|it| world.coordinator.unfinished_at(it)), [0; 3]);
-        world.advance(seconds(60));
-        world.settle();
-        let left = world.coordinator.list_locks("", None, None, 10);
-        assert!(left.is_empty() && world.journal.sessions.is_empty(), "{left:?}");
+        assert_eq!([P0, P1, P2].map(|it| environment.coordinator.unfinished_at(it)), [0; 3]);
+        environment.advance(seconds(60));
+        environment.settle();
+        let left = environment.coordinator.list_locks("", None, None, 10);
+        assert!(left.is_empty() && environment.journal.sessions.is_empty(), "{left:?}");
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 
 use dtc_proto::journal;
 use dtc_protocol::TransactionId;
-use dtc_store::{Suspect, checksum};
+use dtc_store::{CheckedRow, checksum};
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
@@ -113,12 +113,13 @@ struct Candidate {
 impl Memory {
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         connection.prepare_cached(READ)?.query_row([], |row| {
-            let row = Suspect::new("forgotten", row, 1);
+            let row = CheckedRow::new("forgotten", row, 1);
             let (swept, watermark) = (id(&row, 1)?, id(&row, 2)?);
             let memory = Self { swept, watermark };
             match row.get::<u32>(3)? == memory.checksum() {
                 true => Ok(memory),
-                false => Err(row.damaged(3, "it is not of what else the row holds")),
+                false => Err(row
+                    .damaged(3, "checksum mismatch: the row's contents do not match its checksum")),
             }
         })
     }
@@ -183,7 +184,7 @@ pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-fn id(row: &Suspect<'_>, index: usize) -> rusqlite::Result<TransactionId> {
+fn id(row: &CheckedRow<'_>, index: usize) -> rusqlite::Result<TransactionId> {
     row.get(index).map(TransactionId::from_bytes)
 }
 
@@ -218,7 +219,7 @@ fn used(connection: &Connection) -> rusqlite::Result<u64> {
 }
 
 fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
-    let row = Suspect::new("finished", row, 1);
+    let row = CheckedRow::new("finished", row, 1);
     Ok(Candidate { id: id(&row, 0)?, ended: row.get(1)?, kept: row.get(2)?, key: row.get(3)? })
 }
 
@@ -231,11 +232,13 @@ fn candidates(
 }
 
 fn mark(row: &Row<'_>) -> rusqlite::Result<(i64, TransactionId)> {
-    let row = Suspect::new("marks", row, 1);
+    let row = CheckedRow::new("marks", row, 1);
     let (at, newest) = (row.get(0)?, id(&row, 1)?);
     match row.get::<u32>(2)? == of_mark(at, newest) {
         true => Ok((at, newest)),
-        false => Err(row.damaged(2, "it is not of what else the row holds")),
+        false => {
+            Err(row.damaged(2, "checksum mismatch: the row's contents do not match its checksum"))
+        }
     }
 }
 
@@ -245,7 +248,7 @@ fn of_mark(at: i64, newest: TransactionId) -> u32 {
 
 /// The mark that is due, if ids were given out since the last one.
 fn due_mark(connection: &Connection, pass: &Pass) -> rusqlite::Result<Option<TransactionId>> {
-    let read = |row: &Row<'_>| id(&Suspect::new("finished", row, 1), 0);
+    let read = |row: &Row<'_>| id(&CheckedRow::new("finished", row, 1), 0);
     let newest = connection.prepare_cached(NEWEST)?.query_row([[0xff; 16]], read).optional()?;
     let Some(newest) = newest else { return Ok(None) };
     let last = connection.prepare_cached(MARK_BEFORE)?.query_row([i64::MAX], mark).optional()?;

@@ -22,7 +22,7 @@ struct Prepare<'a> {
     /// The first transaction of which this is a retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_of: Option<String>,
-    /// Its commit may be turned round.
+    /// Its commit may be compensated.
     #[serde(skip_serializing_if = "is_false")]
     may_compensate: bool,
 }

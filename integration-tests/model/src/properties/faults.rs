@@ -35,7 +35,7 @@ use crate::{
 
 /// The properties of a setup.
 pub(super) fn all(setup: &Setup) -> Vec<Property<System>> {
-    let (resolves, loses) = (setup.forces > 0, setup.lost_disks > 0);
+    let (resolves, loses) = (setup.resolutions > 0, setup.lost_disks > 0);
     let compensates = setup.compensate_after > 0;
     let mut all = Vec::new();
     if !resolves && (!loses || !setup.is_one_phase() && !compensates) {
@@ -63,7 +63,7 @@ pub(super) fn all(setup: &Setup) -> Vec<Property<System>> {
         all.push(Property::sometimes("a commit is undone", |_: &System, it: &State| {
             histories(it).any(|(.., history)| history.undone != 0)
         }));
-        let name = "a turned decision is applied";
+        let name = "a compensated decision is applied";
         all.push(Property::sometimes(name, super::applies_second));
     }
     all
@@ -94,7 +94,7 @@ pub(super) fn one_outcome(system: &System, state: &State) -> bool {
 
 fn resolved(compensates: bool) -> Vec<Property<System>> {
     let mut all = vec![
-        Property::always("a branch does what was decided or forced", as_forced),
+        Property::always("a branch does what was decided or forced", as_resolved),
         Property::always(
             "what was resolved is shown as acknowledged only when it is",
             is_shown_as_asserted,
@@ -108,7 +108,7 @@ fn resolved(compensates: bool) -> Vec<Property<System>> {
                 |it: &TransactionProjection| it.phase == Phase::Notifying && it.recovered;
             system.0.crashes == 0 || it.machine.transactions.iter().any(notifies)
         }),
-        Property::sometimes("a promise is broken by force", |_: &System, it: &State| {
+        Property::sometimes("a promise is broken by an operator", |_: &System, it: &State| {
             rows(it).any(|(.., id, branch)| {
                 let mut ended = ended(it).filter(|(of, _, end)| *of == id && end.heuristic);
                 ended.any(|(_, decision, _)| is_opposite(decision, branch))
@@ -116,8 +116,8 @@ fn resolved(compensates: bool) -> Vec<Property<System>> {
         }),
         Property::sometimes("it is forced as it was decided", |_: &System, it: &State| {
             ended(it).any(|(_, decision, end)| {
-                let by_force = decision.branches.iter().any(|it| it.forced.is_some());
-                by_force && !end.heuristic && end.kept
+                let by_operator = decision.branches.iter().any(|it| it.resolved.is_some());
+                by_operator && !end.heuristic && end.kept
             })
         }),
     ];
@@ -125,14 +125,14 @@ fn resolved(compensates: bool) -> Vec<Property<System>> {
         let name = "what is compensated is resolved, and ends so";
         all.push(Property::sometimes(name, |_: &System, it: &State| {
             ended(it).any(|(_, decision, end)| {
-                let resolved = decision.branches.iter().any(|it| it.forced == Some(false));
+                let resolved = decision.branches.iter().any(|it| it.resolved == Some(false));
                 decision.number == 2 && resolved && !end.heuristic
             })
         }));
         let name = "what is compensated is resolved to be committed";
         all.push(Property::sometimes(name, |_: &System, it: &State| {
             ended(it).any(|(_, decision, end)| {
-                let resolved = decision.branches.iter().any(|it| it.forced == Some(true));
+                let resolved = decision.branches.iter().any(|it| it.resolved == Some(true));
                 decision.number == 2 && resolved && end.heuristic
             })
         }));
@@ -188,7 +188,7 @@ pub(crate) fn reaches_end(setup: &Setup) -> &'static str {
 
 /// Whether a branch in doubt is left to an operator at its participant.
 pub(crate) fn is_left_alone(participant: &Participant, id: Id) -> bool {
-    !participant.asks && is_lost(participant, id)
+    !participant.supports_inquiry && is_lost(participant, id)
 }
 
 /// The branches in the coordinator's memory, with their decisions' numbers.
@@ -219,7 +219,7 @@ fn is_promise_lost(participant: &Participant, id: Id) -> bool {
 
 /// Whether it is a branch that strong properties are not about.
 fn is_excused(state: &State, index: usize, participant: &Participant, id: Id) -> bool {
-    state.journal.forced(id, index).is_some() || is_lost(participant, id)
+    state.journal.resolved(id, index).is_some() || is_lost(participant, id)
 }
 
 fn others_agree(_: &System, state: &State) -> bool {
@@ -253,11 +253,11 @@ fn heuristic_with_cause(system: &System, state: &State) -> bool {
     };
     let mut all = ended(state).filter(|(.., end)| end.heuristic);
     let for_good = all.all(|(id, decision, _)| {
-        lost(id) || decision.branches.iter().any(|it| it.forced == Some(!decision.commit))
+        lost(id) || decision.branches.iter().any(|it| it.resolved == Some(!decision.commit))
     });
     let resolved = |id: &Id| {
         let decision = state.journal.decision(*id);
-        decision.is_some_and(|it| it.branches.iter().any(|it| it.forced.is_some()))
+        decision.is_some_and(|it| it.branches.iter().any(|it| it.resolved.is_some()))
     };
     let told = state.client.told_heuristic;
     for_good && (!told || (1..=state.client.requests).any(|id| lost(id) || resolved(&id)))
@@ -268,7 +268,7 @@ fn heuristic_with_cause(system: &System, state: &State) -> bool {
 fn is_shown_as_asserted(_: &System, state: &State) -> bool {
     state.machine.transactions.iter().all(|transaction| {
         let id = crate::journal::number(transaction.id);
-        transaction.branches.iter().filter(|it| it.forced.is_some()).all(|branch| {
+        transaction.branches.iter().filter(|it| it.resolved.is_some()).all(|branch| {
             let history = state.participants[branch.participant.0 as usize].history(id);
             match branch.state {
                 BranchState::Committed => history.committed != 0,
@@ -281,16 +281,16 @@ fn is_shown_as_asserted(_: &System, state: &State) -> bool {
     })
 }
 
-fn as_forced(_: &System, state: &State) -> bool {
+fn as_resolved(_: &System, state: &State) -> bool {
     rows(state).all(|(index, participant, id, branch)| {
-        let forced = state.journal.forced(id, index);
+        let resolved = state.journal.resolved(id, index);
         match state.journal.commits(id) {
             Some(true) => {
                 !is_rolled_back(branch)
-                    || forced == Some(false)
+                    || resolved == Some(false)
                     || participant.history(id).read_only
             }
-            Some(false) => !is_committed(branch) || forced == Some(true) || is_turning(state, id),
+            Some(false) => !is_committed(branch) || resolved == Some(true) || is_turning(state, id),
             None => !is_committed(branch) || participant.durable.rows[&id].at_once,
         }
     })
@@ -344,7 +344,7 @@ fn branches_agree(_: &System, state: &State) -> bool {
 
 /// Whether branches that have committed are still being told to undo it.
 fn is_turning(state: &State, id: Id) -> bool {
-    state.journal.turned.contains(&id) && state.journal.end(id).is_none()
+    state.journal.compensated.contains(&id) && state.journal.end(id).is_none()
 }
 
 fn as_decided(_: &System, state: &State) -> bool {

@@ -41,7 +41,7 @@ impl State {
                 _ => Vec::new(),
             },
             interactive,
-            announced: false,
+            id_may_be_known: false,
             trace: None,
             waiter,
         })));
@@ -83,9 +83,9 @@ impl State {
         self.call(Call::Rollback { at: AnswerAt::Decision, until });
     }
 
-    /// Somebody ends a branch by force.
-    pub(crate) fn force(&mut self, participant: u8, id: Id, commit: bool) {
-        self.forces -= 1;
+    /// An operator resolves a branch.
+    pub(crate) fn resolve(&mut self, participant: u8, id: Id, commit: bool) {
+        self.resolutions -= 1;
         let action = match commit {
             true => InterventionAction::Commit,
             false => InterventionAction::Rollback,

@@ -6,7 +6,7 @@ use turmoil::Sim;
 
 use super::{
     node::Node,
-    plan::{CUSTOMERS, DiskFault, End, Fault, Planned, Wire},
+    plan::{CLIENTS, DiskFault, End, Fault, Planned, Wire},
 };
 use crate::Role;
 
@@ -14,7 +14,7 @@ use crate::Role;
 const SOUND: Duration = Duration::from_millis(2);
 
 /// The four machines and what is wrong with each.
-pub(super) struct Weather {
+pub(super) struct FaultInjector {
     pub(super) nodes: [Node; 4],
     latency: Duration,
     /// What is to be healed, and when.
@@ -56,7 +56,7 @@ const STORAGE: u8 = 74;
 /// What a start ends with whose file cannot be made.
 const CONFIGURATION: u8 = 2;
 
-impl Weather {
+impl FaultInjector {
     pub(super) fn new(nodes: [Node; 4], latency: Duration) -> Self {
         Self {
             nodes,
@@ -196,7 +196,7 @@ impl Weather {
         let (index, (number, here)) = (Role::Coordinator as usize, self.strangers);
         let name = format!("stranger-{number}");
         self.nodes[index].use_journal_of(here.then_some(&*name));
-        for host in CUSTOMERS {
+        for host in CLIENTS {
             match here {
                 true => sim.partition(Role::Coordinator.name(), host),
                 false => sim.repair(Role::Coordinator.name(), host),
@@ -333,8 +333,8 @@ impl Weather {
             Fault::End(..) | Fault::Backup | Fault::Restore => {}
         }
         if self.strangers.1 {
-            // It may have been this that kept customers away.
-            for host in CUSTOMERS {
+            // It may have been this that kept clients away.
+            for host in CLIENTS {
                 sim.partition(Role::Coordinator.name(), host);
             }
         }

@@ -17,11 +17,11 @@ use super::resource::{Branch, Resource, Vote};
 /// there it is held until the decision, and a commit raises it by one.
 ///
 /// ```
-/// use coordinator::{Closures, Error, TransactionCoordinator, Versioned};
+/// use coordinator::{Closures, Error, TransactionCoordinator, OptimisticResource};
 ///
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let coordinator = TransactionCoordinator::in_memory().await?;
-/// let account = Versioned::new(Closures::new(
+/// let account = OptimisticResource::new(Closures::new(
 ///     || async { Ok(true) },
 ///     || async { Ok(()) },
 ///     || async { Ok(()) },
@@ -36,7 +36,7 @@ use super::resource::{Branch, Resource, Vote};
 /// assert!(matches!(refused, Err(Error::Refused { .. })), "it saw version 0");
 /// # Ok(()) }
 /// ```
-pub struct Versioned<R> {
+pub struct OptimisticResource<R> {
     shared: Arc<Shared<R>>,
 }
 
@@ -52,13 +52,13 @@ struct State {
     held_by: Option<(TransactionId, u32)>,
 }
 
-impl<R> Clone for Versioned<R> {
+impl<R> Clone for OptimisticResource<R> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<R: Resource> Versioned<R> {
+impl<R: Resource> OptimisticResource<R> {
     /// At version 0.
     pub fn new(resource: R) -> Self {
         Self { shared: Arc::new(Shared { resource, state: Mutex::default() }) }
@@ -105,7 +105,7 @@ impl<R: Resource> Versioned<R> {
 }
 
 #[async_trait]
-impl<R: Resource> Resource for Versioned<R> {
+impl<R: Resource> Resource for OptimisticResource<R> {
     fn name(&self) -> Cow<'_, str> {
         self.shared.resource.name()
     }
@@ -151,7 +151,7 @@ impl<R: Resource> Resource for Versioned<R> {
     async fn rollback_with(&self, branch: &Branch, output: Option<&[u8]>) -> Result<(), String> {
         self.shared.resource.rollback_with(branch, output).await?;
         let own = Some((branch.transaction, branch.number));
-        if branch.turned_round && self.state().held_by != own {
+        if branch.compensating && self.state().held_by != own {
             // Committed, and undone: whoever saw either saw something else.
             self.state().version += 1;
         }

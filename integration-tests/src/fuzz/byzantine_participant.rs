@@ -14,12 +14,12 @@ use crate::{FakeParticipant, Heard, Reply, Shop, Speaks, agree, eventually, type
 /// Transactions that it has a branch of, at a time.
 const TRANSACTIONS: usize = 4;
 
-pub(super) struct Liar {
+pub(super) struct ByzantineParticipant {
     fake: FakeParticipant,
     answer: MessageDescriptor,
 }
 
-impl Liar {
+impl ByzantineParticipant {
     pub(super) async fn start(answer: MessageDescriptor) -> anyhow::Result<Self> {
         Ok(Self { fake: FakeParticipant::start(Speaks::Link).await?, answer })
     }
@@ -40,7 +40,7 @@ impl Liar {
             };
             shop.execute(request).await?;
         }
-        eventually("the liar is asked to prepare", async || {
+        eventually("the byzantine participant is asked to prepare", async || {
             let new = self.prepared().split_off(before);
             ensure!(new.len() >= TRANSACTIONS, "{} branches", new.len());
             Ok(new)

@@ -15,7 +15,7 @@ impl Client {
     /// Resolves what is stalled as it was decided; a busy operator also resolves single
     /// branches of what is not, retries, and forgets.
     pub(crate) async fn operate(&mut self) {
-        let busy = self.market.extras.operators;
+        let busy = self.catalog.extras.operators;
         let request = ListTransactionsRequest { stalled: !busy, ..Default::default() };
         let Ok(list) = within(self.patience(), self.transactions.list(request)).await else {
             return;
@@ -50,7 +50,7 @@ impl Client {
         };
         // It may have ended meanwhile.
         let done = within(self.patience(), self.admin.resolve(request)).await;
-        if done.is_ok() && self.market.extras.operators && self.random.random_bool(0.5) {
+        if done.is_ok() && self.catalog.extras.operators && self.random.random_bool(0.5) {
             self.forget(transaction).await;
         }
     }
@@ -77,7 +77,7 @@ impl Client {
 /// As what a transaction was decided and is not over yet.
 fn decided(transaction: &Transaction) -> Option<Resolution> {
     match transaction.state() {
-        // What is not told as committed may yet be turned round.
+        // What is not told as committed may yet be compensated.
         TransactionState::Committing if transaction.committed => Some(Resolution::Commit),
         TransactionState::Aborting => Some(Resolution::Rollback),
         _ => None,

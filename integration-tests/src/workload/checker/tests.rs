@@ -1,7 +1,7 @@
 //! A true history is found good, and each false one bad, for the right reason.
 
 use super::*;
-use crate::customers::{
+use crate::workload::{
     witness::{KeyUse, Remembered, Witness},
     work::{Errand, MoneyPart, OrderPart, StockPart, Work},
 };
@@ -10,7 +10,7 @@ const FIRST: Uuid = Uuid::from_u128(1);
 const SECOND: Uuid = Uuid::from_u128(2);
 
 /// Two purchases of three teapots for 300: the first committed, the second aborted.
-struct World {
+struct Environment {
     cases: Vec<Case>,
     opening: Opening,
     books: Books,
@@ -42,7 +42,7 @@ fn row(amount: i64, version: i64) -> Row {
     Row { amount, promised: 0, version, checks: 0 }
 }
 
-fn good() -> World {
+fn good() -> Environment {
     let mut cases = vec![purchase(Kind::Order, "a"), purchase(Kind::Order, "b")];
     cases[0].told.push(told(true, FIRST));
     cases[1].told.push(told(false, SECOND));
@@ -64,20 +64,25 @@ fn good() -> World {
     };
     let opening =
         Opening { stock: [("teapot".into(), 10)].into(), accounts: [("ada".into(), 1000)].into() };
-    World { cases, opening, books, journals }
+    Environment { cases, opening, books, journals }
 }
 
 /// What the checker finds once `change` has made it false.
-fn found(change: impl FnOnce(&mut World)) -> Vec<Violation> {
-    let mut world = good();
-    change(&mut world);
-    let mut found: Vec<_> = world
+fn found(change: impl FnOnce(&mut Environment)) -> Vec<Violation> {
+    let mut environment = good();
+    change(&mut environment);
+    let mut found: Vec<_> = environment
         .cases
         .iter()
-        .flat_map(|case| check_case(case, world.journals.witness.as_ref()))
+        .flat_map(|case| check_case(case, environment.journals.witness.as_ref()))
         .collect();
-    found.extend(check_books(&world.cases, &world.opening, &world.books, &world.journals));
-    found.extend(check_journals(&world.cases, &world.journals));
+    found.extend(check_books(
+        &environment.cases,
+        &environment.opening,
+        &environment.books,
+        &environment.journals,
+    ));
+    found.extend(check_journals(&environment.cases, &environment.journals));
     found
 }
 
@@ -96,16 +101,16 @@ macro_rules! assert_only {
 fn a_true_history_is_good() {
     assert_eq!(found(|_| {}), []);
     // What was told twice, and what nobody was told about.
-    assert_eq!(found(|world| world.cases[0].told.push(told(true, FIRST))), []);
-    let without_key = |world: &mut World| {
-        world.cases[0] = purchase(Kind::WithoutKey, "a");
-        world.cases[1] = purchase(Kind::WithoutKey, "b");
+    assert_eq!(found(|environment| environment.cases[0].told.push(told(true, FIRST))), []);
+    let without_key = |environment: &mut Environment| {
+        environment.cases[0] = purchase(Kind::WithoutKey, "a");
+        environment.cases[1] = purchase(Kind::WithoutKey, "b");
     };
     assert_eq!(found(without_key), []);
     // Aborted and unknown later: presumed abort, for want of a key.
-    let forgotten = |world: &mut World| {
-        world.cases[1] = purchase(Kind::WithoutKey, "b");
-        world.cases[1].told = vec![told(false, SECOND), unknown(SECOND)];
+    let forgotten = |environment: &mut Environment| {
+        environment.cases[1] = purchase(Kind::WithoutKey, "b");
+        environment.cases[1].told = vec![told(false, SECOND), unknown(SECOND)];
     };
     assert_eq!(found(forgotten), []);
 }
@@ -134,7 +139,7 @@ fn broken_promises_reused_keys_and_nonsense() {
 #[test]
 fn committed_though_it_had_to_be_refused_or_nobody_asked() {
     assert_only!(found(|it| it.cases[0].kind = Kind::OverAsking), Uncalled);
-    let vanished = |it: &mut World| {
+    let vanished = |it: &mut Environment| {
         it.cases[0].kind = Kind::Vanishing;
         it.cases[0].commit_asked = false;
     };
@@ -148,12 +153,12 @@ fn an_outcome_that_never_became_known() {
 
 #[test]
 fn told_committed_and_not_done() {
-    let lost = |it: &mut World| {
+    let lost = |it: &mut Environment| {
         it.journals.branches.remove(&FIRST);
         it.journals.decisions.remove(&FIRST);
     };
     assert_only!(found(lost), Untrue);
-    let partly = |it: &mut World| {
+    let partly = |it: &mut Environment| {
         it.journals.decisions.remove(&FIRST);
         it.journals.branches.insert(FIRST, (2, 0));
     };
@@ -162,7 +167,7 @@ fn told_committed_and_not_done() {
 
 #[test]
 fn told_aborted_and_done() {
-    let done = |it: &mut World| {
+    let done = |it: &mut Environment| {
         it.journals.decisions.remove(&SECOND);
         it.journals.branches.insert(SECOND, (3, 0));
     };
@@ -171,7 +176,7 @@ fn told_aborted_and_done() {
 
 #[test]
 fn committed_and_nobody_was_told_who_had_to_be() {
-    let untold = |it: &mut World| {
+    let untold = |it: &mut Environment| {
         it.journals.branches.insert(Uuid::from_u128(3), (3, 0));
     };
     assert_only!(found(untold), Untrue);
@@ -179,7 +184,7 @@ fn committed_and_nobody_was_told_who_had_to_be() {
 
 #[test]
 fn some_branches_committed_and_others_not() {
-    let torn = |it: &mut World| {
+    let torn = |it: &mut Environment| {
         it.journals.branches.insert(Uuid::from_u128(3), (0, 3));
         it.journals.decisions.insert(Uuid::from_u128(3), (true, 3));
     };
@@ -207,7 +212,7 @@ fn stock_or_money_that_does_not_add_up() {
     // Twice, the second time with nothing.
     assert_only!(found(|it| it.books.stock.get_mut("teapot").unwrap().version = 3), NotConserved);
     assert_only!(found(|it| it.books.stock.clear()), NotConserved);
-    let from_nowhere = |it: &mut World| {
+    let from_nowhere = |it: &mut Environment| {
         it.books.accounts.insert("bob".into(), row(1, 1));
     };
     assert_only!(found(from_nowhere), NotConserved);
@@ -217,7 +222,7 @@ fn stock_or_money_that_does_not_add_up() {
 fn orders_that_are_not_those_of_the_committed() {
     let cancelled = (OrderState::Cancelled, 0);
     let confirmed = (OrderState::Confirmed, 1);
-    let set = |it: &mut World, id: &str, state| {
+    let set = |it: &mut Environment, id: &str, state| {
         it.books.orders.insert(id.into(), state);
     };
     assert_only!(found(|it| set(it, "order-a", cancelled)), NotConserved);
@@ -271,7 +276,7 @@ fn witness(removed_at: Option<i64>) -> Witness {
 fn what_was_forgotten_in_its_time_may_run_again() {
     let third = Uuid::from_u128(3);
     let again = |removed_at| {
-        move |it: &mut World| {
+        move |it: &mut Environment| {
             let mut witness = witness(removed_at);
             let usage = KeyUse { id: third, at: 9_000, removed_at: None };
             witness.keys.get_mut("a").unwrap().push(usage);
@@ -289,13 +294,13 @@ fn what_was_forgotten_in_its_time_may_run_again() {
     assert_eq!(found(again(Some(8_000))), []);
     assert_only!(found(again(None)), Contradiction);
     // Somebody asks about the run that is forgotten.
-    let late = |it: &mut World| {
+    let late = |it: &mut Environment| {
         again(Some(8_000))(it);
         it.cases[0].told.push(unknown(FIRST));
     };
     assert_eq!(found(late), []);
     let asked = |removed_at| {
-        move |it: &mut World| {
+        move |it: &mut Environment| {
             it.journals.witness = Some(witness(removed_at));
             it.cases[0].told.push(unknown(FIRST));
         }
@@ -325,7 +330,7 @@ fn what_was_forgotten_too_early() {
         witness.check_participant("inventory", decided, &unfinished, minute);
         assert_eq!(witness.too_early.len(), count.min(1), "{:?}", witness.too_early);
     }
-    let told = |it: &mut World| {
+    let told = |it: &mut Environment| {
         let too_early = vec!["a branch".into()];
         it.journals.witness = Some(Witness { too_early, ..witness(None) });
     };
@@ -335,7 +340,7 @@ fn what_was_forgotten_too_early() {
 #[test]
 fn a_repeat_that_is_refused() {
     let refused = |asked_at| {
-        move |it: &mut World| {
+        move |it: &mut Environment| {
             it.journals.witness = Some(witness(None));
             it.cases[0].told.push(Told::Refused { asked_at, why: "too large".into() });
         }
@@ -343,7 +348,7 @@ fn a_repeat_that_is_refused() {
     assert_only!(found(refused(2_000)), RepeatRefused);
     // The first call was on its way yet.
     assert_eq!(found(refused(800)), []);
-    let never = |it: &mut World| {
+    let never = |it: &mut Environment| {
         it.journals.witness = Some(witness(None));
         it.cases.push(purchase(Kind::Order, "c"));
         it.cases[2].told.push(Told::Refused { asked_at: 5_000, why: "too large".into() });
@@ -353,13 +358,13 @@ fn a_repeat_that_is_refused() {
 
 #[test]
 fn the_branches_of_neighbours_count() {
-    let errand = |it: &mut World| {
+    let errand = |it: &mut Environment| {
         let errand = Errand { participant: "vouchers", bytes: 3 };
         it.cases[0].work.errands.push(errand);
         it.journals.decisions.insert(FIRST, (true, 4));
     };
     assert!(!found(errand).is_empty());
-    let done = |it: &mut World| {
+    let done = |it: &mut Environment| {
         errand(it);
         it.journals.add_branch(FIRST, true);
     };
@@ -369,26 +374,26 @@ fn the_branches_of_neighbours_count() {
 
 #[test]
 fn what_holds_after_a_restored_backup() {
-    let found = |change: fn(&mut World)| {
-        let mut world = good();
-        change(&mut world);
-        check_restored(&world.cases, &world.journals)
+    let found = |change: fn(&mut Environment)| {
+        let mut environment = good();
+        change(&mut environment);
+        check_restored(&environment.cases, &environment.journals)
     };
     // In doubt at one, and the key ran again.
-    let lost = |it: &mut World| {
+    let lost = |it: &mut Environment| {
         it.journals.branches.insert(FIRST, (2, 0));
         it.cases[0].told.push(told(true, Uuid::from_u128(3)));
     };
     assert_eq!(found(lost), []);
-    let torn = |it: &mut World| {
+    let torn = |it: &mut Environment| {
         it.journals.branches.insert(Uuid::from_u128(3), (1, 2));
     };
     assert_only!(found(torn), Torn);
-    let rolled_back = |it: &mut World| {
+    let rolled_back = |it: &mut Environment| {
         it.journals.branches.insert(FIRST, (0, 3));
     };
     assert_only!(found(rolled_back), Untrue);
-    let committed = |it: &mut World| {
+    let committed = |it: &mut Environment| {
         it.journals.branches.insert(SECOND, (1, 0));
     };
     assert_only!(found(committed), Untrue);

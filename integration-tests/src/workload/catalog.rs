@@ -35,7 +35,7 @@ pub(crate) struct Extras {
     pub(crate) forgets: bool,
     /// Whether somebody often resolves, retries and forgets.
     pub(crate) operators: bool,
-    /// Whether decisions may be lost, so that none may be turned round.
+    /// Whether decisions may be lost, so that none may be compensated.
     pub(crate) loses: bool,
     /// Whether a call may be refused for what has changed since another.
     pub(crate) refuses: bool,

@@ -4,7 +4,7 @@ use dtc_proto::dtc::{Acknowledgement, Vote};
 use dtc_protocol::{BranchId, TransactionId};
 use tracing::Level;
 
-use crate::{engine::Answers, journal::Doubt};
+use crate::{engine::Answers, journal::InDoubtBranch};
 
 /// What a batch did.
 pub(crate) fn tell(answers: &Answers) {
@@ -56,7 +56,7 @@ pub(crate) fn parked(branch: &BranchId) {
 }
 
 /// A branch in doubt was asked about.
-pub(crate) fn asked(doubt: &Doubt) {
+pub(crate) fn asked(doubt: &InDoubtBranch) {
     let branch = &doubt.branch;
     tracing::info!(
         transaction = %branch.transaction, branch = branch.number,

@@ -3,9 +3,9 @@
 use dtc_core::{CallKey, Event, SessionCall};
 use dtc_protocol::{SessionId, TransactionId};
 
-use super::{World, locks, seconds};
+use super::{Environment, locks, seconds};
 
-impl World {
+impl Environment {
     /// A session that wants these, and the number of its call.
     pub(crate) fn acquire(&mut self, keys: &str) -> (SessionId, u64) {
         let token = self.acquire_with(keys, None);

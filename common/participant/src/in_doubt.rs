@@ -13,10 +13,10 @@ use tokio::{task::JoinHandle, time::Instant};
 use crate::{
     ResourceManager,
     engine::Engine,
-    journal::{self, Doubt},
+    event_log, inquiry,
+    journal::{self, InDoubtBranch},
     link::{self, MAX_INQUIRIES},
     overdue::Overdue,
-    resolver, story,
     wire::Decision,
 };
 
@@ -64,7 +64,7 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
         }
         let before = Instant::now();
         engine.end_overdue();
-        let doubts = match old_doubts(&engine).await {
+        let doubts = match old_in_doubt(&engine).await {
             Ok(doubts) => doubts,
             Err(error) => {
                 tracing::warn!(%error, "the undecided branches could not be read");
@@ -77,7 +77,7 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
             engine.keep_not_mine(&undecided);
         }
         if planted!(PreparedTimesOut) {
-            let rollback = |doubt: &Doubt| Decision::of_inquiry(doubt.branch, false, 1);
+            let rollback = |doubt: &InDoubtBranch| Decision::of_inquiry(doubt.branch, false, 1);
             let _ = engine.retry(doubts.iter().map(rollback).collect()).await;
         }
         let (decided, doubts): (Vec<_>, Vec<_>) =
@@ -89,9 +89,9 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
     }
 }
 
-async fn old_doubts<R: ResourceManager>(
+async fn old_in_doubt<R: ResourceManager>(
     engine: &Engine<R>,
-) -> Result<Vec<Doubt>, dtc_store::ReadError> {
+) -> Result<Vec<InDoubtBranch>, dtc_store::ReadError> {
     let now = engine.now();
     let age = LOOK.as_millis() as u64;
     let mut doubts = Vec::new();
@@ -110,7 +110,7 @@ async fn old_doubts<R: ResourceManager>(
 async fn retry<R: ResourceManager>(
     engine: &Arc<Engine<R>>,
     backoff: &mut Backoff,
-    decided: &[Doubt],
+    decided: &[InDoubtBranch],
 ) {
     if decided.is_empty() {
         *backoff = Backoff::default();
@@ -126,7 +126,7 @@ async fn retry<R: ResourceManager>(
             Some(Decision::of_inquiry(doubt.branch, pending.commit, pending.number))
         });
         match engine.retry(decisions.collect()).await {
-            Ok(answers) => story::tell(&answers),
+            Ok(answers) => event_log::tell(&answers),
             Err(error) => tracing::warn!(%error, "decisions could not be tried again"),
         }
     }
@@ -135,9 +135,9 @@ async fn retry<R: ResourceManager>(
 fn ask<R: ResourceManager>(
     engine: &Arc<Engine<R>>,
     questions: &mut BTreeMap<CoordinatorId, Backoff>,
-    doubts: Vec<Doubt>,
+    doubts: Vec<InDoubtBranch>,
 ) {
-    let mut by_coordinator: BTreeMap<CoordinatorId, Vec<Doubt>> = BTreeMap::new();
+    let mut by_coordinator: BTreeMap<CoordinatorId, Vec<InDoubtBranch>> = BTreeMap::new();
     if planted!(DoubtsUnasked) {
         return;
     }
@@ -152,7 +152,7 @@ fn ask<R: ResourceManager>(
         }
         backoff.delay();
         let Some(responses) = engine.links.get(&coordinator) else {
-            backoff.asking = Some(tokio::spawn(resolver::ask(Arc::clone(engine), doubts)));
+            backoff.asking = Some(tokio::spawn(inquiry::ask(Arc::clone(engine), doubts)));
             continue;
         };
         for some in doubts.chunks(MAX_INQUIRIES) {

@@ -23,13 +23,13 @@ use tokio::{sync::watch, time::sleep};
 use tonic::{Code, Status, transport::Channel};
 
 use super::{
+    catalog::{self, Extras, Progress},
     history::{Case, History, Kind, Told},
-    market::{self, Extras, Progress},
     tally::Tally,
 };
 
 /// What clients share.
-pub(crate) struct Market {
+pub(crate) struct Catalog {
     pub(crate) history: History,
     pub(crate) tally: Tally,
     /// How far the run has come.
@@ -48,9 +48,9 @@ pub(crate) struct Market {
 pub(crate) struct Client {
     pub(crate) number: usize,
     pub(crate) random: StdRng,
-    pub(crate) market: Arc<Market>,
+    pub(crate) catalog: Arc<Catalog>,
     pub(crate) transactions: TransactionServiceClient<Channel>,
-    /// For what is ended by hand.
+    /// For what is ended by an operator.
     pub(crate) admin: AdminServiceClient<Channel>,
     /// Another way to the coordinator, for duplicates.
     pub(crate) other_way: TransactionServiceClient<Channel>,
@@ -83,14 +83,14 @@ impl Client {
             if self.open.wait_for(|open| *open).await.is_err() {
                 return;
             }
-            let market = Arc::clone(&self.market);
-            market.busy.fetch_add(1, Relaxed);
+            let catalog = Arc::clone(&self.catalog);
+            catalog.busy.fetch_add(1, Relaxed);
             // The gate may have closed between the two.
             if *self.open.borrow() {
                 self.one(serial).await;
             }
-            market.busy.fetch_sub(1, Relaxed);
-            let rest = self.market.rest.mul_f64(self.random.random::<f64>());
+            catalog.busy.fetch_sub(1, Relaxed);
+            let rest = self.catalog.rest.mul_f64(self.random.random::<f64>());
             sleep(rest).await;
         }
     }
@@ -104,7 +104,7 @@ impl Client {
     async fn one(&mut self, serial: u64) {
         let kind = self.kind();
         let name = format!("{}-{serial}", self.number);
-        let progress = (self.market.progress)();
+        let progress = (self.catalog.progress)();
         let mut case = self.case(kind, &name, progress);
         match kind {
             Kind::Streamed => return self.stream(&name, case, progress).await,
@@ -119,22 +119,22 @@ impl Client {
             _ => self.until_known(number, 0).await,
         }
         // Where keys are forgotten it would be taken for the first.
-        if self.random.random_bool(0.1) && !self.market.extras.forgets {
+        if self.random.random_bool(0.1) && !self.catalog.extras.forgets {
             self.with_another_body(number).await;
         }
         if self.random.random_bool(0.2) {
             self.ask_again().await;
         }
-        let often = if self.market.extras.operators { 0.3 } else { 0.05 };
+        let often = if self.catalog.extras.operators { 0.3 } else { 0.05 };
         if self.random.random_bool(often) {
             self.operate().await;
         }
     }
 
-    /// A transaction of a kind, as this market draws them.
+    /// A transaction of a kind, as the catalog says.
     pub(crate) fn case(&mut self, kind: Kind, name: &str, progress: Progress) -> Case {
-        let mut case = market::case(kind, name, progress, &mut self.random);
-        self.market.extras.change(&mut case, &mut self.random);
+        let mut case = catalog::case(kind, name, progress, &mut self.random);
+        self.catalog.extras.change(&mut case, &mut self.random);
         case
     }
 
@@ -151,8 +151,8 @@ impl Client {
     }
 
     pub(crate) fn begin(&self, case: Case) -> usize {
-        self.market.tally.count(case.kind, |count| count.tried += 1);
-        self.market.history.begin(case)
+        self.catalog.tally.count(case.kind, |count| count.tried += 1);
+        self.catalog.history.begin(case)
     }
 
     /// The versions that it read go with the request, where it could read them.
@@ -184,7 +184,7 @@ impl Client {
             Err(status) => self.failed(number, &status),
         };
         if !known {
-            self.market.tally.count(Kind::WithoutKey, |count| count.untold += 1);
+            self.catalog.tally.count(Kind::WithoutKey, |count| count.untold += 1);
         }
     }
 
@@ -210,20 +210,20 @@ impl Client {
 
     /// Sends it again with its key, or asks about it, until its outcome is known.
     pub(crate) async fn until_known(&mut self, number: usize, calls_before: usize) {
-        let kind = self.market.history.case(number).kind;
+        let kind = self.catalog.history.case(number).kind;
         for call in calls_before.. {
-            if self.market.history.case(number).is_settled() {
+            if self.catalog.history.case(number).is_settled() {
                 return;
             }
             if call > 0 {
-                self.market.tally.count(kind, |count| count.retries += 1);
+                self.catalog.tally.count(kind, |count| count.retries += 1);
                 sleep(Duration::from_millis(self.random.random_range(10..400))).await;
             }
             if call > 0 && self.random.random_bool(0.2) {
                 self.get_by_key(number).await;
                 continue;
             }
-            let (request, asked_at) = (self.request(number), (self.market.now)());
+            let (request, asked_at) = (self.request(number), (self.catalog.now)());
             match within(self.patience(), self.transactions.execute(request)).await {
                 Ok(answer) => {
                     let answer = answer.into_inner();
@@ -237,7 +237,7 @@ impl Client {
     }
 
     fn request(&mut self, number: usize) -> ExecuteRequest {
-        let case = self.market.history.case(number);
+        let case = self.catalog.history.case(number);
         let wait = Duration::from_millis(self.random.random_range(50..6_000));
         case.work.request(case.key.as_deref(), wait)
     }
@@ -254,26 +254,26 @@ impl Client {
         transaction: Option<&dtc_proto::dtc::Transaction>,
         committed: bool,
     ) -> bool {
-        let kind = self.market.history.case(number).kind;
+        let kind = self.catalog.history.case(number).kind;
         let Some(told) = Told::by(transaction, committed) else {
             let state = transaction.map(|it| it.state().as_str_name()).unwrap_or_default();
-            self.market.tally.unknown(kind, state.trim_start_matches("TRANSACTION_"));
+            self.catalog.tally.unknown(kind, state.trim_start_matches("TRANSACTION_"));
             return false;
         };
-        let first = self.market.history.case(number).outcome().is_none();
+        let first = self.catalog.history.case(number).outcome().is_none();
         if first && let Told::Outcome { committed, .. } = told {
-            self.market.tally.count(kind, |count| match committed {
+            self.catalog.tally.count(kind, |count| match committed {
                 true => count.committed += 1,
                 false => count.aborted += 1,
             });
             let reason = transaction.and_then(|it| it.abort_reason.as_ref());
             if let Some(reason) = reason {
-                self.market.tally.change(|numbers| {
+                self.catalog.tally.change(|numbers| {
                     *numbers.abort_reasons.entry(reason.code.clone()).or_default() += 1;
                 });
             }
         }
-        self.market.history.tell(number, told);
+        self.catalog.history.tell(number, told);
         true
     }
 
@@ -293,8 +293,8 @@ impl Client {
             Code::Internal,
         ];
         if unknown.contains(&status.code()) {
-            let kind = self.market.history.case(number).kind;
-            self.market.tally.unknown(kind, &format!("{:?}", status.code()));
+            let kind = self.catalog.history.case(number).kind;
+            self.catalog.tally.unknown(kind, &format!("{:?}", status.code()));
             return false;
         }
         let refusals = [
@@ -303,12 +303,12 @@ impl Client {
             Code::PermissionDenied,
             Code::NotFound,
         ];
-        if self.market.extras.refuses && refusals.contains(&status.code()) {
+        if self.catalog.extras.refuses && refusals.contains(&status.code()) {
             let why = status.message().to_owned();
-            self.market.history.tell(number, Told::Refused { asked_at, why });
+            self.catalog.history.tell(number, Told::Refused { asked_at, why });
             return true;
         }
-        self.market.history.tell(number, Told::Nonsense(format!("{status:?}")));
+        self.catalog.history.tell(number, Told::Nonsense(format!("{status:?}")));
         true
     }
 }

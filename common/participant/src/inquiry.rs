@@ -17,8 +17,8 @@ use tonic::{
 use crate::{
     ResourceManager,
     engine::Engine,
-    journal::Doubt,
-    story,
+    event_log,
+    journal::InDoubtBranch,
     wire::{self, Batch, Origin},
 };
 
@@ -29,8 +29,8 @@ const AT_A_TIME: usize = 32;
 
 /// Asks about each of them once, at the address that came with it. Stops at an
 /// address that can't be reached.
-pub(crate) async fn ask<R: ResourceManager>(engine: Arc<Engine<R>>, doubts: Vec<Doubt>) {
-    let mut by_address: BTreeMap<String, Vec<Doubt>> = BTreeMap::new();
+pub(crate) async fn ask<R: ResourceManager>(engine: Arc<Engine<R>>, doubts: Vec<InDoubtBranch>) {
+    let mut by_address: BTreeMap<String, Vec<InDoubtBranch>> = BTreeMap::new();
     for doubt in doubts {
         by_address.entry(doubt.recovery_address.clone()).or_default().push(doubt);
     }
@@ -49,7 +49,11 @@ pub(crate) async fn ask<R: ResourceManager>(engine: Arc<Engine<R>>, doubts: Vec<
         // The first goes alone: it finds out whether anybody is there.
         let Some((first, others)) = doubts.split_first() else { continue };
         if let Err(error) = ask_one(&engine, client.clone(), first).await {
-            tracing::info!(%error, branches = doubts.len(), "nobody answers those in doubt");
+            tracing::info!(
+                %error,
+                "recovery service unreachable; {} branches remain in doubt",
+                doubts.len()
+            );
             continue;
         }
         futures::stream::iter(others)
@@ -73,9 +77,9 @@ fn endpoint<R: ResourceManager>(engine: &Engine<R>, address: &str) -> Option<End
 async fn ask_one<R: ResourceManager>(
     engine: &Arc<Engine<R>>,
     mut client: RecoveryServiceClient<Channel>,
-    doubt: &Doubt,
+    doubt: &InDoubtBranch,
 ) -> Result<(), Status> {
-    story::asked(doubt);
+    event_log::asked(doubt);
     engine.metrics.inquiries.inc();
     let branch = doubt.branch;
     let request = GetOutcomeRequest {
@@ -91,7 +95,7 @@ async fn ask_one<R: ResourceManager>(
 
 async fn apply<R: ResourceManager>(
     engine: &Arc<Engine<R>>,
-    doubt: &Doubt,
+    doubt: &InDoubtBranch,
     response: &GetOutcomeResponse,
 ) -> Result<(), Status> {
     let branch = doubt.branch;
@@ -113,6 +117,6 @@ async fn apply<R: ResourceManager>(
     let batch = Batch { decisions: vec![decision], ..Batch::default() };
     // The fence refuses the answer of a run that was replaced.
     let answers = engine.perform(Arc::new(origin), batch).await;
-    story::tell(&answers.map_err(|refused| Status::from(&refused))?);
+    event_log::tell(&answers.map_err(|refused| Status::from(&refused))?);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! How far the journal reaches. Ids grow with time, so that most branches that
 //! come for the first time lie beyond all that were seen, and need not be looked
-//! for. After an id from the future all are, as if there were no horizon.
+//! for. After an id from the future all are, as if there were no mark.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,7 +8,7 @@ use dtc_protocol::{BranchId, TransactionId};
 use rusqlite::{Connection, OptionalExtension};
 
 /// At least the greatest key of a branch in the journal.
-pub(crate) struct Horizon {
+pub(crate) struct HighWaterMark {
     at_start: Option<Key>,
     last: Mutex<Option<Key>>,
 }
@@ -16,7 +16,7 @@ pub(crate) struct Horizon {
 /// A transaction and the number of a branch.
 pub(crate) type Key = (TransactionId, u32);
 
-impl Horizon {
+impl HighWaterMark {
     /// Of the journal as it is.
     pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let last = |table: &str| {

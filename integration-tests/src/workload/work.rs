@@ -22,7 +22,7 @@ pub(crate) struct Work {
     pub(crate) names: [Option<&'static str>; 3],
     /// Locked exclusively before anything is done.
     pub(crate) locks: Vec<String>,
-    /// Failed attempts of commit that turn it round; 0 for none.
+    /// Failed attempts of commit after which it is compensated; 0 for none.
     pub(crate) compensate_after: u32,
     pub(crate) prepare_timeout: Duration,
 }

@@ -16,9 +16,9 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::{
+    catalog,
     client::{Client, within},
     history::{Case, Kind, Told},
-    market,
 };
 
 const WAIT: prost_types::Duration = prost_types::Duration { seconds: 5, nanos: 0 };
@@ -39,14 +39,14 @@ impl Client {
             Ok(id) => id,
             Err(status) => {
                 self.failed(number, &status);
-                return self.market.tally.count(kind, |count| count.untold += 1);
+                return self.catalog.tally.count(kind, |count| count.untold += 1);
             }
         };
-        self.market.history.change(number, |case| case.id = id.parse().ok());
+        self.catalog.history.change(number, |case| case.id = id.parse().ok());
         let vanish = kind == Kind::Vanishing;
         for branch in work.branches() {
             if vanish && self.random.random_bool(0.2) {
-                return self.market.tally.count(kind, |count| count.untold += 1);
+                return self.catalog.tally.count(kind, |count| count.untold += 1);
             }
             let request_key = self.key_of_a_call();
             let transaction_id = id.clone();
@@ -65,7 +65,7 @@ impl Client {
             }
         }
         if vanish {
-            return self.market.tally.count(kind, |count| count.untold += 1);
+            return self.catalog.tally.count(kind, |count| count.untold += 1);
         }
         if self.random.random_bool(0.15) {
             return self.roll_back(number, &id).await;
@@ -94,10 +94,10 @@ impl Client {
             let begun = begun.map(|begun| begun.into_inner().transaction_id);
             if let (Some(first), Ok(again)) = (&first, &begun)
                 && first != again
-                && !self.market.extras.forgets
+                && !self.catalog.extras.forgets
             {
                 let text = format!("begun twice with one key: {first} and {again}");
-                self.market.history.tell(number, Told::Nonsense(text));
+                self.catalog.history.tell(number, Told::Nonsense(text));
             }
             first = first.or_else(|| begun.as_ref().ok().cloned());
             if !self.repeats(&request.request_key, begun.is_ok()) {
@@ -118,7 +118,7 @@ impl Client {
                 && first != *again
             {
                 let text = format!("enlisted twice with one key: branches {first} and {again}");
-                self.market.history.tell(number, Told::Nonsense(text));
+                self.catalog.history.tell(number, Told::Nonsense(text));
             }
             first = first.or(enlisted.as_ref().ok().copied());
             let refused =
@@ -131,7 +131,7 @@ impl Client {
     }
 
     async fn commit(&mut self, number: usize, id: &str) {
-        self.market.history.change(number, |case| case.commit_asked = true);
+        self.catalog.history.change(number, |case| case.commit_asked = true);
         let answer_at = match self.random.random_bool(0.5) {
             true => AnswerAt::Decision,
             false => AnswerAt::Completion,
@@ -175,21 +175,21 @@ impl Client {
     }
 
     async fn before_retry(&mut self, number: usize) {
-        let kind = self.market.history.case(number).kind;
-        self.market.tally.count(kind, |count| count.retries += 1);
+        let kind = self.catalog.history.case(number).kind;
+        self.catalog.tally.count(kind, |count| count.retries += 1);
         sleep(Duration::from_millis(self.random.random_range(10..400))).await;
     }
 
     /// An error of a step: the transaction may have been rolled back meanwhile.
     fn stumbled(&self, number: usize, id: &str, status: &Status) -> bool {
-        let kind = self.market.history.case(number).kind;
+        let kind = self.catalog.history.case(number).kind;
         match status.code() {
             Code::FailedPrecondition => {
-                self.market.tally.unknown(kind, "FailedPrecondition");
+                self.catalog.tally.unknown(kind, "FailedPrecondition");
                 false
             }
             Code::NotFound => {
-                self.market.history.tell(number, Told::Unknown { id: id.parse().ok() });
+                self.catalog.history.tell(number, Told::Unknown { id: id.parse().ok() });
                 true
             }
             _ => self.failed(number, status),
@@ -210,7 +210,7 @@ impl Client {
 
     /// By its key, which may not be known yet.
     pub(crate) async fn get_by_key(&mut self, number: usize) {
-        let Some(key) = self.market.history.case(number).key else { return };
+        let Some(key) = self.catalog.history.case(number).key else { return };
         let request = GetTransactionRequest { by: Some(By::RequestKey(key)) };
         match within(self.patience(), self.transactions.get(request)).await {
             Ok(answer) => {
@@ -225,7 +225,7 @@ impl Client {
     }
 
     /// Several with keys over one stream; those that it left open one by one.
-    pub(crate) async fn stream(&mut self, name: &str, first: Case, progress: market::Progress) {
+    pub(crate) async fn stream(&mut self, name: &str, first: Case, progress: catalog::Progress) {
         let mut numbers = vec![self.begin(first)];
         for part in 1..self.random.random_range(2..20) {
             let name = format!("{name}-{part}");
@@ -234,7 +234,7 @@ impl Client {
         }
         let wait = Duration::from_millis(self.random.random_range(50..6_000));
         let items = numbers.iter().map(|number| {
-            let case = self.market.history.case(*number);
+            let case = self.catalog.history.case(*number);
             let request = Some(case.work.request(case.key.as_deref(), wait));
             ExecuteStreamItem { tag: *number as u64, request }
         });
@@ -254,7 +254,7 @@ impl Client {
         patience: Duration,
     ) -> usize {
         let end = Instant::now() + patience;
-        let asked_at = (self.market.now)();
+        let asked_at = (self.catalog.now)();
         let mut known = 0;
         let call = self.transactions.execute_stream(tokio_stream::once(request));
         let Ok(answer) = within(patience, call).await else { return known };
@@ -279,7 +279,7 @@ impl Client {
 
     /// The key of a known outcome with another body has to be refused.
     pub(crate) async fn with_another_body(&mut self, number: usize) {
-        let case = self.market.history.case(number);
+        let case = self.catalog.history.case(number);
         let (Some(key), Some(_)) = (&case.key, case.outcome()) else { return };
         let mut other = case.work.clone();
         other.prepare_timeout += Duration::from_millis(1);
@@ -291,9 +291,9 @@ impl Client {
         }
         let request = other.request(Some(key), Duration::from_secs(1));
         match within(self.patience(), self.transactions.execute(request)).await {
-            Ok(_) => self.market.history.tell(number, Told::OtherBodyAccepted),
+            Ok(_) => self.catalog.history.tell(number, Told::OtherBodyAccepted),
             Err(status) if status.code() == Code::AlreadyExists => {
-                self.market.tally.change(|numbers| numbers.other_bodies += 1);
+                self.catalog.tally.change(|numbers| numbers.other_bodies += 1);
             }
             Err(status) => {
                 self.failed(number, &status);
@@ -304,13 +304,13 @@ impl Client {
     /// Some outcome that anybody learned at any time must be the same now.
     pub(crate) async fn ask_again(&mut self) {
         let number = {
-            let cases = self.market.history.lock();
+            let cases = self.catalog.history.lock();
             self.random.random_range(0..cases.len())
         };
-        let case = self.market.history.case(number);
+        let case = self.catalog.history.case(number);
         let Some((_, id)) = case.outcome() else { return };
-        let asked_at = (self.market.now)();
-        self.market.tally.change(|numbers| numbers.asked_again += 1);
+        let asked_at = (self.catalog.now)();
+        self.catalog.tally.change(|numbers| numbers.asked_again += 1);
         match &case.key {
             Some(key) if self.random.random_bool(0.5) => {
                 let request = case.work.request(Some(key), Duration::from_secs(1));
@@ -319,7 +319,7 @@ impl Client {
                         let answer = answer.into_inner();
                         if !self.heard(number, answer.transaction.as_ref(), answer.committed) {
                             let text = format!("a known outcome is open again: {answer:?}");
-                            self.market.history.tell(number, Told::OpenAgain { id, text });
+                            self.catalog.history.tell(number, Told::OpenAgain { id, text });
                         }
                     }
                     Err(status) => {
@@ -337,7 +337,7 @@ impl Client {
     /// told otherwise by their ids. How many were answered.
     pub(crate) async fn ask_all_again(&mut self) -> anyhow::Result<usize> {
         const AT_ONCE: usize = 25;
-        let cases = self.market.history.lock().clone();
+        let cases = self.catalog.history.lock().clone();
         let known = |it: &(usize, &Case)| it.1.outcome().is_some();
         let (keyed, others): (Vec<_>, Vec<_>) =
             cases.iter().enumerate().filter(known).partition(|(_, case)| case.key.is_some());
@@ -360,7 +360,7 @@ impl Client {
             let id: Option<Uuid> = case.outcome().map(|(_, id)| id);
             answered += usize::from(self.get(number, &id.unwrap_or_default().to_string()).await);
         }
-        self.market.tally.change(|numbers| numbers.asked_again += answered);
+        self.catalog.tally.change(|numbers| numbers.asked_again += answered);
         Ok(answered)
     }
 }

@@ -10,8 +10,8 @@ use std::{
 use tokio::time::{Instant, sleep_until};
 
 use super::{
+    environment::Environment,
     plan::{Fault, Round, Trouble, Wire},
-    world::World,
 };
 
 /// How often each fault was injected.
@@ -37,8 +37,12 @@ enum Turn<'a> {
     End(usize, &'a Fault),
 }
 
-/// Plays a round to its end; what still lasts then is left to [`World::heal`].
-pub(super) async fn play(world: &World, round: &Round, counts: &Counts) -> anyhow::Result<()> {
+/// Plays a round to its end; what still lasts then is left to [`Environment::heal`].
+pub(super) async fn play(
+    environment: &Environment,
+    round: &Round,
+    counts: &Counts,
+) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut turns = Vec::new();
     for (number, planned) in round.faults.iter().enumerate() {
@@ -55,11 +59,11 @@ pub(super) async fn play(world: &World, round: &Round, counts: &Counts) -> anyho
         match turn {
             Turn::Begin(number, fault) => {
                 *counts.lock().entry(fault.name()).or_default() += 1;
-                if let Some(id) = begin(world, fault)? {
+                if let Some(id) = begin(environment, fault)? {
                     paused.insert(number, id);
                 }
             }
-            Turn::End(number, fault) => end(world, fault, paused.remove(&number)).await?,
+            Turn::End(number, fault) => end(environment, fault, paused.remove(&number)).await?,
         }
     }
     sleep_until(begun + round.length).await;
@@ -67,43 +71,43 @@ pub(super) async fn play(world: &World, round: &Round, counts: &Counts) -> anyho
 }
 
 /// Returns the id of the process that was paused, if one was.
-fn begin(world: &World, fault: &Fault) -> anyhow::Result<Option<u32>> {
+fn begin(environment: &Environment, fault: &Fault) -> anyhow::Result<Option<u32>> {
     match fault {
-        Fault::Kill(roles) => roles.iter().for_each(|role| world.hold_down(*role)),
+        Fault::Kill(roles) => roles.iter().for_each(|role| environment.hold_down(*role)),
         Fault::LosePower(roles) => {
             // All of them first: power goes everywhere at once.
-            roles.iter().for_each(|role| world.hold_down(*role));
-            roles.iter().try_for_each(|role| world.lose_power(*role))?;
+            roles.iter().for_each(|role| environment.hold_down(*role));
+            roles.iter().try_for_each(|role| environment.lose_power(*role))?;
         }
-        Fault::Pause(role) => return Ok(world.pause(*role)),
-        Fault::Network(wire, trouble) => disturb(world, *wire, *trouble),
-        Fault::FileLimit(role, bytes) => world.limit_files(*role, Some(*bytes)),
-        Fault::Storage(role, name) => world.fail_storage(*role, Some(name))?,
-        Fault::SmallDisk(bytes) => world.shrink_disk(Some(*bytes)),
-        Fault::Clock(role, milliseconds) => world.set_clock(*role, *milliseconds)?,
-        Fault::Displaced(role) => world.displace(*role)?,
+        Fault::Pause(role) => return Ok(environment.pause(*role)),
+        Fault::Network(wire, trouble) => disturb(environment, *wire, *trouble),
+        Fault::FileLimit(role, bytes) => environment.limit_files(*role, Some(*bytes)),
+        Fault::Storage(role, name) => environment.fail_storage(*role, Some(name))?,
+        Fault::SmallDisk(bytes) => environment.shrink_disk(Some(*bytes)),
+        Fault::Clock(role, milliseconds) => environment.set_clock(*role, *milliseconds)?,
+        Fault::Displaced(role) => environment.displace(*role)?,
     }
     Ok(None)
 }
 
-async fn end(world: &World, fault: &Fault, paused: Option<u32>) -> anyhow::Result<()> {
+async fn end(environment: &Environment, fault: &Fault, paused: Option<u32>) -> anyhow::Result<()> {
     match fault {
         Fault::Kill(roles) | Fault::LosePower(roles) => {
-            roles.iter().for_each(|role| world.let_up(*role));
+            roles.iter().for_each(|role| environment.let_up(*role));
         }
-        Fault::Pause(role) => world.resume(*role, paused),
-        Fault::Network(wire, trouble) => calm(world, *wire, *trouble),
-        Fault::FileLimit(role, _) => world.limit_files(*role, None),
-        Fault::Storage(role, _) => world.fail_storage(*role, None)?,
-        Fault::SmallDisk(_) => world.shrink_disk(None),
-        Fault::Clock(role, _) => world.set_clock(*role, 0)?,
-        Fault::Displaced(role) => world.put_back(*role).await?,
+        Fault::Pause(role) => environment.resume(*role, paused),
+        Fault::Network(wire, trouble) => calm(environment, *wire, *trouble),
+        Fault::FileLimit(role, _) => environment.limit_files(*role, None),
+        Fault::Storage(role, _) => environment.fail_storage(*role, None)?,
+        Fault::SmallDisk(_) => environment.shrink_disk(None),
+        Fault::Clock(role, _) => environment.set_clock(*role, 0)?,
+        Fault::Displaced(role) => environment.put_back(*role).await?,
     }
     Ok(())
 }
 
-fn disturb(world: &World, wire: Wire, trouble: Trouble) {
-    let proxy = world.wire(wire);
+fn disturb(environment: &Environment, wire: Wire, trouble: Trouble) {
+    let proxy = environment.wire(wire);
     match trouble {
         Trouble::Delay(delay) => proxy.delay(delay),
         Trouble::Cut => proxy.cut(),
@@ -117,8 +121,8 @@ fn disturb(world: &World, wire: Wire, trouble: Trouble) {
     }
 }
 
-fn calm(world: &World, wire: Wire, trouble: Trouble) {
-    let proxy = world.wire(wire);
+fn calm(environment: &Environment, wire: Wire, trouble: Trouble) {
+    let proxy = environment.wire(wire);
     match trouble {
         Trouble::Delay(_) => proxy.delay(Duration::ZERO),
         Trouble::Cut => {}

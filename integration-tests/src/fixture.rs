@@ -23,14 +23,14 @@ pub enum Loss {
 
 /// A cluster, and a shop with teapots and customers with money.
 #[derive(Debug)]
-pub struct Scene {
+pub struct Fixture {
     /// The processes.
     pub cluster: Cluster,
     /// Customer and bookkeeper.
     pub shop: Shop,
 }
 
-impl Scene {
+impl Fixture {
     /// How many teapots there are.
     pub const STOCK: i64 = 1_000_000;
     /// What ada has.
@@ -78,11 +78,11 @@ impl Scene {
         let shop = cluster.shop();
         shop.stock_up("teapot", Self::STOCK).await?;
         shop.open_account("ada", Self::BALANCE).await?;
-        let scene = Self { cluster, shop };
+        let fixture = Self { cluster, shop };
         for participant in ["inventory", "payment", "order"] {
-            scene.linked(participant).await?;
+            fixture.linked(participant).await?;
         }
-        Ok(scene)
+        Ok(fixture)
     }
 
     /// One teapot for ada.

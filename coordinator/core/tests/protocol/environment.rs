@@ -1,4 +1,4 @@
-//! A world around one coordinator: a journal, participants, and messages that a
+//! An environment of one coordinator: a journal, participants, and messages that a
 //! test delivers, drops or repeats. Whatever happens in it is checked against
 //! the write-ahead rule.
 
@@ -48,7 +48,7 @@ pub(crate) struct Run {
     pub(crate) token: u64,
 }
 
-pub(crate) struct World {
+pub(crate) struct Environment {
     pub(crate) config: Config,
     pub(crate) coordinator: Coordinator,
     pub(crate) now: Time,
@@ -69,7 +69,7 @@ pub(crate) struct World {
     /// The same events, with the reason and the time that go with each.
     pub(crate) details: Vec<(TrailKind, Option<String>, Duration)>,
     /// Whether the last record asked for had to be forced.
-    pub(crate) forced: Option<bool>,
+    pub(crate) sync: Option<bool>,
     /// Transactions that asked for locks when they were begun.
     locking: BTreeSet<TransactionId>,
     /// Of the last record that was asked for.
@@ -78,7 +78,7 @@ pub(crate) struct World {
     last: u64,
 }
 
-impl World {
+impl Environment {
     /// Three participants, connected, that ask when in doubt.
     pub(crate) fn new() -> Self {
         Self::with(Config::default())
@@ -88,7 +88,7 @@ impl World {
         let now = Time(1_000_000);
         let (coordinator, actions) = Coordinator::recover(config.clone(), 1, [], [], now);
         assert!(actions.is_empty());
-        let mut world = Self {
+        let mut environment = Self {
             config,
             coordinator,
             now,
@@ -102,24 +102,24 @@ impl World {
             has_forgotten: false,
             happened: Vec::new(),
             details: Vec::new(),
-            forced: None,
+            sync: None,
             locking: BTreeSet::new(),
             sequence: 0,
             epoch: 1,
             last: 0,
         };
-        ALL.into_iter().for_each(|id| world.connect(id));
-        world
+        ALL.into_iter().for_each(|id| environment.connect(id));
+        environment
     }
 
     /// Makes a participant one that cannot ask.
     pub(crate) fn cannot_ask(&mut self, id: ParticipantId) {
-        self.participant(id).asks = false;
+        self.participant(id).supports_inquiry = false;
         self.connect(id);
     }
 
     pub(crate) fn participant(&mut self, id: ParticipantId) -> &mut Participant {
-        self.participants.get_mut(&id).expect("a participant of this world")
+        self.participants.get_mut(&id).expect("a participant of this environment")
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -165,7 +165,7 @@ impl World {
             locks: Vec::new(),
             admitted: true,
             interactive: false,
-            announced: false,
+            id_may_be_known: false,
             trace: None,
             waiter: Waiter { token: number, at: AnswerAt::Decision, until: self.now + LONG },
         };
@@ -250,9 +250,10 @@ impl World {
 
     pub(crate) fn connect(&mut self, id: ParticipantId) {
         let participant = self.participant(id);
-        let (asks, compensates) = (participant.asks, participant.compensates);
+        let (supports_inquiry, compensates) =
+            (participant.supports_inquiry, participant.compensates);
         let journal = Some(participant.journal);
-        self.event(Event::Connected { participant: id, asks, compensates, journal });
+        self.event(Event::Connected { participant: id, supports_inquiry, compensates, journal });
     }
 
     pub(crate) fn disconnect(&mut self, id: ParticipantId) {
@@ -261,7 +262,7 @@ impl World {
 
     /// The participant asks about all that it is in doubt about.
     pub(crate) fn inquire(&mut self, from: ParticipantId) {
-        if self.participant(from).asks {
+        if self.participant(from).supports_inquiry {
             for (id, branch) in self.participant(from).in_doubt() {
                 let from = Inquirer::Link(from);
                 self.event(Event::Inquired { from, id, branch, epoch: 1 });
@@ -485,14 +486,14 @@ impl World {
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Append { sequence, record, forced } => {
+                Action::Append { sequence, record, sync } => {
                     self.check_sequence(sequence);
-                    self.forced = Some(forced);
+                    self.sync = Some(sync);
                     self.journal.pending.push_back((sequence, *record));
                 }
-                Action::AppendSession { sequence, record, forced } => {
+                Action::AppendSession { sequence, record, sync } => {
                     self.check_sequence(sequence);
-                    self.forced = Some(forced);
+                    self.sync = Some(sync);
                     self.journal.pending_sessions.push_back((sequence, *record));
                 }
                 Action::LookupKey { .. } | Action::Lookup { .. } => self.lookups.push_back(action),

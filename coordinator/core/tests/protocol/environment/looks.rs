@@ -1,11 +1,11 @@
-//! What there is to see of the world.
+//! What there is to see of the environment.
 
 use dtc_core::{Message, ParticipantId, TrailEvent, TrailKind};
 use dtc_protocol::{TransactionId, branch::Branch};
 
-use super::World;
+use super::Environment;
 
-impl World {
+impl Environment {
     pub(crate) fn branch_at(&self, at: ParticipantId, id: TransactionId) -> Option<Branch> {
         let of = |(key, _): &(&(TransactionId, u32), &Branch)| key.0 == id;
         self.participants[&at].branches.iter().find(of).map(|(_, branch)| *branch)

@@ -43,7 +43,7 @@ impl Kind {
             Self::Duplicated => "sent three times at once",
             Self::OverAsking => "must be refused",
             Self::SameOrder => "for one order's id",
-            Self::Compensable => "may be turned round",
+            Self::Compensable => "may be compensated",
             Self::Locked => "with locks",
         }
     }

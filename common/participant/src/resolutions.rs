@@ -1,12 +1,12 @@
-//! Branches that were decided by hand: kept beside the journal, with who and why,
+//! Branches that were decided by an operator: kept beside the journal, with who and why,
 //! until somebody gives them back to retention.
 
 use dtc_protocol::{BranchId, CoordinatorId, TransactionId};
-use dtc_store::Suspect;
+use dtc_store::CheckedRow;
 use rusqlite::{Connection, params};
 
 pub(crate) const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS forced (
+    CREATE TABLE IF NOT EXISTS resolutions (
         transaction_id BLOB NOT NULL,
         branch INTEGER NOT NULL,
         coordinator_id BLOB NOT NULL,
@@ -18,9 +18,9 @@ pub(crate) const SCHEMA: &str = "
     ) WITHOUT ROWID;
 ";
 
-/// What is decided by hand, and by whom.
+/// What is decided by an operator, and by whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Force {
+pub(crate) struct HeuristicDecision {
     pub(crate) commit: bool,
     pub(crate) reason: String,
     pub(crate) caller: String,
@@ -28,9 +28,9 @@ pub(crate) struct Force {
 
 /// One that was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Forced {
+pub(crate) struct ResolvedBranch {
     pub(crate) branch: BranchId,
-    pub(crate) force: Force,
+    pub(crate) resolution: HeuristicDecision,
     /// Wall clock, milliseconds.
     pub(crate) at: i64,
 }
@@ -38,18 +38,18 @@ pub(crate) struct Forced {
 pub(crate) fn insert(
     connection: &Connection,
     branch: &BranchId,
-    force: &Force,
+    resolution: &HeuristicDecision,
     now: i64,
 ) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO forced VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let sql = "INSERT INTO resolutions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let values = params![
         branch.transaction.as_bytes(),
         branch.number,
         branch.coordinator.as_bytes(),
-        force.commit,
+        resolution.commit,
         now,
-        force.reason,
-        force.caller,
+        resolution.reason,
+        resolution.caller,
     ];
     connection.prepare_cached(sql)?.execute(values).map(drop)
 }
@@ -59,10 +59,10 @@ pub(crate) fn page(
     connection: &Connection,
     before: Option<&BranchId>,
     limit: usize,
-) -> rusqlite::Result<Vec<Forced>> {
+) -> rusqlite::Result<Vec<ResolvedBranch>> {
     let mut statement = connection.prepare_cached(
         "SELECT transaction_id, branch, coordinator_id, committed, forced_at, reason, caller
-         FROM forced
+         FROM resolutions
          WHERE ?1 IS NULL OR (transaction_id, branch, coordinator_id) < (?1, ?2, ?3)
          ORDER BY transaction_id DESC, branch DESC, coordinator_id DESC LIMIT ?4",
     )?;
@@ -72,14 +72,15 @@ pub(crate) fn page(
     let rows = statement.query_map(
         params![transaction, number, coordinator, limit.cast_signed()],
         |row| {
-            let row = Suspect::new("forced", row, 3);
+            let row = CheckedRow::new("resolutions", row, 3);
             let branch = BranchId {
                 transaction: TransactionId::from_bytes(row.get(0)?),
                 number: row.get(1)?,
                 coordinator: CoordinatorId::from_bytes(row.get(2)?),
             };
-            let force = Force { commit: row.get(3)?, reason: row.get(5)?, caller: row.get(6)? };
-            Ok(Forced { branch, force, at: row.get(4)? })
+            let resolution =
+                HeuristicDecision { commit: row.get(3)?, reason: row.get(5)?, caller: row.get(6)? };
+            Ok(ResolvedBranch { branch, resolution, at: row.get(4)? })
         },
     )?;
     rows.collect()
@@ -87,7 +88,7 @@ pub(crate) fn page(
 
 /// Returns how many rows there were.
 pub(crate) fn delete(connection: &Connection, branch: &BranchId) -> rusqlite::Result<usize> {
-    let sql = "DELETE FROM forced
+    let sql = "DELETE FROM resolutions
                WHERE transaction_id = ?1 AND branch = ?2 AND coordinator_id = ?3";
     let key = params![branch.transaction.as_bytes(), branch.number, branch.coordinator.as_bytes()];
     connection.prepare_cached(sql)?.execute(key)

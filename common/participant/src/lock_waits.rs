@@ -28,8 +28,8 @@ use crate::{
     Refusal, ResourceManager,
     branches::abort,
     engine::{Answers, Engine, Refused},
-    locks::{Claimed, Locks, Obstacle, Unclaimed},
-    story,
+    event_log,
+    locks::{ClaimError, Claimed, Locks, Obstacle},
     wire::{Batch, Decision, Origin, Prepare},
 };
 
@@ -41,7 +41,7 @@ pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(30);
 const SHOWN: usize = 64;
 
 /// A prepare that waits.
-pub(crate) struct Parked<R: ResourceManager> {
+pub(crate) struct LockWaiter<R: ResourceManager> {
     origin: Arc<Origin>,
     prepare: Prepare<R>,
     since: Instant,
@@ -49,14 +49,14 @@ pub(crate) struct Parked<R: ResourceManager> {
 }
 
 /// The locks, with what waits for them.
-pub(crate) struct Parking<R: ResourceManager> {
-    locks: Mutex<Locks<Parked<R>>>,
+pub(crate) struct LockWaits<R: ResourceManager> {
+    locks: Mutex<Locks<LockWaiter<R>>>,
     /// Whether there ever was a branch that wanted one.
     is_used: AtomicBool,
 }
 
-impl<R: ResourceManager> Parking<R> {
-    pub(crate) fn new(locks: Locks<Parked<R>>) -> Self {
+impl<R: ResourceManager> LockWaits<R> {
+    pub(crate) fn new(locks: Locks<LockWaiter<R>>) -> Self {
         let is_used = AtomicBool::new(locks.held() > 0);
         Self { locks: Mutex::new(locks), is_used }
     }
@@ -65,7 +65,7 @@ impl<R: ResourceManager> Parking<R> {
         self.is_used.load(Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Locks<Parked<R>>> {
+    fn lock(&self) -> MutexGuard<'_, Locks<LockWaiter<R>>> {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,11 +101,11 @@ impl<R: ResourceManager> Engine<R> {
         mut batch: Batch<R>,
         result: &mut Result<Answers, Refused>,
     ) {
-        if !self.parking.is_used() {
+        if !self.lock_waits.is_used() {
             return;
         }
         let (mut going_on, mut waiting) = (Vec::new(), Vec::new());
-        let mut locks = self.parking.lock();
+        let mut locks = self.lock_waits.lock();
         if let Ok(answers) = result {
             answers.promised.retain(|branch| locks.promise(branch));
             for index in answers.waiting.drain(..).rev() {
@@ -115,8 +115,8 @@ impl<R: ResourceManager> Engine<R> {
                 let (answer, later) = oneshot::channel();
                 answers.later.push(later);
                 let since = Instant::now();
-                let parked = Parked { origin: Arc::clone(origin), prepare, since, answer };
-                let since_the_first = |earlier: &Parked<R>, parked: &mut Parked<R>| {
+                let parked = LockWaiter { origin: Arc::clone(origin), prepare, since, answer };
+                let since_the_first = |earlier: &LockWaiter<R>, parked: &mut LockWaiter<R>| {
                     parked.since = earlier.since;
                 };
                 going_on.extend(locks.park(&branch, parked, bytes, since_the_first));
@@ -127,7 +127,7 @@ impl<R: ResourceManager> Engine<R> {
             going_on.extend(locks.give_back(&prepare.branch));
         }
         drop(locks);
-        waiting.iter().for_each(story::parked);
+        waiting.iter().for_each(event_log::parked);
         self.go_on(going_on);
     }
 
@@ -136,7 +136,7 @@ impl<R: ResourceManager> Engine<R> {
         if branches.is_empty() {
             return;
         }
-        let mut locks = self.parking.lock();
+        let mut locks = self.lock_waits.lock();
         let going_on = branches.iter().flat_map(|branch| locks.release(branch)).collect();
         drop(locks);
         self.go_on(going_on);
@@ -146,7 +146,7 @@ impl<R: ResourceManager> Engine<R> {
     /// storage's thread, as all that changes claims: what was granted and not promised
     /// yet may be in the work that is being done.
     pub(crate) fn end_overdue(self: &Arc<Self>) {
-        if !self.parking.is_used() || self.parking.lock().waiting() == 0 {
+        if !self.lock_waits.is_used() || self.lock_waits.lock().waiting() == 0 {
             return;
         }
         let engine = Arc::clone(self);
@@ -160,9 +160,9 @@ impl<R: ResourceManager> Engine<R> {
     fn end_overdue_now(self: &Arc<Self>) {
         let limit = self.limits.lock_wait;
         let is_over =
-            |parked: &Parked<R>| parked.answer.is_closed() || parked.since.elapsed() >= limit;
+            |parked: &LockWaiter<R>| parked.answer.is_closed() || parked.since.elapsed() >= limit;
         let mut going_on = Vec::new();
-        let mut locks = self.parking.lock();
+        let mut locks = self.lock_waits.lock();
         for (branch, obstacle) in locks.overdue(is_over) {
             // Another one's end may have let it go on.
             let Some((parked, others)) = locks.dismiss(&branch) else { continue };
@@ -180,12 +180,12 @@ impl<R: ResourceManager> Engine<R> {
         self.go_on(going_on);
     }
 
-    fn go_on(self: &Arc<Self>, going_on: Vec<Parked<R>>) {
+    fn go_on(self: &Arc<Self>, going_on: Vec<LockWaiter<R>>) {
         let mut going_on = VecDeque::from(going_on);
-        while let Some(Parked { origin, prepare, answer, .. }) = going_on.pop_front() {
+        while let Some(LockWaiter { origin, prepare, answer, .. }) = going_on.pop_front() {
             if answer.is_closed() {
                 // Nobody waits for the answer any more, so nothing is promised.
-                going_on.extend(self.parking.lock().give_back(&prepare.branch));
+                going_on.extend(self.lock_waits.lock().give_back(&prepare.branch));
                 continue;
             }
             let batch = Batch { prepares: vec![prepare], ..Batch::default() };
@@ -195,13 +195,13 @@ impl<R: ResourceManager> Engine<R> {
     }
 
     pub(crate) fn count_locks(&self) {
-        let locks = self.parking.lock();
+        let locks = self.lock_waits.lock();
         self.metrics.locks_held.set(locks.held().cast_signed() as i64);
         self.metrics.parked.set(locks.waiting().cast_signed() as i64);
     }
 }
 
-impl Unclaimed {
+impl ClaimError {
     fn refusal(self, age: TransactionId) -> Refusal {
         match self {
             Self::Deadlock(obstacle) => {

@@ -1,7 +1,7 @@
-//! Breaking a promise by hand: people end what the protocol cannot.
+//! Heuristic decisions: an operator ends what the protocol cannot.
 //!
 //! Invariants:
-//! - Nothing is done by force before the record that says by whom and why is durable.
+//! - Nothing is done before the record that says by whom and why is durable.
 //! - What an operator resolved is shown as acknowledged only when its participant says
 //!   so: until then it is asserted, or a hazard (see `notify`).
 
@@ -9,20 +9,20 @@ use alloc::{collections::BTreeSet, format, sync::Arc, vec::Vec};
 
 use dtc_protocol::planted;
 
-use super::{Context, Milestone, State, Transaction};
+use super::{Context, RecordPurpose, State, Transaction};
 use crate::{
     BranchState, Intervention, InterventionAction, Reason, TrailKind, intervention::MAX_RETRIES,
 };
 
 impl Transaction {
-    /// Whether it was retried by hand as often as is kept. (Each branch is forced once,
-    /// so that force needs no bound.)
+    /// Whether it was retried by an operator as often as is kept. (Each branch is resolved
+    /// once, so that resolving needs no bound.)
     pub(crate) fn is_retried_out(&self) -> bool {
         let retries = self.interventions.iter().filter(|it| it.action == InterventionAction::Retry);
         retries.count() >= MAX_RETRIES
     }
 
-    /// Ends the transaction or a branch by force. False where its state does not allow
+    /// Resolves the transaction or a branch. False where its state does not allow
     /// that: nothing is owed, or not all have voted and it is to be committed.
     pub(crate) fn resolve(&mut self, it: Intervention, context: &mut Context) -> bool {
         let commit = it.action == InterventionAction::Commit;
@@ -30,12 +30,12 @@ impl Transaction {
             State::Active
             | State::Linking
             | State::Locking
-            | State::Logging
+            | State::ForcingBegin
             | State::Preparing
             | State::Prepared
                 if !commit && it.branch.is_none() && self.can_roll_back() =>
             {
-                let reason = by_force(&it);
+                let reason = by_operator(&it);
                 self.interventions.push(it);
                 self.abort(reason, context);
                 true
@@ -47,45 +47,45 @@ impl Transaction {
             }
             // Whether it was committed in one phase only its participant knows.
             State::Settling if it.branch.unwrap_or(0) == 0 => {
-                let reason = by_force(&it);
+                let reason = by_operator(&it);
                 self.interventions.push(it);
                 // The participant is notified, and may know better.
                 self.branches[0].finish(BranchState::Hazard);
                 self.note(context, TrailKind::Hazard, Some(0));
-                self.forcing = Vec::from([(0, commit)]);
+                self.resolving = Vec::from([(0, commit)]);
                 match commit {
                     true => self.become_deciding(context),
                     false => self.abort(reason, context),
                 }
                 // The decision is a record of its own, with its own number.
-                self.record_again(true, Milestone::Forced, context);
+                self.record_again(true, RecordPurpose::Resolved, context);
                 true
             }
-            State::Committing | State::Aborting if self.forcing.is_empty() => {
-                self.force(commit, it, context)
+            State::Committing | State::Aborting if self.resolving.is_empty() => {
+                self.resolve_owed(commit, it, context)
             }
             _ => false,
         }
     }
 
     /// Asks for the record of what is to be done to branches that are owed something.
-    fn force(&mut self, commit: bool, it: Intervention, context: &mut Context) -> bool {
+    fn resolve_owed(&mut self, commit: bool, it: Intervention, context: &mut Context) -> bool {
         let meant = |index: usize| it.branch.is_none_or(|branch| branch as usize == index);
         let owed = |index: usize| {
             let branch = &self.branches[index];
-            // A rollback that is left to be asked for may be forced where it was sent.
-            (branch.state.is_owed() || branch.state == BranchState::LeftToAsk)
-                && branch.forced.is_none()
+            // A rollback that is left to be asked for may be resolved where it was sent.
+            (branch.state.is_owed() || branch.state == BranchState::RollbackUnacknowledged)
+                && branch.resolved.is_none()
         };
         let all = (0..self.branches.len()).filter(|index| meant(*index) && owed(*index));
-        self.forcing = all.map(|index| (index, commit)).collect();
-        if self.forcing.is_empty() {
+        self.resolving = all.map(|index| (index, commit)).collect();
+        if self.resolving.is_empty() {
             return false;
         }
         self.interventions.push(it);
-        self.record_again(true, Milestone::Forced, context);
-        if planted!(ForcedEarly) {
-            self.become_forced(context);
+        self.record_again(true, RecordPurpose::Resolved, context);
+        if planted!(ResolvedEarly) {
+            self.become_resolved(context);
         }
         true
     }
@@ -103,34 +103,35 @@ impl Transaction {
         }
     }
 
-    /// Asks for the decision's record once more, with what was done by hand.
+    /// Asks for the decision's record once more, with what was done by an operator.
     pub(super) fn record_again(
         &mut self,
-        forced: bool,
-        milestone: Milestone,
+        sync: bool,
+        milestone: RecordPurpose,
         context: &mut Context,
     ) {
         let record = self.decision_record(context);
         self.recorded = self.trail.len();
-        context.append(record, forced, milestone);
+        context.append(record, sync, milestone);
     }
 
     /// It is durable: branches are told, but not for ever.
-    pub(super) fn become_forced(&mut self, context: &mut Context) {
+    pub(super) fn become_resolved(&mut self, context: &mut Context) {
         let owed = self.owed_state();
-        for (index, commit) in core::mem::take(&mut self.forcing) {
+        for (index, commit) in core::mem::take(&mut self.resolving) {
             let unsettled = self.is_unsettled(index);
             let branch = &mut self.branches[index];
-            let is_open = branch.state.is_owed() || branch.state == BranchState::LeftToAsk;
+            let is_open =
+                branch.state.is_owed() || branch.state == BranchState::RollbackUnacknowledged;
             let is_open = is_open || unsettled;
             // It may have been acknowledged meanwhile, and the transaction ended.
             if !is_open || !matches!(self.state, State::Committing | State::Aborting) {
                 continue;
             }
-            branch.forced = Some(commit);
+            branch.resolved = Some(commit);
             branch.become_state(if unsettled { BranchState::Hazard } else { owed });
             branch.notify = unsettled;
-            self.note(context, TrailKind::Forced, Some(index));
+            self.note(context, TrailKind::Resolved, Some(index));
             self.send(index, context);
         }
         self.after_attempts(context);
@@ -146,7 +147,7 @@ impl Transaction {
         }
         self.interventions.push(it);
         if matches!(self.state, State::Committing | State::Aborting | State::Notifying) {
-            self.record_again(false, Milestone::Noted, context);
+            self.record_again(false, RecordPurpose::Noted, context);
         }
         for participant in self.participants().collect::<BTreeSet<_>>() {
             self.resume(participant, true, context);
@@ -156,7 +157,7 @@ impl Transaction {
     }
 }
 
-fn by_force(it: &Intervention) -> Arc<Reason> {
-    let message = format!("by hand, by {}: {}", it.caller, it.reason);
-    Arc::new(Reason { code: "FORCED".into(), message, participant: None })
+fn by_operator(it: &Intervention) -> Arc<Reason> {
+    let message = format!("by operator {}: {}", it.caller, it.reason);
+    Arc::new(Reason { code: "RESOLVED".into(), message, participant: None })
 }

@@ -18,8 +18,8 @@ use tokio::time::sleep;
 
 use super::{plan::Wire, small_disk::SmallDisk};
 use crate::{
-    Addresses, Binaries, Process, Proxy, Role, Start, classes::flags_of_start, customers::witness,
-    power, process::with_test_vfs, vfs, wall_clock,
+    Addresses, Binaries, Process, Proxy, Role, Start, classes::flags_of_start, power,
+    process::with_test_vfs, vfs, wall_clock, workload::witness,
 };
 
 /// How long the supervisor lets pass before it starts again what has ended.
@@ -90,7 +90,7 @@ pub(super) struct Seen {
 
 /// Everything that faults can be done to.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct Environment {
     hosts: [Mutex<Host>; 4],
     wires: Vec<(Wire, Proxy)>,
     seen: Mutex<Seen>,
@@ -103,7 +103,7 @@ pub(super) struct World {
     folder: TempDir,
 }
 
-impl World {
+impl Environment {
     /// Nothing runs yet. With `small`, that process's data is on a small file
     /// system, where the system lets us make one.
     /// `others` are named to the coordinator, with where they are, beside the shop's;
@@ -489,7 +489,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for Environment {
     fn drop(&mut self) {
         for role in Role::ALL {
             self.host(role).process.kill();

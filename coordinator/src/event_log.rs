@@ -10,7 +10,7 @@ use crate::directory::Directory;
 
 /// Tells one event of the trail. What every transaction goes through is told at
 /// DEBUG, its outcome at INFO if it is an abort, what needs attention at WARN.
-pub(crate) fn tell(
+pub(crate) fn write(
     directory: &Directory,
     transaction: TransactionId,
     event: &TrailEvent,
@@ -20,13 +20,13 @@ pub(crate) fn tell(
 ) {
     let level = match event.kind {
         TrailKind::Stalled
-        | TrailKind::TurnedRound
-        | TrailKind::Forced
+        | TrailKind::CompensationDecided
+        | TrailKind::Resolved
         | TrailKind::Asserted
         | TrailKind::Abandoned
         | TrailKind::Heuristic
         | TrailKind::Hazard
-        | TrailKind::LeftToAsk => Level::WARN,
+        | TrailKind::RollbackUnacknowledged => Level::WARN,
         TrailKind::DecidedAbort
         | TrailKind::VotedAbort
         | TrailKind::Retried
@@ -81,17 +81,19 @@ fn words(kind: TrailKind) -> &'static str {
         TrailKind::Retried => "sent again",
         TrailKind::Unreachable => "no answer; will be tried again",
         TrailKind::Stalled => "stalled: the decision stands and is retried",
-        TrailKind::LeftToAsk => "rollback not delivered; the participant asks when it is back",
+        TrailKind::RollbackUnacknowledged => {
+            "rollback not delivered; the participant asks when it is back"
+        }
         TrailKind::Asked => "the participant is in doubt and asks",
         TrailKind::Heuristic => "the participant did the opposite of the decision",
         TrailKind::Hazard => "the participant does not know the branch that it voted for",
         TrailKind::Recovered => "recovered from the journal",
-        TrailKind::Forced => "ended by force, by hand",
+        TrailKind::Resolved => "resolved by an operator",
         TrailKind::Asserted => {
             "resolved, and not acknowledged: shown as asserted; the participant will be notified"
         }
         TrailKind::Abandoned => "an operator says that the participant never will be notified",
-        TrailKind::TurnedRound => "turned round: what was committed is undone",
+        TrailKind::CompensationDecided => "compensated: what was committed is undone",
         TrailKind::Ended => "ended",
     }
 }

@@ -23,9 +23,9 @@ pub(crate) struct Promise {
 }
 
 #[derive(Default)]
-pub(crate) struct Promises(Mutex<HashMap<BranchId, Promise>>);
+pub(crate) struct PreparedCache(Mutex<HashMap<BranchId, Promise>>);
 
-impl Promises {
+impl PreparedCache {
     /// Keeps a promise, if there is room for it.
     pub(crate) fn keep(
         &self,
@@ -66,7 +66,11 @@ mod tests {
         }
     }
 
-    fn kept(promises: &Promises, payload: usize, output: usize) -> Option<(usize, usize, bool)> {
+    fn kept(
+        promises: &PreparedCache,
+        payload: usize,
+        output: usize,
+    ) -> Option<(usize, usize, bool)> {
         promises.keep(branch(0), (&vec![1; payload], &vec![2; output]), true);
         let promise = promises.take(&branch(0))?;
         Some((promise.payload.len(), promise.output.len(), promise.may_compensate))
@@ -74,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_there_once_and_is_small() {
-        let promises = Promises::default();
+        let promises = PreparedCache::default();
         assert_eq!(kept(&promises, BYTES - 24, 24), Some((BYTES - 24, 24, true)));
         assert!(promises.take(&branch(0)).is_none());
         assert_eq!(kept(&promises, BYTES - 24, 25), None);
@@ -82,7 +86,7 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_many() {
-        let promises = Promises::default();
+        let promises = PreparedCache::default();
         for number in 1..COUNT {
             promises.keep(branch(number), (b"p", b"o"), false);
         }

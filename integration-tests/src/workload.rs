@@ -5,10 +5,10 @@
 pub(crate) mod books;
 mod calls;
 pub(crate) mod caretaker;
+pub(crate) mod catalog;
 pub(crate) mod checker;
 pub(crate) mod client;
 pub(crate) mod history;
-pub(crate) mod market;
 mod operator;
 pub(crate) mod registrar;
 pub(crate) mod tally;
