@@ -1,4 +1,4 @@
-//! The log: a transaction's story, by its id.
+//! The event log of transactions: a line for each event, with the id.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Branches that nobody decides for long are told of until somebody does.
+//! Branches that stay in doubt for long are logged until they are decided.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use crate::{journal::InDoubtBranch, metrics::Metrics};
 
-/// How often they are told of.
+/// How often they are logged.
 const REPEAT: Duration = Duration::from_secs(60);
 /// How many of them by name.
 const NAMED: usize = 5;
 
-/// When they were last told of.
+/// When they were last logged.
 #[derive(Debug, Default)]
 pub(crate) struct Overdue {
     logged_at: Option<Instant>,
@@ -35,7 +35,7 @@ impl Overdue {
             }
             return;
         }
-        if self.logged_at.is_some_and(|told| told.elapsed() < REPEAT) {
+        if self.logged_at.is_some_and(|at| at.elapsed() < REPEAT) {
             return;
         }
         self.logged_at = Some(Instant::now());
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_of_once_a_minute_until_there_is_none() {
+    fn it_is_logged_once_a_minute_until_there_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let store = dtc_store::Store::open(&folder.path().join("a.db"), Default::default());
         let metrics = Metrics::new(&prometheus::Registry::new(), &store.unwrap()).unwrap();
@@ -89,11 +89,11 @@ mod tests {
         overdue.look(std::slice::from_ref(&young), now, limit, &metrics);
         assert_eq!((overdue.logged_at, metrics.overdue.get()), (None, 0));
         overdue.look(&[young.clone(), old.clone()], now, limit, &metrics);
-        let told = overdue.logged_at.expect("it is told of");
+        let first = overdue.logged_at.expect("it is logged");
         assert_eq!(metrics.overdue.get(), 1);
         overdue.look(std::slice::from_ref(&old), now, limit, &metrics);
-        assert_eq!(overdue.logged_at, Some(told), "within a minute");
-        let earlier = told.checked_sub(REPEAT).expect("the machine has run for a minute");
+        assert_eq!(overdue.logged_at, Some(first), "within a minute");
+        let earlier = first.checked_sub(REPEAT).expect("the machine has run for a minute");
         overdue.logged_at = Some(earlier);
         overdue.look(&[old], now, limit, &metrics);
         assert!(overdue.logged_at.is_some_and(|again| again > earlier));

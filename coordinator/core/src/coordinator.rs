@@ -414,7 +414,7 @@ impl Coordinator {
         let reply = match found {
             Some((user, taken)) if taken == fingerprint => Reply::See(user),
             Some(_) => Reply::Refused(Refused::KeyTaken(key)),
-            // Runs with other keys may have filled what had room when it was parked.
+            // Runs with other keys may have filled what had room when its lookup began.
             None => match refusal.or_else(|| self.refusal(&begin)) {
                 Some(refusal) => refusal,
                 None => {

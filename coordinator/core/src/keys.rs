@@ -71,7 +71,7 @@ impl PendingLookup {
 }
 
 impl Keys {
-    /// Who uses a key, perhaps a request that is parked.
+    /// Who uses a key, perhaps a request whose lookup is pending.
     pub(crate) fn user(&self, key: &RequestKey) -> Option<(TransactionId, Fingerprint)> {
         self.in_use.get(key).copied()
     }
@@ -96,7 +96,7 @@ impl Keys {
     }
 
     /// Keeps a request until the journal has been asked for its key, whose `user` is
-    /// parked, if there is one. True where that is to be asked for it, false where it is
+    /// pending, if there is one. True where that is to be asked for it, false where it is
     /// being asked for another.
     pub(crate) fn look_up(
         &mut self,

@@ -1,11 +1,11 @@
-//! Transactions whose decision nobody acknowledges are told of until they end.
+//! Transactions whose decision is not acknowledged are logged until they end.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use dtc_protocol::TransactionId;
 use tokio::time::Instant;
 
-/// How often they are told of.
+/// How often they are logged.
 const REPEAT: Duration = Duration::from_secs(60);
 /// How many of them by id.
 const NAMED: usize = 5;
@@ -38,7 +38,7 @@ impl Stalled {
             }
             return;
         }
-        if self.logged_at.is_some_and(|told| told.elapsed() < REPEAT) {
+        if self.logged_at.is_some_and(|at| at.elapsed() < REPEAT) {
             return;
         }
         self.logged_at = Some(Instant::now());

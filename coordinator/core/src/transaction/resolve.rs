@@ -73,7 +73,7 @@ impl Transaction {
         let meant = |index: usize| it.branch.is_none_or(|branch| branch as usize == index);
         let owed = |index: usize| {
             let branch = &self.branches[index];
-            // A rollback that is left to be asked for may be resolved where it was sent.
+            // A rollback that is unacknowledged may be resolved where it was sent.
             (branch.state.is_owed() || branch.state == BranchState::RollbackUnacknowledged)
                 && branch.resolved.is_none()
         };
