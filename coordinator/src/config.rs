@@ -7,7 +7,7 @@ use dtc_core::{Config, Deadlocks, Options};
 use dtc_runtime::Environment;
 use dtc_service::{ServiceArgs, parse_duration};
 
-use crate::{address::Address, allow::Pattern, journal::Retention};
+use dtc::{address::Address, allow::Pattern, directory::check_name, journal::Retention};
 
 /// The most that `--max-payload` can be set to.
 const LARGEST_PAYLOAD: u32 = 3 << 20;
@@ -190,20 +190,6 @@ impl FromStr for NamedAddress {
         check_name(name)?;
         Ok(Self { name: name.into(), address: address.parse()? })
     }
-}
-
-/// Whether a participant may have the name.
-pub(crate) fn check_name(name: &str) -> Result<(), String> {
-    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let first = name.starts_with(|c: char| c.is_ascii_lowercase());
-    if first && name.len() <= 64 && name.chars().all(good) {
-        return Ok(());
-    }
-    Err(format!(
-        "'{}' is no name of a participant; use 1 to 64 of a-z, 0-9 and '-', beginning with a letter, \
-         such as inventory",
-        name.chars().take(80).collect::<String>()
-    ))
 }
 
 /// Where this coordinator answers gRPC, in its one spelling.

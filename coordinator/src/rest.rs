@@ -18,7 +18,7 @@ use axum::{Router, http::Uri};
 use dtc_protocol::TransactionId;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::service::{Services, transaction_id};
+use dtc::service::{Services, transaction_id};
 use problem::Problem;
 
 /// Everything under `/transactions` and `/participants`, its description at

@@ -19,16 +19,21 @@ use dtc_store::{OpenError, StatisticsCollector};
 use prometheus::Registry;
 use tonic::service::Routes;
 
-use crate::{
-    config::{Args, MAX_REQUEST},
+use dtc::{
     directory::Directory,
     driver::{Driver, Handle, RecoverError},
     error::Error as CallError,
     journal::{Journal, JournalError, Registration, SqliteJournal},
     links::Links,
     metrics::Metrics,
-    rest, retention,
+    retention,
     service::{Rules, Services},
+};
+
+use crate::{
+    admin::Admin,
+    config::{Args, MAX_REQUEST},
+    rest,
 };
 
 const LISTEN: &str = "127.0.0.1:7100";
@@ -190,6 +195,6 @@ fn routes(services: &Services) -> Routes {
     )
     .add_service(RecoveryServiceServer::new(services.clone()))
     .add_service(RegistryServiceServer::new(services.clone()))
-    .add_service(AdminServiceServer::new(services.clone()))
+    .add_service(AdminServiceServer::new(Admin(services.clone())))
     .add_service(LockServiceServer::new(services.clone()))
 }

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::SeqCst},
 };
 
-use coordinator::{Closures, Error, Resource, TransactionCoordinator};
+use dtc::{Closures, Error, Resource, TransactionCoordinator};
 use integration_tests::{FakeParticipant, Heard, Reply, Speaks, agree, eventually};
 use serde_json::json;
 

@@ -76,9 +76,22 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ("proto/shop", "shop-proto", &["dtc-proto"]),
     ("coordinator/core", "dtc-core", &["dtc-protocol"]),
     (
+        "coordinator/library",
+        "dtc",
+        &["dtc-core", "dtc-proto", "dtc-protocol", "dtc-runtime", "dtc-store"],
+    ),
+    (
         "coordinator",
         "coordinator",
-        &["dtc-core", "dtc-proto", "dtc-protocol", "dtc-runtime", "dtc-service", "dtc-store"],
+        &[
+            "dtc",
+            "dtc-core",
+            "dtc-proto",
+            "dtc-protocol",
+            "dtc-runtime",
+            "dtc-service",
+            "dtc-store",
+        ],
     ),
     ("participant-inventory", "participant-inventory", &["dtc-participant", "shop-proto"]),
     ("participant-payment", "participant-payment", &["dtc-participant", "shop-proto"]),

@@ -16,7 +16,7 @@ use super::{
     schema,
     view::{Participant, Participants},
 };
-use crate::service::Services;
+use dtc::service::Services;
 
 /// List participants
 ///

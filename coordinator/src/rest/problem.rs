@@ -8,7 +8,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{error::Error, journal::JournalError};
+use dtc::{error::Error, journal::JournalError};
 
 pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 

@@ -24,7 +24,7 @@ use super::{
     view::{self, Enlisted, Transactions},
     wait::wait,
 };
-use crate::{service::Services, trace};
+use ::dtc::{service::Services, trace};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 

@@ -1,0 +1,518 @@
+//! The coordinator within another program.
+
+mod error;
+mod local;
+mod optimistic;
+mod outcome;
+mod resource;
+mod start;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+pub use dtc_core::CommitPolicy;
+use dtc_core::{AnswerAt, NewBranch, Opaque, Reply};
+use dtc_proto::{
+    dtc::{self, BeginRequest, EnlistRequest, Payload, payload::Kind},
+    json,
+};
+use dtc_protocol::TransactionId;
+use dtc_runtime::Environment;
+use tokio::{
+    runtime::{self, Runtime},
+    sync::watch,
+};
+
+pub use error::{Error, Phase, StartError};
+pub use optimistic::OptimisticResource;
+pub use resource::{Branch, Closures, Resource, Vote};
+
+use crate::{
+    driver::{Call, Handle},
+    journal::{Journal, MemoryJournal, SqliteJournal},
+    service::Services,
+};
+use local::{Locals, PREFIX};
+use outcome::{error as told, outcome, refusal};
+use start::{Parts, environment, parts};
+
+/// Bytes of disk that are kept from new work.
+const MIN_FREE: u64 = 64 << 20;
+/// How long what finished is remembered in memory.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// How a coordinator runs its transactions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// How long votes are waited for before a transaction rolls back.
+    pub prepare_timeout: Duration,
+    /// How long one attempt of commit or rollback may take before it is made again.
+    pub decision_timeout: Duration,
+    /// How long a transaction may stand idle between begin and commit.
+    pub idle_timeout: Duration,
+    /// How long a call waits for all resources to have done what was decided.
+    pub wait: Duration,
+    /// How long a journal on disk keeps what finished.
+    pub retention: Duration,
+    /// What becomes of a commit that keeps failing.
+    pub commit_policy: CommitPolicy,
+    /// How many transactions may be going on.
+    pub max_in_flight: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            prepare_timeout: Duration::from_secs(5),
+            decision_timeout: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(60),
+            wait: Duration::from_secs(30),
+            retention: Duration::from_secs(24 * 60 * 60),
+            commit_policy: CommitPolicy::Retry,
+            max_in_flight: 100_000,
+        }
+    }
+}
+
+/// A branch that nobody answers for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its transaction.
+    pub transaction: TransactionId,
+    /// The resource's name, as it was when it was enlisted.
+    pub resource: String,
+    /// Whether it is to be committed; it is to be rolled back otherwise.
+    pub committed: bool,
+}
+
+/// Two-phase commit over [`Resource`]s of this program, remote participants, or both:
+/// the machine and the journal of the coordinator's service, without its port.
+///
+/// Cheap to clone. Its driver and journal have threads of their own; resources are
+/// called in the runtime in which it was made.
+///
+/// ```
+/// use dtc::{Resource, TransactionCoordinator, async_trait};
+/// use std::sync::{Arc, Mutex};
+///
+/// /// A number that changes on commit only.
+/// struct Balance { change: i64, held: Mutex<bool>, balance: Arc<Mutex<i64>> }
+///
+/// #[async_trait]
+/// impl Resource for Balance {
+///     async fn prepare(&self) -> Result<bool, String> {
+///         let enough = *self.balance.lock().unwrap() + self.change >= 0;
+///         *self.held.lock().unwrap() = enough;
+///         Ok(enough)
+///     }
+///     async fn commit(&self) -> Result<(), String> {
+///         // It may be called again: the change is made once.
+///         if std::mem::take(&mut *self.held.lock().unwrap()) {
+///             *self.balance.lock().unwrap() += self.change;
+///         }
+///         Ok(())
+///     }
+///     async fn rollback(&self) -> Result<(), String> {
+///         *self.held.lock().unwrap() = false;
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let coordinator = TransactionCoordinator::in_memory().await?;
+/// let (ada, bob) = (Arc::new(Mutex::new(100)), Arc::new(Mutex::new(0)));
+/// let by = |change, balance: &Arc<Mutex<i64>>| Balance {
+///     change,
+///     held: Mutex::new(false),
+///     balance: Arc::clone(balance),
+/// };
+///
+/// let id = coordinator.begin_transaction().await?;
+/// coordinator.enlist_resource(id, by(-70, &ada)).await?;
+/// coordinator.enlist_resource(id, by(70, &bob)).await?;
+/// coordinator.commit_transaction(id).await?;
+/// assert_eq!((*ada.lock().unwrap(), *bob.lock().unwrap()), (30, 70));
+///
+/// // There is not so much: both stay as they are.
+/// let id = coordinator.begin_transaction().await?;
+/// let done = coordinator.execute(id, [by(-70, &ada), by(70, &bob)]).await?;
+/// assert!(!done);
+/// assert_eq!((*ada.lock().unwrap(), *bob.lock().unwrap()), (30, 70));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct TransactionCoordinator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    handle: Handle,
+    services: Services,
+    locals: Locals,
+    wait: Duration,
+    /// Why it can't go on, once it can't.
+    stopped: watch::Receiver<Option<String>>,
+    /// Where driver, journal and links run; none once it is being dropped.
+    own: Option<Runtime>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(own) = self.own.take() {
+            own.shutdown_background();
+        }
+    }
+}
+
+impl TransactionCoordinator {
+    /// With a journal in memory.
+    ///
+    /// What a crash means then: everything here is gone, decisions too. Resources of
+    /// this process are gone with it. Remote participants that had promised stay in
+    /// doubt, since a new memory is a new identity, which knows nothing of what the old
+    /// one decided; somebody has to look at them by hand. For more than tests and for
+    /// resources that live in this process alone, [`open`](Self::open) a journal.
+    ///
+    /// # Errors
+    ///
+    /// When no thread is to be had.
+    pub async fn in_memory() -> Result<Self, StartError> {
+        Self::in_memory_with(Settings::default()).await
+    }
+
+    /// [`in_memory`](Self::in_memory), with settings.
+    ///
+    /// # Errors
+    ///
+    /// When no thread is to be had.
+    pub async fn in_memory_with(settings: Settings) -> Result<Self, StartError> {
+        let settings = Settings { retention: REMEMBERED.min(settings.retention), ..settings };
+        Self::start(settings, |_| Ok(Arc::new(MemoryJournal::new()))).await
+    }
+
+    /// With a journal in a SQLite file, which is made if there is none. What was
+    /// unfinished there goes on: attach the resources that it names
+    /// ([`attach`](Self::attach)), and see [`orphans`](Self::orphans). A file is one
+    /// coordinator's at a time: [`close`](Self::close) it before it is opened again.
+    ///
+    /// # Errors
+    ///
+    /// When the file is damaged, another program's, or in use.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StartError> {
+        Self::open_with(path, Settings::default()).await
+    }
+
+    /// [`open`](Self::open), with settings.
+    ///
+    /// # Errors
+    ///
+    /// As of open.
+    pub async fn open_with(path: impl AsRef<Path>, settings: Settings) -> Result<Self, StartError> {
+        let path = path.as_ref().to_owned();
+        Self::start(settings, move |environment| {
+            Ok(Arc::new(SqliteJournal::open(&path, MIN_FREE, false, environment)?))
+        })
+        .await
+    }
+
+    async fn start(
+        settings: Settings,
+        open: impl FnOnce(Environment) -> Result<Arc<dyn Journal>, StartError> + Send + 'static,
+    ) -> Result<Self, StartError> {
+        let mut builder = runtime::Builder::new_multi_thread();
+        let own = builder.worker_threads(1).thread_name("transactions").enable_all().build();
+        let own = own.map_err(StartError::new)?;
+        let (stop, stopped) = watch::channel(None);
+        let environment = environment(stop);
+        let (at, program) = (own.handle().clone(), runtime::Handle::current());
+        let wait = settings.wait;
+        let started =
+            own.spawn(async move { parts(settings, environment, open, at, program).await });
+        let parts = started.await.map_err(StartError::new)?;
+        match parts {
+            Ok(Parts { handle, services, locals }) => {
+                let own = Some(own);
+                let inner = Inner { handle, services, locals, wait, stopped, own };
+                Ok(Self { inner: Arc::new(inner) })
+            }
+            Err(error) => {
+                own.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins a transaction. It rolls back by itself when it stands idle for
+    /// [`Settings::idle_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Exhausted`], [`Error::Stopped`].
+    pub async fn begin_transaction(&self) -> Result<TransactionId, Error> {
+        self.begin(BeginRequest::default()).await
+    }
+
+    /// [`begin_transaction`](Self::begin_transaction), with a commit policy of its own:
+    /// with [`CommitPolicy::Compensate`], `rollback` is called also after `commit`
+    /// has succeeded, where another resource's commit keeps failing.
+    ///
+    /// # Errors
+    ///
+    /// As of begin_transaction.
+    pub async fn begin_transaction_with(
+        &self,
+        policy: CommitPolicy,
+    ) -> Result<TransactionId, Error> {
+        let options = dtc::TransactionOptions {
+            commit_policy: match policy {
+                CommitPolicy::Retry => dtc::CommitPolicy::Retry.into(),
+                CommitPolicy::Compensate { .. } => dtc::CommitPolicy::Compensate.into(),
+            },
+            compensate_after: match policy {
+                CommitPolicy::Retry => 0,
+                CommitPolicy::Compensate { after } => after.max(1),
+            },
+            ..dtc::TransactionOptions::default()
+        };
+        self.begin(BeginRequest { options: Some(options), ..BeginRequest::default() }).await
+    }
+
+    async fn begin(&self, request: BeginRequest) -> Result<TransactionId, Error> {
+        let services = &self.inner.services;
+        let begun = self.unless_stopped(services.begin(request, None)).await?;
+        let begun = begun.map_err(|error| told(None, error))?;
+        begun.transaction_id.parse().map_err(|_| Error::Stopped("an id that is none".into()))
+    }
+
+    /// Adds a resource to a transaction that was begun, and remembers its version. Its
+    /// branches of earlier runs are this one's from here on, if it has a name. Returns
+    /// the branch's number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTransaction`], [`Error::WrongState`], [`Error::Exhausted`],
+    /// [`Error::Stopped`].
+    pub async fn enlist_resource(
+        &self,
+        id: TransactionId,
+        resource: impl Resource,
+    ) -> Result<u32, Error> {
+        self.enlist_resource_with(id, resource, Vec::new()).await
+    }
+
+    /// [`enlist_resource`](Self::enlist_resource), with an input that
+    /// [`Resource::prepare_with`] gets.
+    ///
+    /// # Errors
+    ///
+    /// As of enlist_resource.
+    pub async fn enlist_resource_with(
+        &self,
+        id: TransactionId,
+        resource: impl Resource,
+        input: Vec<u8>,
+    ) -> Result<u32, Error> {
+        let resource: Arc<dyn Resource> = Arc::new(resource);
+        let (name, version) = (resource.name().into_owned(), resource.version().await);
+        let locals = &self.inner.locals;
+        let participant = match name.as_str() {
+            "" => locals.participant(&name).await,
+            named => locals.attach(named, Arc::clone(&resource)).await,
+        };
+        let payload = Opaque::from(input.clone());
+        let branch = Some(NewBranch { participant, payload, one_phase: false });
+        let call = Call::Enlist { branch, key: None };
+        match self.call(id, call).await? {
+            Reply::Enlisted(number) => {
+                let compensating = false;
+                let branch = Branch { transaction: id, number, version, input, compensating };
+                locals.enlist(branch, resource);
+                Ok(number)
+            }
+            reply => Err(self.not_enlisted(id, reply).await),
+        }
+    }
+
+    /// Adds a remote participant: `http://host:port` of one that speaks gRPC, or
+    /// `http://host:port/base/prepare` of one that speaks HTTP; on this machine. The
+    /// payload is a JSON object.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Participant`] for an address or a payload that can't be used, and as of
+    /// [`enlist_resource`](Self::enlist_resource).
+    pub async fn enlist_participant(
+        &self,
+        id: TransactionId,
+        address: &str,
+        payload: serde_json::Value,
+    ) -> Result<u32, Error> {
+        let serde_json::Value::Object(payload) = payload else {
+            return Err(Error::Participant(format!("the payload is no JSON object: {payload}")));
+        };
+        let payload = json::to_struct(payload).map_err(|misfit| {
+            Error::Participant(format!("{}: {}", misfit.field("payload"), misfit.problem()))
+        })?;
+        let payload = Some(Payload { kind: Some(Kind::Json(payload)) });
+        let branch = Some(dtc::Branch { participant: address.into(), payload });
+        let request =
+            EnlistRequest { transaction_id: id.to_string(), branch, ..EnlistRequest::default() };
+        let enlisted = self.unless_stopped(self.inner.services.enlist(request)).await?;
+        enlisted.map(|enlisted| enlisted.branch).map_err(|error| told(Some(id), error))
+    }
+
+    /// Asks all resources whether they can commit. True: all have promised. False: one
+    /// refused, and the transaction is rolled back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broken`], [`Error::Panicked`], [`Error::PrepareTimeout`]: it is rolled
+    /// back. Also as of [`enlist_resource`](Self::enlist_resource).
+    pub async fn prepare_transaction(&self, id: TransactionId) -> Result<bool, Error> {
+        let transaction = self.drive(id, Call::Prepare).await?;
+        match transaction.state() {
+            dtc::TransactionState::Prepared => Ok(true),
+            _ if transaction.committed => Ok(true),
+            _ => refusal(outcome(id, &transaction, Phase::Prepare, &self.inner.locals)),
+        }
+    }
+
+    /// Commits, preparing first where that has not been done. Ok: all resources have
+    /// committed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`], [`Error::Broken`], [`Error::Panicked`],
+    /// [`Error::PrepareTimeout`], [`Error::RolledBack`]: it is rolled back.
+    /// [`Error::Unfinished`]: it is committed, and some resource has not done it yet.
+    /// [`Error::Heuristic`]: some resource did not do as it had promised. Also as of
+    /// [`enlist_resource`](Self::enlist_resource).
+    pub async fn commit_transaction(&self, id: TransactionId) -> Result<(), Error> {
+        let transaction = self.drive(id, Call::Commit(AnswerAt::Completion)).await?;
+        outcome(id, &transaction, Phase::Commit, &self.inner.locals)
+    }
+
+    /// Rolls back. Ok: all resources have.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongState`] if it is committed; [`Error::Unfinished`] if some resource
+    /// has not rolled back yet. Also as of [`enlist_resource`](Self::enlist_resource).
+    pub async fn rollback_transaction(&self, id: TransactionId) -> Result<(), Error> {
+        let transaction = self.drive(id, Call::Rollback(AnswerAt::Completion)).await?;
+        if transaction.committed {
+            let cause = "it is committed, and a commit decision is not taken back".into();
+            return Err(Error::WrongState { transaction: id, cause });
+        }
+        match outcome(id, &transaction, Phase::Rollback, &self.inner.locals) {
+            Err(error @ (Error::Unfinished { .. } | Error::Heuristic { .. })) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Enlists the resources and commits. True: committed. False: one refused, and all
+    /// are rolled back.
+    ///
+    /// # Errors
+    ///
+    /// As of [`commit_transaction`](Self::commit_transaction), but for
+    /// [`Error::Refused`].
+    pub async fn execute<R: Resource>(
+        &self,
+        id: TransactionId,
+        resources: impl IntoIterator<Item = R>,
+    ) -> Result<bool, Error> {
+        for resource in resources {
+            self.enlist_resource(id, resource).await?;
+        }
+        match self.commit_transaction(id).await {
+            Ok(()) => Ok(true),
+            error => refusal(error),
+        }
+    }
+
+    /// After a restart: this resource's unfinished branches, found by its name, are
+    /// driven to their end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Participant`] for a resource without a name.
+    pub async fn attach(&self, resource: impl Resource) -> Result<(), Error> {
+        let name = resource.name().into_owned();
+        if name.is_empty() {
+            return Err(Error::Participant("a resource without a name cannot be attached".into()));
+        }
+        self.inner.locals.attach(&name, Arc::new(resource)).await;
+        Ok(())
+    }
+
+    /// Branches of earlier runs whose resource has not come back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`].
+    pub async fn orphans(&self) -> Result<Vec<Orphan>, Error> {
+        let inner = &*self.inner;
+        let views = self.unless_stopped(inner.handle.list_all()).await?;
+        let views = views.map_err(|error| told(None, error))?;
+        let held = inner.locals.transactions();
+        let mut orphans = Vec::new();
+        for view in views.iter().filter(|view| !held.contains(&view.id)) {
+            for branch in view.branches.iter().filter(|branch| branch.state.is_owed()) {
+                let name = inner.handle.directory.name(branch.participant);
+                if let Some(resource) = name.strip_prefix(PREFIX)
+                    && !inner.locals.is_attached(branch.participant)
+                {
+                    let (transaction, resource) = (view.id, resource.to_owned());
+                    orphans.push(Orphan { transaction, resource, committed: view.committed });
+                }
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// Writes all that is going to be written and lets go of the journal's file. Later
+    /// calls say [`Error::Stopped`].
+    pub async fn close(&self) {
+        self.inner.services.shutdown.begin();
+        self.inner.handle.journal.close().await;
+    }
+
+    async fn call(&self, id: TransactionId, call: Call) -> Result<Reply, Error> {
+        let reply = self.inner.handle.call(id, call, self.inner.wait);
+        self.unless_stopped(reply).await?.map_err(|error| told(Some(id), error))
+    }
+
+    async fn drive(&self, id: TransactionId, call: Call) -> Result<dtc::Transaction, Error> {
+        let reply = self.call(id, call).await?;
+        self.shown(id, reply).await
+    }
+
+    async fn shown(&self, id: TransactionId, reply: Reply) -> Result<dtc::Transaction, Error> {
+        let shown = self.unless_stopped(self.inner.services.transaction(Some(id), reply)).await?;
+        shown.map_err(|error| told(Some(id), error))
+    }
+
+    async fn not_enlisted(&self, id: TransactionId, reply: Reply) -> Error {
+        match self.shown(id, reply).await {
+            Err(error) => error,
+            Ok(transaction) => {
+                let cause = format!("it is {:?} and takes no resources", transaction.state());
+                Error::WrongState { transaction: id, cause }
+            }
+        }
+    }
+
+    /// A call's result, unless the coordinator has stopped: then nothing comes.
+    async fn unless_stopped<T>(&self, call: impl Future<Output = T>) -> Result<T, Error> {
+        let mut stopped = self.inner.stopped.clone();
+        tokio::select! {
+            biased;
+            result = call => Ok(result),
+            why = stopped.wait_for(Option::is_some) => {
+                let why = why.ok().and_then(|why| why.clone());
+                Err(Error::Stopped(why.unwrap_or_else(|| "it is gone".into())))
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Optimistic concurrency for resources in memory.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use dtc_protocol::TransactionId;
+use tonic::async_trait;
+
+use super::resource::{Branch, Resource, Vote};
+
+/// A resource with a version that only one transaction at a time may raise.
+///
+/// The version that is seen when it is enlisted is checked when it is prepared: if it
+/// has changed since, or another transaction has prepared it, the answer is no. From
+/// there it is held until the decision, and a commit raises it by one.
+///
+/// ```
+/// use dtc::{Closures, Error, TransactionCoordinator, OptimisticResource};
+///
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let coordinator = TransactionCoordinator::in_memory().await?;
+/// let account = OptimisticResource::new(Closures::new(
+///     || async { Ok(true) },
+///     || async { Ok(()) },
+///     || async { Ok(()) },
+/// ));
+/// let (first, second) =
+///     (coordinator.begin_transaction().await?, coordinator.begin_transaction().await?);
+/// coordinator.enlist_resource(first, account.clone()).await?;
+/// coordinator.enlist_resource(second, account.clone()).await?;
+/// coordinator.commit_transaction(first).await?;
+/// assert_eq!(account.current_version(), 1);
+/// let refused = coordinator.commit_transaction(second).await;
+/// assert!(matches!(refused, Err(Error::Refused { .. })), "it saw version 0");
+/// # Ok(()) }
+/// ```
+pub struct OptimisticResource<R> {
+    shared: Arc<Shared<R>>,
+}
+
+struct Shared<R> {
+    resource: R,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    version: u64,
+    /// The branch that has it prepared.
+    held_by: Option<(TransactionId, u32)>,
+}
+
+impl<R> Clone for OptimisticResource<R> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<R: Resource> OptimisticResource<R> {
+    /// At version 0.
+    pub fn new(resource: R) -> Self {
+        Self { shared: Arc::new(Shared { resource, state: Mutex::default() }) }
+    }
+
+    /// The resource itself.
+    pub fn get(&self) -> &R {
+        &self.shared.resource
+    }
+
+    /// The version: how many transactions have committed it, or undone their commit.
+    pub fn current_version(&self) -> u64 {
+        self.state().version
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds it for a branch that saw the present version.
+    fn hold(&self, branch: &Branch) -> Result<(), String> {
+        let mut state = self.state();
+        let own = (branch.transaction, branch.number);
+        match state.held_by {
+            Some(other) if other != own => Err(format!("transaction {} has it prepared", other.0)),
+            _ if state.version != branch.version => {
+                Err(format!("its version is {}, not {}", state.version, branch.version))
+            }
+            _ => {
+                state.held_by = Some(own);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets go of it, if the branch holds it.
+    fn release(&self, branch: &Branch, raise: bool) {
+        let mut state = self.state();
+        if state.held_by == Some((branch.transaction, branch.number)) {
+            state.held_by = None;
+            state.version += u64::from(raise);
+        }
+    }
+}
+
+#[async_trait]
+impl<R: Resource> Resource for OptimisticResource<R> {
+    fn name(&self) -> Cow<'_, str> {
+        self.shared.resource.name()
+    }
+
+    async fn prepare(&self) -> Result<bool, String> {
+        self.shared.resource.prepare().await
+    }
+
+    async fn commit(&self) -> Result<(), String> {
+        self.shared.resource.commit().await
+    }
+
+    async fn rollback(&self) -> Result<(), String> {
+        self.shared.resource.rollback().await
+    }
+
+    async fn version(&self) -> u64 {
+        self.current_version()
+    }
+
+    async fn prepare_with(&self, branch: &Branch) -> Result<Vote, String> {
+        if let Err(why) = self.hold(branch) {
+            return Ok(Vote::Abort(why));
+        }
+        let vote = self.shared.resource.prepare_with(branch).await;
+        match vote {
+            // Read-only as it may be: what was checked has to hold until the decision.
+            Ok(Vote::ReadOnly) => Ok(Vote::Commit(Vec::new())),
+            Ok(Vote::Commit(output)) => Ok(Vote::Commit(output)),
+            refused => {
+                self.release(branch, false);
+                refused
+            }
+        }
+    }
+
+    async fn commit_with(&self, branch: &Branch, output: &[u8]) -> Result<(), String> {
+        self.shared.resource.commit_with(branch, output).await?;
+        self.release(branch, true);
+        Ok(())
+    }
+
+    async fn rollback_with(&self, branch: &Branch, output: Option<&[u8]>) -> Result<(), String> {
+        self.shared.resource.rollback_with(branch, output).await?;
+        let own = Some((branch.transaction, branch.number));
+        if branch.compensating && self.state().held_by != own {
+            // Committed, and undone: whoever saw either saw something else.
+            self.state().version += 1;
+        }
+        self.release(branch, false);
+        Ok(())
+    }
+}
