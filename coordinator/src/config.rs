@@ -337,13 +337,5 @@ mod tests {
                 }
             }
         }
-
-        #[test]
-        fn an_address_that_is_taken_can_be_connected_to_and_reads_the_same_again(text in value()) {
-            if let Ok(address) = text.parse::<Address>() {
-                prop_assert!(crate::link::endpoint(&address).is_ok(), "{}", address);
-                prop_assert_eq!(address.to_string().parse(), Ok(address));
-            }
-        }
     }
 }

@@ -103,6 +103,27 @@ impl FromStr for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<String>(),
+            "(http|https|ftp|HTTP)?:?/?/?[a-zA-Z0-9.\\[\\]:@?#/-]{0,30}(:[0-9]{1,6})?/?",
+            "http://[a-z0-9.]{1,10}:[0-9]{1,6}(/[a-z]{0,5})?(/prepare)?",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn an_address_that_is_taken_can_be_connected_to_and_reads_the_same_again(text in text()) {
+            if let Ok(address) = text.parse::<Address>() {
+                prop_assert!(crate::link::endpoint(&address).is_ok(), "{}", address);
+                prop_assert_eq!(address.to_string().parse(), Ok(address));
+            }
+        }
+    }
 
     #[test]
     fn the_address_tells_the_protocol_and_has_one_spelling() {
