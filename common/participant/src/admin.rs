@@ -125,7 +125,7 @@ impl<R: ResourceManager> Admin<R> {
             key: Some(shown(&doubt.branch)),
             prepared_at: Some(timestamp(doubt.prepared_at)),
             age: Duration::from_millis(doubt.age(now)).try_into().ok(),
-            decided: match doubt.pending {
+            decided: match doubt.state.pending() {
                 None => Resolution::Unspecified.into(),
                 Some(pending) if pending.commit => Resolution::Commit.into(),
                 Some(_) => Resolution::Rollback.into(),

@@ -8,7 +8,7 @@ use dtc_proto::dtc::{
 };
 use dtc_protocol::{
     BranchId,
-    branch::{Branch, Request, Step, Verdict, step},
+    branch::{Answer, Branch, Request, Reservation, Step, Verdict, step},
     planted,
 };
 use dtc_store::{crash_point, in_savepoint};
@@ -94,17 +94,19 @@ pub(crate) enum ResolveError {
 }
 
 /// What was done with a decision.
-pub(crate) enum Settled {
-    Answer(Acknowledgement),
+pub(crate) enum DecisionResult {
+    Answer(Answer),
     Failed(String),
-    /// A newer one is known: no answer.
-    Late,
+    /// The branch stays in doubt, and is to be reported.
+    NotMine,
+    /// No answer: a newer decision is known, or nobody is in doubt.
+    Ignored,
 }
 
-impl Settled {
+impl DecisionResult {
     /// Whether the branch is over here.
-    pub(crate) fn is_known(&self) -> bool {
-        matches!(self, Self::Answer(answer) if *answer != Acknowledgement::Unknown)
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self, Self::Answer(Answer::Committed | Answer::RolledBack))
     }
 }
 
@@ -129,16 +131,16 @@ impl<R: ResourceManager> Branches<'_, R> {
         });
         let state = found.as_ref().map(Found::state);
         let forgotten = self.forgotten.as_ref().is_some_and(|gone| gone.has(&branch.transaction));
-        Ok(Some(match step(state.as_ref(), &Request::Prepare { same_payload, forgotten }) {
+        let one_phase = request.one_phase;
+        let prepare = Request::Prepare { same_payload, forgotten, one_phase };
+        Ok(Some(match step(state.as_ref(), &prepare) {
             Step::Reserve => return self.reserve(origin, request, room),
-            Step::RepeatVote => {
+            Step::RepeatVote { committed } => {
                 let output = match found {
                     Some(Found::Undecided(undecided)) => undecided.output,
                     Some(Found::Decided(decided)) => decided.output,
                     None => Vec::new(),
                 };
-                let committed =
-                    request.one_phase && !state.is_some_and(|state| state.is_prepared());
                 vote(branch, WireVote::Commit, output, committed)
             }
             Step::RefuseRolledBack => {
@@ -195,34 +197,49 @@ impl<R: ResourceManager> Branches<'_, R> {
         room: Option<&Refusal>,
     ) -> Result<Option<LinkVote>, BatchRolledBack> {
         if let Some(refusal) = room {
-            return Ok(Some(abort::<R>(&request.branch, refusal)));
+            return Ok(Some(self.refuse(request, Reservation::NotAsked, refusal)));
         }
         let keys = request.payload.as_ref().map(|it| self.resource.locks(&it.message));
         let keys = match keys.unwrap_or_else(|_| Ok(Vec::new())) {
             Ok(keys) => keys,
             Err(error) => {
                 let refusal = self.failed(&request.branch, &error);
-                return Ok(Some(abort::<R>(&request.branch, &refusal)));
+                return Ok(Some(self.refuse(request, Reservation::NotAsked, &refusal)));
             }
         };
         let kept = journal::encode_keys(&keys);
         match self.lock_waits.claim(request, keys) {
             Ok(Claimed::Granted) => {}
             Ok(Claimed::Waits) => return Ok(None),
-            Err(refusal) => return Ok(Some(abort::<R>(&request.branch, &refusal))),
+            Err(refusal) => {
+                return Ok(Some(self.refuse(request, Reservation::NotAsked, &refusal)));
+            }
         }
         Ok(Some(match self.ask_domain(origin, request, &kept)? {
             Ok(vote) => vote,
             Err(error) => {
-                let branch = &request.branch;
                 let refusal = match error {
                     Error::Refused(refusal) => refusal,
-                    error => self.failed(branch, &error),
+                    error => self.failed(&request.branch, &error),
                 };
-                self.leave_tombstone(branch, 0, Some(&refusal));
-                abort::<R>(branch, &refusal)
+                self.refuse(request, Reservation::Refused, &refusal)
             }
         }))
+    }
+
+    /// Votes to abort, and leaves of the branch what follows from that.
+    fn refuse(
+        &mut self,
+        request: &Prepare<R>,
+        reservation: Reservation,
+        refusal: &Refusal,
+    ) -> LinkVote {
+        let (branch, one_phase) = (&request.branch, request.one_phase);
+        let step = step(None, &Request::Reserved { reservation, one_phase });
+        if let Some(state) = step.records() {
+            self.leave_tombstone(branch, state, Some(refusal));
+        }
+        abort::<R>(branch, refusal)
     }
 
     fn ask_domain(
@@ -238,31 +255,41 @@ impl<R: ResourceManager> Branches<'_, R> {
         let (branch, transaction) = (&request.branch, self.transaction);
         let mut effects = self.effects;
         let vote = self.attempt(|| {
-            let output = match self.resource.prepare(transaction, branch, &payload.message)? {
-                Vote::Commit(output) => output,
-                Vote::ReadOnly => return Ok(vote(branch, WireVote::ReadOnly, Vec::new(), false)),
-                Vote::Abort(refusal) => return Err(refusal.into()),
-            };
+            let (reservation, output) =
+                match self.resource.prepare(transaction, branch, &payload.message)? {
+                    Vote::Commit(output) => (Reservation::Made, output),
+                    Vote::ReadOnly => (Reservation::ReadOnly, R::Output::default()),
+                    Vote::Abort(refusal) => return Err(refusal.into()),
+                };
+            let one_phase = request.one_phase;
+            let step = step(None, &Request::Reserved { reservation, one_phase });
             let encoded = output.encode_to_vec();
-            if request.one_phase {
-                self.resource.commit_at_once(transaction, branch, &payload.message, &output)?;
-                let state = Branch::Committed { decision_number: 1 };
-                let contents =
-                    Contents { payload: Some(&payload.bytes), output: &encoded, keep: false };
-                let at = self.service_time;
-                effects.bytes += contents.footprint(None);
-                journal::insert_decided(transaction, branch, state, &contents, None, at)?;
-                effects.commits += 1;
-            } else {
-                let contents = (&payload.bytes[..], &encoded[..]);
-                let may_compensate = request.may_compensate;
-                let terms = PrepareTerms { age: request.age, may_compensate, keys };
-                journal::insert_undecided(transaction, branch, origin, terms, contents, self.now)?;
-                self.prepared_cache.keep(*branch, contents, request.may_compensate);
-                effects.undecided += 1;
+            match (step, step.records()) {
+                (Step::CommitAtOnce, Some(state)) => {
+                    self.resource.commit_at_once(transaction, branch, &payload.message, &output)?;
+                    let contents =
+                        Contents { payload: Some(&payload.bytes), output: &encoded, keep: false };
+                    let at = self.service_time;
+                    effects.bytes += contents.footprint(None);
+                    journal::insert_decided(transaction, branch, state, &contents, None, at)?;
+                    effects.commits += 1;
+                }
+                (Step::Promise, Some(_)) => {
+                    let contents = (&payload.bytes[..], &encoded[..]);
+                    let may_compensate = request.may_compensate;
+                    let terms = PrepareTerms { age: request.age, may_compensate, keys };
+                    let now = self.now;
+                    journal::insert_undecided(transaction, branch, origin, terms, contents, now)?;
+                    self.prepared_cache.keep(*branch, contents, may_compensate);
+                    effects.undecided += 1;
+                }
+                (Step::AnswerReadOnly, _) => {
+                    return Ok(vote(branch, WireVote::ReadOnly, Vec::new(), false));
+                }
+                (step, _) => unreachable!("{step:?} is no answer to a reservation"),
             }
             crash_point!("participant-before-prepared-durable");
-            Ok(vote(branch, WireVote::Commit, encoded, request.one_phase))
+            Ok(vote(branch, WireVote::Commit, encoded, one_phase))
         })?;
         if vote.is_ok() {
             self.effects = effects;
@@ -271,7 +298,10 @@ impl<R: ResourceManager> Branches<'_, R> {
     }
 
     /// Applies a decision, or finds out why not.
-    pub(crate) fn settle(&mut self, decision: &Decision) -> Result<Settled, BatchRolledBack> {
+    pub(crate) fn decide(
+        &mut self,
+        decision: &Decision,
+    ) -> Result<DecisionResult, BatchRolledBack> {
         let branch = &decision.branch;
         let promise = self.prepared_cache.take(branch).map(|promise| {
             let Promise { payload, output, may_compensate } = promise;
@@ -279,54 +309,50 @@ impl<R: ResourceManager> Branches<'_, R> {
         });
         let found = match promise.map_or_else(|| self.find(branch), Ok) {
             Ok(found) => found,
-            Err(error) => return Ok(self.unsettled(decision, false, &error.into())),
+            Err(error) => return Ok(self.not_applied(decision, &error.into())),
         };
-        let request = decision.request(R::COMPENSATES);
-        Ok(match (step(found.as_ref().map(Found::state).as_ref(), &request), found) {
-            (Step::ApplyCommit | Step::ApplyRollback, Some(Found::Undecided(undecided))) => {
-                match self.apply(decision, &undecided, None)? {
-                    Ok(()) if decision.commit => Settled::Answer(Acknowledgement::Committed),
-                    Ok(()) => Settled::Answer(Acknowledgement::RolledBack),
-                    Err(error) => self.unsettled(decision, true, &error),
-                }
+        let step = step(found.as_ref().map(Found::state).as_ref(), &decision.request);
+        let done = match (step, found, step.records()) {
+            (Step::Apply(verdict), Some(Found::Undecided(undecided)), _) => {
+                self.apply(branch, verdict, &undecided, None)?
             }
-            (Step::Compensate, Some(Found::Decided(decided))) => {
-                match self.compensate(decision, &decided)? {
-                    Ok(()) => Settled::Answer(Acknowledgement::RolledBack),
-                    Err(error) => self.unsettled(decision, false, &error),
-                }
+            (Step::Compensate { .. }, Some(Found::Decided(decided)), Some(state)) => {
+                self.compensate(branch, state, &decided)?
             }
-            (Step::LeaveTombstone, _) => {
-                match self.leave_tombstone(branch, decision.number, None) {
-                    true => Settled::Answer(Acknowledgement::RolledBack),
-                    false => Settled::Failed("the tombstone could not be written".into()),
+            (Step::LeaveTombstone { .. }, _, Some(state)) => {
+                if !self.leave_tombstone(branch, state, None) {
+                    let why = "the tombstone could not be written".into();
+                    return Ok(DecisionResult::Failed(why));
                 }
+                Ok(())
             }
-            (Step::AnswerCommitted, _) => Settled::Answer(Acknowledgement::Committed),
-            (Step::AnswerRolledBack, _) => Settled::Answer(Acknowledgement::RolledBack),
-            (Step::AnswerUnknown, _) => Settled::Answer(Acknowledgement::Unknown),
-            (Step::Ignore, _) => Settled::Late,
-            (step, _) => unreachable!("{step:?} is no answer to a decision"),
+            (Step::ReportNotMine, ..) => return Ok(DecisionResult::NotMine),
+            (
+                Step::AnswerCommitted | Step::AnswerRolledBack | Step::AnswerUnknown | Step::Ignore,
+                ..,
+            ) => Ok(()),
+            (step, ..) => unreachable!("{step:?} is no answer to a decision"),
+        };
+        Ok(match (done, step.answer()) {
+            (Ok(()), Some(answer)) => DecisionResult::Answer(answer),
+            (Ok(()), None) => DecisionResult::Ignored,
+            (Err(error), _) => self.not_applied(decision, &error),
         })
     }
 
     fn apply(
         &mut self,
-        decision: &Decision,
+        branch: &BranchId,
+        verdict: Verdict,
         undecided: &Undecided,
         by_operator: Option<&HeuristicDecision>,
     ) -> Result<Result<(), Error>, BatchRolledBack> {
-        let (branch, transaction, now) = (&decision.branch, self.transaction, self.now);
-        let decision_number = decision.number;
+        let (transaction, now) = (self.transaction, self.now);
         let applied = self.attempt(|| {
-            if decision.commit || !planted!(ReservationKept) {
+            if verdict.commit || !planted!(ReservationKept) {
                 let contents = (&undecided.payload[..], &undecided.output[..]);
-                self.resource.settle(transaction, branch, contents, decision.commit)?;
+                self.resource.settle(transaction, branch, contents, verdict.commit)?;
             }
-            let state = match decision.commit {
-                true => Branch::Committed { decision_number },
-                false => Branch::RolledBack { decision_number },
-            };
             if journal::delete_undecided(transaction, branch)? != 1 {
                 return Err(Error::Inconsistent(
                     "a branch that was promised is not in the journal",
@@ -335,28 +361,44 @@ impl<R: ResourceManager> Branches<'_, R> {
             let contents = Contents {
                 payload: Some(&undecided.payload),
                 output: &undecided.output,
-                keep: undecided.may_compensate && decision.commit,
+                keep: undecided.may_compensate && verdict.commit,
             };
-            let at = self.service_time;
+            let (state, at) = (verdict.applied(), self.service_time);
             journal::insert_decided(transaction, branch, state, &contents, None, at)?;
             if let Some(resolution) = by_operator {
                 resolutions::insert(transaction, branch, resolution, now)?;
             }
             Ok(contents.footprint(None))
         })?;
-        if let Ok(bytes) = applied {
-            self.effects.bytes += bytes;
-            self.effects.undecided -= 1;
-            match decision.commit {
-                true => self.effects.commits += 1,
-                false => self.effects.rollbacks += 1,
+        match applied {
+            Ok(bytes) => {
+                self.effects.bytes += bytes;
+                self.effects.undecided -= 1;
+                match verdict.commit {
+                    true => self.effects.commits += 1,
+                    false => self.effects.rollbacks += 1,
+                }
             }
+            Err(_) => self.keep_pending(branch, &undecided.state(), verdict),
         }
         Ok(applied.map(drop))
     }
 
-    /// Decides a promised branch for an operator. Its decision has number 0: whatever its
-    /// coordinator decides is newer, and is told what was done.
+    /// The resource could not apply a decision: it is kept where it stands.
+    fn keep_pending(&self, branch: &BranchId, state: &Branch, verdict: Verdict) {
+        let Step::KeepPending(pending) = step(Some(state), &Request::Failed(verdict)) else {
+            return;
+        };
+        // In a transaction that SQLite has ended, it would be written by itself.
+        if self.transaction.is_autocommit() {
+            return;
+        }
+        if let Err(error) = journal::keep_pending(self.transaction, branch, pending) {
+            tracing::error!(%error, "the decision could not be kept");
+        }
+    }
+
+    /// Decides a promised branch for an operator.
     pub(crate) fn resolve(
         &mut self,
         branch: &BranchId,
@@ -369,53 +411,30 @@ impl<R: ResourceManager> Branches<'_, R> {
             Err(error) => return Ok(Err(ResolveError::Failed(error.to_string()))),
         };
         let state = found.as_ref().map(Found::state);
-        let undecided =
-            match (step(state.as_ref(), &Request::Resolve { commit: resolution.commit }), found) {
-                (Step::ApplyCommit | Step::ApplyRollback, Some(Found::Undecided(undecided))) => {
-                    undecided
-                }
-                (Step::AnswerUnknown, _) => return Ok(Err(ResolveError::Unknown)),
-                (Step::RefuseDecided, _) => {
-                    return Ok(Err(ResolveError::Decided(match state {
-                        Some(Branch::Committed { .. }) => "committed",
-                        Some(Branch::RolledBack { .. }) | None => "rolled back",
-                        // Its coordinator has decided; only the effect is still to come.
-                        Some(Branch::Prepared { pending }) => {
-                            match pending.is_some_and(|it| it.commit) {
-                                true => "to be committed, which is being tried again,",
-                                false => "to be rolled back, which is being tried again,",
-                            }
-                        }
-                    })));
-                }
-                (step, _) => unreachable!("{step:?} is no answer to an operator"),
-            };
-        let (branch, commit) = (*branch, resolution.commit);
-        let decision = Decision {
-            branch,
-            commit,
-            number: 0,
-            attempt: 0,
-            compensate: false,
-            answers_doubt: false,
+        let step = step(state.as_ref(), &Request::Resolve { commit: resolution.commit });
+        let (verdict, undecided) = match (step, found) {
+            (Step::Apply(verdict), Some(Found::Undecided(undecided))) => (verdict, undecided),
+            (Step::AnswerUnknown, _) => return Ok(Err(ResolveError::Unknown)),
+            (Step::RefuseDecided, _) => return Ok(Err(ResolveError::Decided(shown(state)))),
+            (step, _) => unreachable!("{step:?} is no answer to an operator"),
         };
-        let applied = self.apply(&decision, &undecided, Some(resolution))?;
+        let applied = self.apply(branch, verdict, &undecided, Some(resolution))?;
         Ok(applied.map_err(|error| ResolveError::Failed(error.to_string())))
     }
 
     /// Undoes a commit.
     fn compensate(
         &mut self,
-        decision: &Decision,
+        branch: &BranchId,
+        state: Branch,
         decided: &Decided,
     ) -> Result<Result<(), Error>, BatchRolledBack> {
-        let (branch, transaction) = (&decision.branch, self.transaction);
+        let transaction = self.transaction;
         let undone = self.attempt(|| {
             let payload = decided.payload.as_deref().ok_or(Error::Inconsistent(
                 "nothing was kept of a branch that is to be undone; it was not announced",
             ))?;
             self.resource.compensate(transaction, branch, (payload, &decided.output))?;
-            let state = Branch::RolledBack { decision_number: decision.number };
             match journal::record_compensation(transaction, branch, state, self.service_time)? {
                 1 => Ok(payload.len() as i64),
                 _ => Err(Error::Inconsistent("a branch that is to be undone is gone")),
@@ -434,21 +453,16 @@ impl<R: ResourceManager> Branches<'_, R> {
         self.effects.domain_panics += u64::from(matches!(error, Error::Panicked(_)));
     }
 
-    /// The decision stands, so it is kept where the branch is known.
-    fn unsettled(&mut self, decision: &Decision, is_known: bool, error: &Error) -> Settled {
+    fn not_applied(&mut self, decision: &Decision, error: &Error) -> DecisionResult {
         self.count(error);
-        let Decision { branch, commit, number, .. } = *decision;
+        let Decision { branch, request, .. } = decision;
+        let verdict = request.verdict();
         tracing::error!(
-            transaction = %branch.transaction, branch = branch.number, commit, number, %error,
+            transaction = %branch.transaction, branch = branch.number,
+            commit = verdict.map(|it| it.commit), number = verdict.map(|it| it.number), %error,
             "the decision could not be applied; it will be tried again"
         );
-        if is_known && !self.transaction.is_autocommit() {
-            let pending = Verdict { commit, number };
-            if let Err(error) = journal::keep_pending(self.transaction, &branch, pending) {
-                tracing::error!(%error, "the decision could not be kept");
-            }
-        }
-        Settled::Failed(error.to_string())
+        DecisionResult::Failed(error.to_string())
     }
 
     fn failed(&mut self, branch: &BranchId, error: &Error) -> Refusal {
@@ -467,14 +481,13 @@ impl<R: ResourceManager> Branches<'_, R> {
     fn leave_tombstone(
         &mut self,
         branch: &BranchId,
-        decision_number: u32,
+        state: Branch,
         refusal: Option<&Refusal>,
     ) -> bool {
         // In a transaction that SQLite has ended, it would be written by itself.
         if self.transaction.is_autocommit() {
             return false;
         }
-        let state = Branch::RolledBack { decision_number };
         let written = journal::insert_decided(
             self.transaction,
             branch,
@@ -513,19 +526,35 @@ fn refused<R: ResourceManager>(branch: &BranchId, code: String, message: String)
     LinkVote { abort_reason: Some(reason), ..vote(branch, WireVote::Abort, Vec::new(), false) }
 }
 
-/// What is answered to a decision; nothing to a late one.
-pub(crate) fn acknowledge(decision: &Decision, settled: Settled) -> Option<LinkAcknowledgement> {
-    let (acknowledgement, message) = match settled {
-        Settled::Answer(acknowledgement) => (acknowledgement, String::new()),
-        Settled::Failed(message) => (Acknowledgement::Failed, message),
-        Settled::Late => return None,
+/// What a decided branch is, to an operator.
+fn shown(state: Option<Branch>) -> &'static str {
+    match state {
+        Some(Branch::Committed { .. }) => "committed",
+        Some(Branch::RolledBack { .. }) | None => "rolled back",
+        // Its coordinator has decided; only the effect is still to come.
+        Some(Branch::Prepared { pending }) => match pending.is_some_and(|it| it.commit) {
+            true => "to be committed, which is being tried again,",
+            false => "to be rolled back, which is being tried again,",
+        },
+    }
+}
+
+/// The answer to a decision, where there is one.
+pub(crate) fn acknowledge(
+    decision: &Decision,
+    result: DecisionResult,
+) -> Option<LinkAcknowledgement> {
+    let (acknowledgement, message) = match result {
+        DecisionResult::Answer(answer) => (wire::acknowledgement(answer), String::new()),
+        DecisionResult::Failed(message) => (Acknowledgement::Failed, message),
+        DecisionResult::NotMine | DecisionResult::Ignored => return None,
     };
     Some(LinkAcknowledgement {
         transaction_id: decision.branch.transaction.as_bytes().to_vec().into(),
         branch: decision.branch.number,
         acknowledgement: acknowledgement.into(),
         message,
-        decision_number: decision.number,
+        decision_number: decision.request.verdict().map_or(0, |verdict| verdict.number),
         attempt: decision.attempt,
     })
 }

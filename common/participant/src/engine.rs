@@ -34,7 +34,7 @@ use tonic::{Status, metadata::MetadataValue};
 
 use crate::{
     Refusal, ResourceManager,
-    branches::{self, BatchRolledBack, Branches, Effects, ResolveError, Settled, Undo},
+    branches::{self, BatchRolledBack, Branches, DecisionResult, Effects, ResolveError, Undo},
     domain::Domain,
     footprint::Footprint,
     high_water_mark::HighWaterMark,
@@ -83,6 +83,8 @@ pub(crate) struct Answers {
     pub(crate) promised: Vec<BranchId>,
     /// Branches that hold none any more, once this is durable.
     settled: Vec<BranchId>,
+    /// Branches in doubt that the one who was asked doesn't know.
+    not_mine: Vec<BranchId>,
     effects: Effects,
 }
 
@@ -317,19 +319,22 @@ impl<R: ResourceManager> Engine<R> {
     ) -> Result<Answers, BatchRolledBack> {
         let mut branches = self.branches(transaction, undo);
         let mut acknowledgements = Vec::with_capacity(decisions.len());
-        let (mut settled_branches, is_used) = (Vec::new(), self.lock_waits.is_used());
+        let (mut settled, mut not_mine) = (Vec::new(), Vec::new());
+        let is_used = self.lock_waits.is_used();
         for decision in decisions {
-            let settled = match transaction.is_autocommit() {
-                true => Settled::Failed("the storage rolled the batch back".into()),
-                false => branches.settle(decision)?,
+            let result = match transaction.is_autocommit() {
+                true => DecisionResult::Failed("the storage rolled the batch back".into()),
+                false => branches.decide(decision)?,
             };
-            if is_used && settled.is_known() {
-                settled_branches.push(decision.branch);
+            match result {
+                DecisionResult::NotMine => not_mine.push(decision.branch),
+                _ if is_used && result.is_over() => settled.push(decision.branch),
+                _ => {}
             }
-            acknowledgements.extend(branches::acknowledge(decision, settled));
+            acknowledgements.extend(branches::acknowledge(decision, result));
         }
-        let (settled, effects) = (settled_branches, branches.effects);
-        Ok(Answers { acknowledgements, settled, effects, ..Answers::default() })
+        let effects = branches.effects;
+        Ok(Answers { acknowledgements, settled, not_mine, effects, ..Answers::default() })
     }
 
     fn prepare(
@@ -417,6 +422,9 @@ impl<R: ResourceManager> Engine<R> {
             crash_point!("participant-applied");
         }
         self.metrics.undecided.set(self.undecided.load(Relaxed));
+        if !answers.not_mine.is_empty() {
+            self.note_not_mine(&answers.not_mine);
+        }
         self.count(&answers);
         Ok(answers)
     }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use dtc_protocol::{CoordinatorId, planted};
+use dtc_protocol::{CoordinatorId, branch::Request, planted};
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
@@ -77,11 +77,13 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
             engine.keep_not_mine(&undecided);
         }
         if planted!(PreparedTimesOut) {
-            let rollback = |doubt: &InDoubtBranch| Decision::of_inquiry(doubt.branch, false, 1);
+            let request =
+                Request::Rollback { decision_number: 1, compensate: false, can_compensate: false };
+            let rollback = |doubt: &InDoubtBranch| Decision::new(doubt.branch, request);
             let _ = engine.retry(doubts.iter().map(rollback).collect()).await;
         }
         let (decided, doubts): (Vec<_>, Vec<_>) =
-            doubts.into_iter().partition(|doubt| doubt.pending.is_some());
+            doubts.into_iter().partition(|doubt| doubt.state.pending().is_some());
         overdue.look(&doubts, engine.now(), engine.limits.overdue_after, &engine.metrics);
         retry(&engine, &mut retries, &decided).await;
         ask(&engine, &mut questions, doubts);
@@ -122,8 +124,7 @@ async fn retry<R: ResourceManager>(
     backoff.delay();
     for some in decided.chunks(MAX_INQUIRIES) {
         let decisions = some.iter().filter_map(|doubt| {
-            let pending = doubt.pending?;
-            Some(Decision::of_inquiry(doubt.branch, pending.commit, pending.number))
+            Some(Decision::new(doubt.branch, Request::Retry(doubt.state.pending()?)))
         });
         match engine.retry(decisions.collect()).await {
             Ok(answers) => event_log::tell(&answers),

@@ -4,10 +4,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dtc_proto::dtc::{
-    BranchOutcome, GetOutcomeRequest, GetOutcomeResponse,
-    recovery_service_client::RecoveryServiceClient,
+    GetOutcomeRequest, GetOutcomeResponse, recovery_service_client::RecoveryServiceClient,
 };
-use dtc_protocol::planted;
+use dtc_protocol::branch::{Request, Step, step};
 use futures::StreamExt;
 use tonic::{
     Status,
@@ -19,7 +18,7 @@ use crate::{
     engine::Engine,
     event_log,
     journal::InDoubtBranch,
-    wire::{self, Batch, Origin},
+    wire::{self, Batch, Decision, Origin},
 };
 
 const CONNECT: Duration = Duration::from_secs(2);
@@ -105,16 +104,23 @@ async fn apply<R: ResourceManager>(
         transaction = %branch.transaction, branch = branch.number, ?outcome,
         coordinator = %origin.coordinator, "in doubt, answered"
     );
-    // Another coordinator's word on this branch counts for nothing.
-    let not_mine = outcome == BranchOutcome::NotMine || origin.coordinator != branch.coordinator;
-    if not_mine && !planted!(NotMineAborts) {
-        engine.note_not_mine(&[branch]);
-        return Ok(());
-    }
-    let Some(decision) = wire::answer(branch, outcome, response.decision_number) else {
+    let Some(outcome) = wire::outcome(outcome, response.decision_number) else {
         return Ok(());
     };
-    let batch = Batch { decisions: vec![decision], ..Batch::default() };
+    let own = origin.coordinator == branch.coordinator;
+    let request = Request::Outcome { outcome, own };
+    // Where that decides nothing, it passes no fence either: another coordinator's run is
+    // not kept here.
+    match step(Some(&doubt.state), &request) {
+        Step::ReportNotMine => {
+            engine.note_not_mine(&[branch]);
+            return Ok(());
+        }
+        Step::Ignore => return Ok(()),
+        _ => {}
+    }
+    let decisions = vec![Decision::new(branch, request)];
+    let batch = Batch { decisions, ..Batch::default() };
     // The fence refuses the answer of a run that was replaced.
     let answers = engine.perform(Arc::new(origin), batch).await;
     event_log::tell(&answers.map_err(|refused| Status::from(&refused))?);

@@ -96,10 +96,16 @@ pub(crate) struct Decided {
     pub(crate) refusal: Option<(String, String)>,
 }
 
+impl Undecided {
+    pub(crate) fn state(&self) -> Branch {
+        Branch::Prepared { pending: self.pending }
+    }
+}
+
 impl Found {
     pub(crate) fn state(&self) -> Branch {
         match self {
-            Self::Undecided(undecided) => Branch::Prepared { pending: undecided.pending },
+            Self::Undecided(undecided) => undecided.state(),
             Self::Decided(decided) => decided.state,
         }
     }
@@ -121,7 +127,8 @@ pub(crate) struct InDoubtBranch {
     /// Wall clock, milliseconds.
     pub(crate) prepared_at: i64,
     pub(crate) recovery_address: String,
-    pub(crate) pending: Option<Verdict>,
+    /// [`Branch::Prepared`].
+    pub(crate) state: Branch,
 }
 
 impl InDoubtBranch {
@@ -376,7 +383,7 @@ pub(crate) fn keep_pending(
             branch.coordinator.as_bytes(),
             pending.commit,
             pending.number,
-            of_decision(branch, applied(pending), None),
+            of_decision(branch, pending.applied(), None),
         ])
         .map(drop)
 }
@@ -511,7 +518,7 @@ pub(crate) fn undecided_page(
                 run: run(&row, 3)?,
                 prepared_at: row.get(5)?,
                 recovery_address: row.get(6)?,
-                pending: pending(&row, &branch, 7)?,
+                state: Branch::Prepared { pending: pending(&row, &branch, 7)? },
             })
         },
     )?;
@@ -569,19 +576,11 @@ fn pending(
         (None, None, None) => Ok(None),
         (Some(commit), Some(number), Some(checksum)) => {
             let pending = Verdict { commit, number };
-            match checksum == of_decision(branch, applied(pending), None) {
+            match checksum == of_decision(branch, pending.applied(), None) {
                 true => Ok(Some(pending)),
                 false => Err(row.damaged(first + 2, "it is of another decision")),
             }
         }
         _ => Err(row.damaged(first, "a decision is there in part")),
-    }
-}
-
-/// What the branch is once the decision is applied.
-fn applied(Verdict { commit, number: decision_number }: Verdict) -> Branch {
-    match commit {
-        true => Branch::Committed { decision_number },
-        false => Branch::RolledBack { decision_number },
     }
 }

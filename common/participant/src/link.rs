@@ -97,12 +97,9 @@ async fn read<R: ResourceManager>(
         if request.hello.is_some() {
             return Err(Status::invalid_argument("hello: only the first message has one"));
         }
-        let (batch, notices) =
+        let (batch, ended) =
             Batch::from_link(origin.coordinator, request, engine.limits.max_payload)?;
-        if !notices.not_mine.is_empty() {
-            engine.note_not_mine(&notices.not_mine);
-        }
-        if let Some(ended) = notices.ended {
+        if let Some(ended) = ended {
             place.note_ended(&ended, engine.service_time());
         }
         if !batch.is_empty() {
@@ -217,7 +214,7 @@ pub(crate) fn inquiries<R: ResourceManager>(
     engine: &Engine<R>,
     doubts: &[InDoubtBranch],
 ) -> Option<LinkResponse> {
-    let undecided = doubts.iter().filter(|doubt| doubt.pending.is_none());
+    let undecided = doubts.iter().filter(|doubt| doubt.state.is_in_doubt());
     let inquiries: Vec<_> = undecided
         .map(|doubt| {
             event_log::asked(doubt);

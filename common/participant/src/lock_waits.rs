@@ -87,7 +87,8 @@ impl<R: ResourceManager> LockWaits<R> {
     pub(crate) fn decide(&self, decisions: &[Decision]) {
         if self.is_used() {
             let mut locks = self.lock();
-            decisions.iter().for_each(|decision| locks.decide(&decision.branch));
+            let decided = decisions.iter().filter(|it| it.request.verdict().is_some());
+            decided.for_each(|decision| locks.decide(&decision.branch));
         }
     }
 }

@@ -55,7 +55,9 @@ impl Overdue {
 
 #[cfg(test)]
 mod tests {
-    use dtc_protocol::{BranchId, CoordinatorId, Incarnation, TransactionId, fence::Run};
+    use dtc_protocol::{
+        BranchId, CoordinatorId, Incarnation, TransactionId, branch::Branch, fence::Run,
+    };
 
     use super::*;
 
@@ -66,7 +68,13 @@ mod tests {
             number: 0,
         };
         let run = Run { epoch: 1, incarnation: Incarnation::from_bytes([3; 16]) };
-        InDoubtBranch { branch, run, prepared_at, recovery_address: String::new(), pending: None }
+        InDoubtBranch {
+            branch,
+            run,
+            prepared_at,
+            recovery_address: String::new(),
+            state: Branch::PREPARED,
+        }
     }
 
     #[test]

@@ -40,23 +40,19 @@ impl<R: ResourceManager> Service<R> {
         mark(Status::not_found(message), UNKNOWN_BRANCH)
     }
 
-    async fn settle(
+    /// `decision` makes it of the branch and the decision's number.
+    async fn decide(
         &self,
         origin: Option<&dtc::Origin>,
         transaction: &str,
         number: u32,
-        (verdict, decision_number): (Verdict, u32),
+        decision_number: u32,
+        decision: impl FnOnce(BranchId, u32) -> Decision,
     ) -> Result<LinkAcknowledgement, Status> {
         let origin = Origin::parse("origin", origin)?;
         let branch = branch(&origin, transaction, number)?;
         let number = wire::decision_number("decision_number", decision_number)?;
-        let (commit, compensate) = match verdict {
-            Verdict::Commit => (true, false),
-            Verdict::Rollback { compensate } => (false, compensate),
-        };
-        let (attempt, answers_doubt) = (0, false);
-        let decisions =
-            vec![Decision { branch, commit, number, attempt, compensate, answers_doubt }];
+        let decisions = vec![decision(branch, number)];
         let batch = Batch { decisions, ..Batch::default() };
         let answers = self.engine.perform(Arc::new(origin), batch).await;
         let mut answers = answers.map_err(|refused| Status::from(&refused))?;
@@ -68,13 +64,6 @@ impl<R: ResourceManager> Service<R> {
             mark(status, LATE_DECISION)
         })
     }
-}
-
-/// What a call decides.
-#[derive(Clone, Copy)]
-enum Verdict {
-    Commit,
-    Rollback { compensate: bool },
 }
 
 fn branch(origin: &Origin, transaction: &str, number: u32) -> Result<BranchId, Status> {
@@ -131,8 +120,14 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
     ) -> Result<Response<CommitResponse>, Status> {
         let CommitRequest { origin, transaction_id, branch, decision_number, .. } =
             request.into_inner();
-        let decision = (Verdict::Commit, decision_number);
-        let told = self.settle(origin.as_ref(), &transaction_id, branch, decision).await?;
+        let decide = self.decide(
+            origin.as_ref(),
+            &transaction_id,
+            branch,
+            decision_number,
+            Decision::commit,
+        );
+        let told = decide.await?;
         match told.acknowledgement() {
             Acknowledgement::Committed => {
                 Ok(Response::new(CommitResponse { journal_id: self.journal_id() }))
@@ -153,8 +148,10 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
     ) -> Result<Response<RollbackResponse>, Status> {
         let RollbackRequest { origin, transaction_id, branch, decision_number, compensate, .. } =
             request.into_inner();
-        let decision = (Verdict::Rollback { compensate }, decision_number);
-        let told = self.settle(origin.as_ref(), &transaction_id, branch, decision).await?;
+        let rollback = |branch, number| Decision::rollback::<R>(branch, number, compensate);
+        let decide =
+            self.decide(origin.as_ref(), &transaction_id, branch, decision_number, rollback);
+        let told = decide.await?;
         let committed = match told.acknowledgement() {
             Acknowledgement::RolledBack => false,
             Acknowledgement::Committed => true,

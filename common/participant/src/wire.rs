@@ -7,9 +7,8 @@ use bytes::Bytes;
 use dtc_proto::dtc::{self, LinkRequest, Payload, payload};
 use dtc_protocol::{
     BranchId, CoordinatorId, TransactionId,
-    branch::{Request, Verdict},
+    branch::{Answer, Outcome, Request, Verdict},
     fence::Run,
-    planted,
 };
 use prost::Message as _;
 use tonic::Status;
@@ -46,35 +45,32 @@ pub(crate) struct Decoded<R: ResourceManager> {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// What is said of a branch after its prepare: a decision, an answer to an inquiry, or the
+/// participant's own next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Decision {
     pub(crate) branch: BranchId,
-    pub(crate) commit: bool,
-    pub(crate) number: u32,
+    pub(crate) request: Request,
     /// Which attempt it is; 0 where that is not counted.
     pub(crate) attempt: u32,
-    /// It was compensated: undo the branch even if it is committed.
-    pub(crate) compensate: bool,
-    /// The answer to a question: it counts for a branch that is undecided only.
-    pub(crate) answers_doubt: bool,
 }
 
 impl Decision {
-    /// The answer to an inquiry, or a decision that could not be applied before.
-    pub(crate) fn of_inquiry(branch: BranchId, commit: bool, number: u32) -> Self {
-        Self { branch, commit, number, attempt: 0, compensate: false, answers_doubt: true }
+    pub(crate) fn new(branch: BranchId, request: Request) -> Self {
+        Self { branch, request, attempt: 0 }
     }
 
-    /// What it asks of a branch at a participant that can undo a commit, or can't.
-    pub(crate) fn request(&self, can_compensate: bool) -> Request {
-        let Self { commit, number, compensate, answers_doubt, .. } = *self;
-        match (answers_doubt, commit) {
-            (true, _) => Request::Outcome(Verdict { commit, number }),
-            (false, true) => Request::Commit { decision_number: number },
-            (false, false) => {
-                Request::Rollback { decision_number: number, compensate, can_compensate }
-            }
-        }
+    pub(crate) fn commit(branch: BranchId, decision_number: u32) -> Self {
+        Self::new(branch, Request::Commit { decision_number })
+    }
+
+    pub(crate) fn rollback<R: ResourceManager>(
+        branch: BranchId,
+        decision_number: u32,
+        compensate: bool,
+    ) -> Self {
+        let can_compensate = R::COMPENSATES;
+        Self::new(branch, Request::Rollback { decision_number, compensate, can_compensate })
     }
 }
 
@@ -82,13 +78,6 @@ impl Decision {
 pub(crate) struct Batch<R: ResourceManager> {
     pub(crate) decisions: Vec<Decision>,
     pub(crate) prepares: Vec<Prepare<R>>,
-}
-
-/// What came beside a batch.
-#[derive(Debug, Default)]
-pub(crate) struct Notices {
-    pub(crate) not_mine: Vec<BranchId>,
-    pub(crate) ended: Option<Ended>,
 }
 
 impl<R: ResourceManager> Default for Batch<R> {
@@ -106,50 +95,37 @@ impl<R: ResourceManager> Batch<R> {
         self.decisions.len() + self.prepares.len()
     }
 
-    /// A link's message. Transactions of a link are its coordinator's.
+    /// A link's message, and the transactions that it says have ended. Transactions of a
+    /// link are its coordinator's.
     pub(crate) fn from_link(
         coordinator: CoordinatorId,
         request: LinkRequest,
         max_payload: usize,
-    ) -> Result<(Self, Notices), Status> {
+    ) -> Result<(Self, Option<Ended>), Status> {
         let branch = |field: &str, transaction: &Bytes, number: u32| {
             let transaction = TransactionId::from_slice(transaction)
                 .ok_or_else(|| no_id(&format!("{field}.transaction_id"), transaction))?;
             Ok::<_, Status>(BranchId { coordinator, transaction, number })
         };
-        let decision = |field: &str, transaction: &Bytes, number: u32, decision: u32, commit| {
-            let number_field = format!("{field}.decision_number");
-            Ok::<_, Status>(Decision {
-                branch: branch(field, transaction, number)?,
-                commit,
-                number: decision_number(&number_field, decision)?,
-                attempt: 0,
-                compensate: false,
-                answers_doubt: false,
-            })
-        };
         let mut batch = Self::default();
-        let mut notices = Notices::default();
         batch.decisions.reserve(request.commits.len() + request.rollbacks.len());
         for commit in &request.commits {
-            let (id, of) = (&commit.transaction_id, commit.branch);
-            let decision = decision("commits", id, of, commit.decision_number, true)?;
+            let branch = branch("commits", &commit.transaction_id, commit.branch)?;
+            let number = decision_number("commits.decision_number", commit.decision_number)?;
+            let decision = Decision::commit(branch, number);
             batch.decisions.push(Decision { attempt: commit.attempt, ..decision });
         }
         for rollback in &request.rollbacks {
-            let (id, of) = (&rollback.transaction_id, rollback.branch);
-            let decision = decision("rollbacks", id, of, rollback.decision_number, false)?;
-            let (attempt, compensate) = (rollback.attempt, rollback.compensate);
-            batch.decisions.push(Decision { attempt, compensate, ..decision });
+            let branch = branch("rollbacks", &rollback.transaction_id, rollback.branch)?;
+            let number = decision_number("rollbacks.decision_number", rollback.decision_number)?;
+            let decision = Decision::rollback::<R>(branch, number, rollback.compensate);
+            batch.decisions.push(Decision { attempt: rollback.attempt, ..decision });
         }
-        for outcome in &request.outcomes {
-            let branch = branch("outcomes", &outcome.transaction_id, outcome.branch)?;
-            match outcome.outcome() {
-                dtc::BranchOutcome::NotMine if !planted!(NotMineAborts) => {
-                    notices.not_mine.push(branch)
-                }
-                told => batch.decisions.extend(answer(branch, told, outcome.decision_number)),
-            }
+        for told in &request.outcomes {
+            let branch = branch("outcomes", &told.transaction_id, told.branch)?;
+            let outcome = outcome(told.outcome(), told.decision_number);
+            let request = |outcome| Request::Outcome { outcome, own: true };
+            batch.decisions.extend(outcome.map(|it| Decision::new(branch, request(it))));
         }
         batch.prepares.reserve(request.prepares.len());
         for prepare in &request.prepares {
@@ -167,21 +143,26 @@ impl<R: ResourceManager> Batch<R> {
                 may_compensate: prepare.may_compensate,
             });
         }
-        if !request.ended_before.is_empty() {
-            let before = TransactionId::from_slice(&request.ended_before)
-                .ok_or_else(|| no_id("ended_before", &request.ended_before))?;
-            let except = request.ended_except.iter().map(|bytes| {
-                ended::range(bytes).ok_or_else(|| {
-                    let length = bytes.len();
-                    Status::invalid_argument(format!(
-                        "ended_except: {length} bytes; an id has 16, a range of them 32"
-                    ))
-                })
-            });
-            notices.ended = Some(Ended::new(before, except.collect::<Result<_, _>>()?));
-        }
-        Ok((batch, notices))
+        Ok((batch, ended_transactions(&request)?))
     }
+}
+
+/// The transactions of which a link's message says that they have ended.
+fn ended_transactions(request: &LinkRequest) -> Result<Option<Ended>, Status> {
+    if request.ended_before.is_empty() {
+        return Ok(None);
+    }
+    let before = TransactionId::from_slice(&request.ended_before)
+        .ok_or_else(|| no_id("ended_before", &request.ended_before))?;
+    let except = request.ended_except.iter().map(|bytes| {
+        ended::range(bytes).ok_or_else(|| {
+            let length = bytes.len();
+            Status::invalid_argument(format!(
+                "ended_except: {length} bytes; an id has 16, a range of them 32"
+            ))
+        })
+    });
+    Ok(Some(Ended::new(before, except.collect::<Result<_, _>>()?)))
 }
 
 /// Epochs beyond this are of no coordinator's start.
@@ -212,23 +193,25 @@ impl Origin {
     }
 }
 
-/// What an answered question decides; nothing where the answer is 'pending'.
-pub(crate) fn answer(
-    branch: BranchId,
-    outcome: dtc::BranchOutcome,
-    decision_number: u32,
-) -> Option<Decision> {
-    let commit = match outcome {
-        dtc::BranchOutcome::Committed => true,
-        dtc::BranchOutcome::Aborted => false,
-        dtc::BranchOutcome::NotMine if planted!(NotMineAborts) => false,
-        dtc::BranchOutcome::Unspecified
-        | dtc::BranchOutcome::Pending
-        | dtc::BranchOutcome::NotMine => return None,
-    };
+/// The answer to an inquiry; none where that is 'pending': it is asked again.
+pub(crate) fn outcome(told: dtc::BranchOutcome, decision_number: u32) -> Option<Outcome> {
     // A coordinator that presumes the abort has no decision to number.
-    let number = decision_number.max(1);
-    Some(Decision::of_inquiry(branch, commit, number))
+    let decided = |commit| Outcome::Decided(Verdict { commit, number: decision_number.max(1) });
+    match told {
+        dtc::BranchOutcome::Committed => Some(decided(true)),
+        dtc::BranchOutcome::Aborted => Some(decided(false)),
+        dtc::BranchOutcome::NotMine => Some(Outcome::NotMine),
+        dtc::BranchOutcome::Unspecified | dtc::BranchOutcome::Pending => None,
+    }
+}
+
+/// The answer to a decision, as it travels.
+pub(crate) fn acknowledgement(answer: Answer) -> dtc::Acknowledgement {
+    match answer {
+        Answer::Committed => dtc::Acknowledgement::Committed,
+        Answer::RolledBack => dtc::Acknowledgement::RolledBack,
+        Answer::Unknown => dtc::Acknowledgement::Unknown,
+    }
 }
 
 /// Decodes a payload; what is wrong with it is a refusal.
@@ -356,14 +339,8 @@ mod tests {
         };
         let request = LinkRequest { rollbacks: vec![rollback], ..LinkRequest::default() };
         let transaction = TransactionId::from_bytes([2; 16]);
-        let expected = Decision {
-            branch: BranchId { coordinator: COORDINATOR, transaction, number: 3 },
-            commit: false,
-            number: 2,
-            attempt: 4,
-            compensate: true,
-            answers_doubt: false,
-        };
+        let branch = BranchId { coordinator: COORDINATOR, transaction, number: 3 };
+        let expected = Decision { attempt: 4, ..Decision::rollback::<Nothing>(branch, 2, true) };
         assert_eq!(from_link(request).unwrap().decisions, [expected]);
     }
 

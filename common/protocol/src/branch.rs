@@ -12,11 +12,11 @@
 //! - What is committed is undone only by a rollback that says so, `compensate`.
 //! - A decision with a lower number than the one applied, or known and still to be
 //!   applied, changes nothing.
-//! - The answer to an inquiry counts for a prepared branch only.
+//! - A decision that could not be applied stays, and is applied before an older one.
+//! - The answer to an inquiry counts for a prepared branch only, and only that of its
+//!   own coordinator; 'not mine' never counts as an abort.
 //! - An operator resolves what nobody has decided, and nothing else.
 //! - What may have been forgotten is not promised again.
-
-use crate::planted;
 
 /// What the participant's journal holds of a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,11 +44,35 @@ pub enum Branch {
 pub struct Verdict {
     /// To commit; else to roll back.
     pub commit: bool,
-    /// Its number: later decisions have greater ones.
+    /// Its number: later decisions have greater ones. 0 for an operator's, so that every
+    /// decision of the coordinator is newer.
     pub number: u32,
 }
 
-/// What a coordinator, or an operator, asks for.
+/// What came of [`Step::Reserve`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reservation {
+    /// The resource votes to commit and holds what that needs.
+    Made,
+    /// The resource has nothing to change.
+    ReadOnly,
+    /// The resource refused, or failed.
+    Refused,
+    /// The resource was not asked: there was no room, or no lock.
+    NotAsked,
+}
+
+/// The answer to an inquiry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// This was decided.
+    Decided(Verdict),
+    /// The coordinator does not know the run that prepared the branch.
+    NotMine,
+}
+
+/// What happens to a branch: what a coordinator or an operator asks for, or what came of
+/// a step that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Request {
     /// Promise the branch.
@@ -58,6 +82,15 @@ pub enum Request {
         same_payload: bool,
         /// Whether the branch, were it decided, might have been removed by retention.
         forgotten: bool,
+        /// Whether it is to be committed in the same call.
+        one_phase: bool,
+    },
+    /// What came of [`Step::Reserve`].
+    Reserved {
+        /// That.
+        reservation: Reservation,
+        /// As in the prepare.
+        one_phase: bool,
     },
     /// Make the effect final.
     Commit {
@@ -73,9 +106,17 @@ pub enum Request {
         /// Whether the participant can do that.
         can_compensate: bool,
     },
-    /// The same decisions as the answer to an inquiry, or as the participant's own next
-    /// attempt at what it keeps as pending.
-    Outcome(Verdict),
+    /// The answer to an inquiry.
+    Outcome {
+        /// That.
+        outcome: Outcome,
+        /// Whether the branch's own coordinator gives it.
+        own: bool,
+    },
+    /// The participant's own next attempt at a decision that it keeps as pending.
+    Retry(Verdict),
+    /// The resource failed to do what [`Step::Apply`] asked for.
+    Failed(Verdict),
     /// Decide it in place of a coordinator that cannot be asked.
     Resolve {
         /// To commit; else to roll back.
@@ -86,10 +127,21 @@ pub enum Request {
 /// What the participant has to do, in one durable write, before it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// Ask the resource for its vote, and record that with the reservation.
+    /// Ask the resource for its vote; [`Request::Reserved`] says what came of it.
     Reserve,
+    /// Record the reservation, and vote to commit.
+    Promise,
+    /// Make the effect final and record it; vote to commit, committed.
+    CommitAtOnce,
+    /// Vote read-only; nothing to write.
+    AnswerReadOnly,
     /// Answer with the vote that was recorded.
-    RepeatVote,
+    RepeatVote {
+        /// Whether that says 'committed' too.
+        committed: bool,
+    },
+    /// Vote to abort; nothing to write, so that another attempt may succeed.
+    Refuse,
     /// Vote to abort: the branch was rolled back, by its refusal or a tombstone.
     RefuseRolledBack,
     /// Vote to abort: another payload came under the same branch.
@@ -97,15 +149,20 @@ pub enum Step {
     /// Vote to abort: its transaction has ended, and what this branch did in it may
     /// have been removed.
     RefuseForgotten,
-    /// Make the effect final and record it.
-    ApplyCommit,
-    /// Undo the reservation and record it.
-    ApplyRollback,
+    /// Make the effect final, or undo the reservation, and record it.
+    Apply(Verdict),
+    /// Record a decision that could not be applied, to try it again.
+    KeepPending(Verdict),
     /// Undo the effect, which is final, and record that as a rollback.
-    Compensate,
-    /// Record the rollback of a branch that was never seen, so that a late
-    /// prepare is refused.
-    LeaveTombstone,
+    Compensate {
+        /// Of the decision that was compensated.
+        decision_number: u32,
+    },
+    /// Record the rollback of a branch that is not known, so that a late prepare is refused.
+    LeaveTombstone {
+        /// Of the decision; 0 for the participant's own refusal, to which it votes to abort.
+        decision_number: u32,
+    },
     /// Answer 'committed'; nothing to write. To a rollback this is the
     /// announcement that the decision came too late.
     AnswerCommitted,
@@ -116,8 +173,21 @@ pub enum Step {
     AnswerUnknown,
     /// Refuse to resolve: its coordinator's decision is known.
     RefuseDecided,
-    /// No answer: a newer decision is known, or nobody is in doubt any more.
+    /// No answer: the branch stays in doubt, and people are to know.
+    ReportNotMine,
+    /// No answer, nothing to write: a newer decision is known, or nobody is in doubt.
     Ignore,
+}
+
+/// The answer to a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Answer {
+    /// The branch is committed.
+    Committed,
+    /// The branch is rolled back.
+    RolledBack,
+    /// The branch is not known.
+    Unknown,
 }
 
 impl Branch {
@@ -139,246 +209,173 @@ impl Branch {
         matches!(self, Self::Prepared { .. })
     }
 
+    /// Whether it is promised and no decision is known: its coordinator is asked.
+    pub fn is_in_doubt(&self) -> bool {
+        *self == Self::PREPARED
+    }
+
+    /// A decision that is known and could not be applied yet: it is tried again.
+    pub fn pending(&self) -> Option<Verdict> {
+        match *self {
+            Self::Prepared { pending } => pending,
+            _ => None,
+        }
+    }
+
     /// Whether a decision comes too late: a newer one was applied, or will be.
     fn outruns(&self, verdict: Verdict) -> bool {
-        match *self {
-            Self::Prepared { pending: Some(known) } => {
+        match self.pending() {
+            Some(known) => {
                 verdict.number < known.number
                     || verdict.number == known.number && verdict.commit != known.commit
             }
-            _ => verdict.number < self.decision_number(),
+            None => verdict.number < self.decision_number(),
+        }
+    }
+}
+
+impl Verdict {
+    /// What the branch is once it is applied.
+    pub fn applied(self) -> Branch {
+        let Self { commit, number: decision_number } = self;
+        match commit {
+            true => Branch::Committed { decision_number },
+            false => Branch::RolledBack { decision_number },
         }
     }
 }
 
 impl Request {
     /// The coordinator's decision that it carries, if it carries one.
-    fn verdict(&self) -> Option<Verdict> {
+    pub fn verdict(&self) -> Option<Verdict> {
         match *self {
-            Self::Prepare { .. } | Self::Resolve { .. } => None,
             Self::Commit { decision_number } => {
                 Some(Verdict { commit: true, number: decision_number })
             }
             Self::Rollback { decision_number, .. } => {
                 Some(Verdict { commit: false, number: decision_number })
             }
-            Self::Outcome(verdict) => Some(verdict),
+            Self::Outcome { outcome: Outcome::Decided(verdict), own: true }
+            | Self::Retry(verdict) => Some(verdict),
+            Self::Prepare { .. }
+            | Self::Reserved { .. }
+            | Self::Outcome { .. }
+            | Self::Failed(_)
+            | Self::Resolve { .. } => None,
+        }
+    }
+}
+
+impl Step {
+    /// What the journal holds of the branch once the step is taken; none where that is
+    /// what it held before.
+    pub fn records(&self) -> Option<Branch> {
+        match *self {
+            Self::Promise => Some(Branch::PREPARED),
+            Self::CommitAtOnce => Some(Branch::Committed { decision_number: 1 }),
+            Self::Apply(verdict) => Some(verdict.applied()),
+            Self::KeepPending(verdict) => Some(Branch::Prepared { pending: Some(verdict) }),
+            Self::Compensate { decision_number } | Self::LeaveTombstone { decision_number } => {
+                Some(Branch::RolledBack { decision_number })
+            }
+            _ => None,
+        }
+    }
+
+    /// The answer to the decision that it follows from; none where there is none.
+    pub fn answer(&self) -> Option<Answer> {
+        match self {
+            Self::Apply(Verdict { commit: true, .. }) | Self::AnswerCommitted => {
+                Some(Answer::Committed)
+            }
+            Self::Apply(Verdict { commit: false, .. })
+            | Self::Compensate { .. }
+            | Self::LeaveTombstone { .. }
+            | Self::AnswerRolledBack => Some(Answer::RolledBack),
+            Self::AnswerUnknown => Some(Answer::Unknown),
+            _ => None,
         }
     }
 }
 
 /// The transition function: what to do with `request`, where the journal holds `branch`.
 pub fn step(branch: Option<&Branch>, request: &Request) -> Step {
-    let late =
-        branch.zip(request.verdict()).is_some_and(|(branch, verdict)| branch.outruns(verdict));
-    if late && !planted!(NumberIgnored) {
-        return Step::Ignore;
+    #[cfg(debug_assertions)]
+    if let Some(step) = crate::planted::step(branch, request) {
+        return step;
     }
+    match is_late(branch, request) {
+        true => Step::Ignore,
+        false => step_in_time(branch, request),
+    }
+}
+
+/// Whether a newer decision is known than the one that the request carries.
+pub(crate) fn is_late(branch: Option<&Branch>, request: &Request) -> bool {
+    branch.zip(request.verdict()).is_some_and(|(branch, verdict)| branch.outruns(verdict))
+}
+
+pub(crate) fn step_in_time(branch: Option<&Branch>, request: &Request) -> Step {
     match *request {
-        Request::Prepare { same_payload, forgotten } => prepare(branch, same_payload, forgotten),
-        Request::Commit { .. } => match branch {
-            None if planted!(UnknownAcknowledged) => Step::AnswerCommitted,
+        Request::Prepare { same_payload, forgotten, one_phase } => match branch {
+            None if forgotten => Step::RefuseForgotten,
+            None => Step::Reserve,
+            Some(Branch::RolledBack { .. }) => Step::RefuseRolledBack,
+            Some(_) if !same_payload => Step::RefuseOtherPayload,
+            Some(branch) => Step::RepeatVote { committed: one_phase && !branch.is_prepared() },
+        },
+        Request::Reserved { reservation, one_phase } => match reservation {
+            Reservation::Made if one_phase => Step::CommitAtOnce,
+            Reservation::Made => Step::Promise,
+            Reservation::ReadOnly => Step::AnswerReadOnly,
+            Reservation::Refused => Step::LeaveTombstone { decision_number: 0 },
+            Reservation::NotAsked => Step::Refuse,
+        },
+        Request::Commit { decision_number: number } => match branch {
             None => Step::AnswerUnknown,
-            Some(Branch::Prepared { .. }) => Step::ApplyCommit,
+            Some(Branch::Prepared { .. }) => Step::Apply(Verdict { commit: true, number }),
             Some(Branch::Committed { .. }) => Step::AnswerCommitted,
             Some(Branch::RolledBack { .. }) => Step::AnswerRolledBack,
         },
-        Request::Rollback { compensate, can_compensate, .. } => {
-            rollback(branch, compensate, can_compensate)
-        }
-        Request::Outcome(Verdict { commit, .. }) => match branch {
-            Some(Branch::Prepared { .. }) => apply(commit),
+        Request::Rollback { decision_number, compensate, can_compensate } => match branch {
+            // It had voted: what became of it is lost. A tombstone would answer the next
+            // attempt as if it had been undone.
+            None if compensate => Step::AnswerUnknown,
+            None => Step::LeaveTombstone { decision_number },
+            Some(Branch::Prepared { .. }) => {
+                Step::Apply(Verdict { commit: false, number: decision_number })
+            }
+            Some(Branch::Committed { .. }) if compensate && can_compensate => {
+                Step::Compensate { decision_number }
+            }
+            Some(Branch::Committed { .. }) => Step::AnswerCommitted,
+            Some(Branch::RolledBack { .. }) => Step::AnswerRolledBack,
+        },
+        Request::Outcome { outcome, own } => match (branch, outcome) {
+            (Some(Branch::Prepared { .. }), Outcome::Decided(verdict)) if own => {
+                Step::Apply(verdict)
+            }
+            (Some(branch), _) if branch.is_in_doubt() => Step::ReportNotMine,
+            _ => Step::Ignore,
+        },
+        Request::Retry(verdict) => match branch.and_then(Branch::pending) {
+            Some(pending) if pending == verdict => Step::Apply(verdict),
+            _ => Step::Ignore,
+        },
+        Request::Failed(verdict) => match branch {
+            // An operator is told that it failed, and tries again.
+            Some(Branch::Prepared { .. }) if verdict.number > 0 => Step::KeepPending(verdict),
             _ => Step::Ignore,
         },
         Request::Resolve { commit } => match branch {
             None => Step::AnswerUnknown,
             Some(Branch::Prepared { pending }) if pending.is_none_or(|it| it.commit == commit) => {
-                apply(commit)
+                Step::Apply(Verdict { commit, number: 0 })
             }
             Some(_) => Step::RefuseDecided,
         },
     }
 }
 
-fn apply(commit: bool) -> Step {
-    if commit { Step::ApplyCommit } else { Step::ApplyRollback }
-}
-
-fn prepare(branch: Option<&Branch>, same_payload: bool, forgotten: bool) -> Step {
-    match branch {
-        Some(Branch::RolledBack { .. }) if planted!(TombstoneIgnored) => Step::Reserve,
-        Some(Branch::Prepared { .. }) if planted!(ReservesTwice) => Step::Reserve,
-        Some(Branch::Prepared { .. }) if planted!(PromiseEndsAlone) => Step::ApplyRollback,
-        Some(Branch::Prepared { .. }) if planted!(OtherPayloadPromised) => Step::RepeatVote,
-
-        None if forgotten => Step::RefuseForgotten,
-        None => Step::Reserve,
-        Some(Branch::RolledBack { .. }) => Step::RefuseRolledBack,
-        Some(_) if same_payload => Step::RepeatVote,
-        Some(_) => Step::RefuseOtherPayload,
-    }
-}
-
-fn rollback(branch: Option<&Branch>, compensate: bool, can_compensate: bool) -> Step {
-    match branch {
-        Some(Branch::Committed { .. }) if planted!(CommitUndone) => Step::ApplyRollback,
-
-        // It had voted: what became of it is lost. A tombstone would answer the next
-        // attempt as if it had been undone.
-        None if compensate && !planted!(UnknownCompensated) => Step::AnswerUnknown,
-        None if planted!(TombstoneMissing) => Step::AnswerRolledBack,
-        None => Step::LeaveTombstone,
-        Some(Branch::Prepared { .. }) => Step::ApplyRollback,
-        Some(Branch::Committed { .. })
-            if compensate && can_compensate && !planted!(CompensationIgnored) =>
-        {
-            Step::Compensate
-        }
-        Some(Branch::Committed { .. }) => Step::AnswerCommitted,
-        Some(Branch::RolledBack { .. }) => Step::AnswerRolledBack,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PREPARE: Request = Request::Prepare { same_payload: true, forgotten: false };
-    const COMMIT: Request = Request::Commit { decision_number: 1 };
-    const ROLLBACK: Request =
-        Request::Rollback { decision_number: 1, compensate: false, can_compensate: true };
-    const COMPENSATE: Request =
-        Request::Rollback { decision_number: 2, compensate: true, can_compensate: true };
-    const COMMITTED: Branch = Branch::Committed { decision_number: 1 };
-    const ROLLED_BACK: Branch = Branch::RolledBack { decision_number: 1 };
-
-    #[test]
-    fn a_branch_goes_from_prepared_to_its_decision() {
-        assert_eq!(step(None, &PREPARE), Step::Reserve);
-        assert_eq!(step(Some(&Branch::PREPARED), &COMMIT), Step::ApplyCommit);
-        assert_eq!(step(Some(&Branch::PREPARED), &ROLLBACK), Step::ApplyRollback);
-    }
-
-    #[test]
-    fn duplicates_get_the_first_answer() {
-        assert_eq!(step(Some(&Branch::PREPARED), &PREPARE), Step::RepeatVote);
-        assert_eq!(step(Some(&COMMITTED), &PREPARE), Step::RepeatVote);
-        assert_eq!(step(Some(&COMMITTED), &COMMIT), Step::AnswerCommitted);
-        assert_eq!(step(Some(&ROLLED_BACK), &ROLLBACK), Step::AnswerRolledBack);
-    }
-
-    #[test]
-    fn another_payload_under_the_same_branch_is_refused() {
-        let other = Request::Prepare { same_payload: false, forgotten: false };
-        assert_eq!(step(Some(&Branch::PREPARED), &other), Step::RefuseOtherPayload);
-        assert_eq!(step(Some(&COMMITTED), &other), Step::RefuseOtherPayload);
-    }
-
-    #[test]
-    fn a_tombstone_refuses_the_late_prepare() {
-        assert_eq!(step(None, &ROLLBACK), Step::LeaveTombstone);
-        assert_eq!(step(Some(&ROLLED_BACK), &PREPARE), Step::RefuseRolledBack);
-        let other = Request::Prepare { same_payload: false, forgotten: false };
-        assert_eq!(step(Some(&ROLLED_BACK), &other), Step::RefuseRolledBack);
-    }
-
-    #[test]
-    fn an_unknown_branch_is_never_acknowledged() {
-        assert_eq!(step(None, &COMMIT), Step::AnswerUnknown);
-    }
-
-    #[test]
-    fn a_decision_that_was_compensated_makes_the_first_one_late() {
-        let compensating = Branch::RolledBack { decision_number: 2 };
-        assert_eq!(step(Some(&compensating), &COMMIT), Step::Ignore);
-        assert_eq!(step(Some(&compensating), &ROLLBACK), Step::Ignore);
-        assert_eq!(step(Some(&compensating), &COMPENSATE), Step::AnswerRolledBack);
-    }
-
-    #[test]
-    fn what_is_committed_is_undone_only_by_a_decision_that_was_compensated() {
-        let plain =
-            Request::Rollback { decision_number: 2, compensate: false, can_compensate: true };
-        assert_eq!(step(Some(&COMMITTED), &plain), Step::AnswerCommitted);
-        assert_eq!(step(Some(&COMMITTED), &COMPENSATE), Step::Compensate);
-        assert_eq!(step(Some(&Branch::PREPARED), &COMPENSATE), Step::ApplyRollback);
-    }
-
-    #[test]
-    fn an_unknown_branch_is_never_acknowledged_as_compensated() {
-        let cannot =
-            Request::Rollback { decision_number: 2, compensate: true, can_compensate: false };
-        assert_eq!(step(None, &COMPENSATE), Step::AnswerUnknown);
-        assert_eq!(step(None, &cannot), Step::AnswerUnknown);
-        assert_eq!(step(Some(&COMMITTED), &cannot), Step::AnswerCommitted);
-    }
-
-    #[test]
-    fn a_pending_decision_is_replaced_by_later_ones_only() {
-        let commit = Branch::Prepared { pending: Some(Verdict { commit: true, number: 2 }) };
-        let rollback = Branch::Prepared { pending: Some(Verdict { commit: false, number: 2 }) };
-        let second = Request::Commit { decision_number: 2 };
-        assert_eq!(step(Some(&rollback), &COMMIT), Step::Ignore);
-        assert_eq!(step(Some(&rollback), &second), Step::Ignore);
-        assert_eq!(
-            step(Some(&rollback), &Request::Commit { decision_number: 3 }),
-            Step::ApplyCommit
-        );
-        assert_eq!(step(Some(&commit), &second), Step::ApplyCommit);
-        assert_eq!(step(Some(&commit), &COMPENSATE), Step::Ignore);
-        let outcome = |commit, number| Request::Outcome(Verdict { commit, number });
-        assert_eq!(step(Some(&commit), &outcome(false, 1)), Step::Ignore);
-        assert_eq!(step(Some(&commit), &outcome(true, 2)), Step::ApplyCommit);
-        assert_eq!(step(Some(&commit), &PREPARE), Step::RepeatVote);
-    }
-
-    #[test]
-    fn a_branch_with_a_pending_decision_is_still_prepared() {
-        let pending = Branch::Prepared { pending: Some(Verdict { commit: true, number: 1 }) };
-        assert!(Branch::PREPARED.is_prepared());
-        assert!(pending.is_prepared());
-        assert!(!COMMITTED.is_prepared());
-        assert!(!ROLLED_BACK.is_prepared());
-    }
-
-    #[test]
-    fn the_answer_to_an_inquiry_counts_for_a_prepared_branch_only() {
-        for commit in [true, false] {
-            let outcome = Request::Outcome(Verdict { commit, number: 1 });
-            assert_eq!(step(Some(&Branch::PREPARED), &outcome), apply(commit));
-            for decided in [None, Some(&COMMITTED), Some(&ROLLED_BACK)] {
-                assert_eq!(step(decided, &outcome), Step::Ignore);
-            }
-        }
-    }
-
-    #[test]
-    fn an_operator_resolves_only_what_nobody_has_decided() {
-        for commit in [true, false] {
-            let resolve = Request::Resolve { commit };
-            assert_eq!(step(Some(&Branch::PREPARED), &resolve), apply(commit));
-            assert_eq!(step(None, &resolve), Step::AnswerUnknown);
-            for decided in [COMMITTED, ROLLED_BACK] {
-                assert_eq!(step(Some(&decided), &resolve), Step::RefuseDecided);
-            }
-            let pending =
-                |commit| Branch::Prepared { pending: Some(Verdict { commit, number: 1 }) };
-            assert_eq!(step(Some(&pending(commit)), &resolve), apply(commit));
-            assert_eq!(step(Some(&pending(!commit)), &resolve), Step::RefuseDecided);
-        }
-    }
-
-    #[test]
-    fn what_may_have_been_forgotten_is_not_promised_again() {
-        let late = Request::Prepare { same_payload: true, forgotten: true };
-        assert_eq!(step(None, &late), Step::RefuseForgotten);
-        assert_eq!(step(Some(&Branch::PREPARED), &late), Step::RepeatVote);
-        assert_eq!(step(Some(&COMMITTED), &late), Step::RepeatVote);
-    }
-
-    #[test]
-    fn a_decided_branch_tells_what_it_did() {
-        assert_eq!(step(Some(&ROLLED_BACK), &COMMIT), Step::AnswerRolledBack);
-        assert_eq!(step(Some(&COMMITTED), &ROLLBACK), Step::AnswerCommitted);
-    }
-}
+mod tests;

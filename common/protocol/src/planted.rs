@@ -3,6 +3,11 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use crate::{
+    branch::{Branch, Outcome, Request, Step, Verdict, is_late, step_in_time},
+    fence::{Admission, Run},
+};
+
 macro_rules! bugs {
     ($($(#[$doc:meta])* $bug:ident = $name:literal,)*) => {
         /// A bug that can be planted.
@@ -47,6 +52,8 @@ bugs! {
     UnknownCompensated = "unknown-compensated",
     /// A second prepare ends a promise.
     PromiseEndsAlone = "promise-ends-alone",
+    /// 'Not mine', or another coordinator's word, rolls a branch back.
+    NotMineAborts = "not-mine-aborts",
     /// A replaced coordinator is obeyed.
     EpochIgnored = "epoch-ignored",
 
@@ -119,8 +126,6 @@ bugs! {
     // The participant kit: `dtc-participant`.
     /// A vote leaves before it is durable.
     VoteBeforeDurable = "kit-vote-before-durable",
-    /// 'Not mine' rolls a branch back.
-    NotMineAborts = "kit-not-mine-aborts",
     /// A prepared branch is rolled back when it has waited for long.
     PreparedTimesOut = "kit-prepared-times-out",
     /// A rollback does not tell the domain.
@@ -146,6 +151,64 @@ pub fn plant(bug: Option<Bug>) {
 /// Whether a bug is planted.
 pub fn is_planted(bug: Bug) -> bool {
     PLANTED.load(Relaxed) == bug as usize
+}
+
+/// The bug that is planted.
+pub fn planted() -> Option<Bug> {
+    Bug::ALL.get(PLANTED.load(Relaxed)).copied()
+}
+
+/// What the planted bug makes of a branch's step, where it changes that.
+pub(crate) fn step(branch: Option<&Branch>, request: &Request) -> Option<Step> {
+    let bug = planted()?;
+    if is_late(branch, request) {
+        return (bug == Bug::NumberIgnored).then(|| step_in_time(branch, request));
+    }
+    let in_doubt = branch.is_some_and(Branch::is_in_doubt);
+    Some(match (bug, request, branch) {
+        (Bug::TombstoneIgnored, Request::Prepare { .. }, Some(Branch::RolledBack { .. })) => {
+            Step::Reserve
+        }
+        (Bug::ReservesTwice, Request::Prepare { .. }, Some(Branch::Prepared { .. })) => {
+            Step::Reserve
+        }
+        (Bug::PromiseEndsAlone, Request::Prepare { .. }, Some(Branch::Prepared { .. })) => {
+            Step::Apply(Verdict { commit: false, number: 0 })
+        }
+        (Bug::OtherPayloadPromised, Request::Prepare { .. }, Some(Branch::Prepared { .. })) => {
+            Step::RepeatVote { committed: false }
+        }
+        (Bug::UnknownAcknowledged, Request::Commit { .. }, None) => Step::AnswerCommitted,
+        (Bug::TombstoneMissing, Request::Rollback { compensate: false, .. }, None) => {
+            Step::AnswerRolledBack
+        }
+        (
+            Bug::UnknownCompensated,
+            &Request::Rollback { compensate: true, decision_number, .. },
+            None,
+        ) => Step::LeaveTombstone { decision_number },
+        (
+            Bug::CommitUndone,
+            &Request::Rollback { decision_number: number, .. },
+            Some(Branch::Committed { .. }),
+        ) => Step::Apply(Verdict { commit: false, number }),
+        (Bug::CompensationIgnored, Request::Rollback { .. }, Some(Branch::Committed { .. })) => {
+            Step::AnswerCommitted
+        }
+        (
+            Bug::NotMineAborts,
+            Request::Outcome { outcome: Outcome::NotMine, .. }
+            | Request::Outcome { own: false, .. },
+            _,
+        ) if in_doubt => Step::Apply(Verdict { commit: false, number: 1 }),
+        _ => return None,
+    })
+}
+
+/// What the planted bug makes of the fence, where it changes that.
+pub(crate) fn admit(highest: Option<&Run>, presented: &Run) -> Option<Admission> {
+    let is_old = highest.is_some_and(|it| presented != it && presented.epoch <= it.epoch);
+    (is_planted(Bug::EpochIgnored) && is_old).then_some(Admission::Current)
 }
 
 #[cfg(test)]

@@ -76,6 +76,20 @@ pub enum Request {
         /// The decision's number.
         number: u8,
     },
+    /// To a question: the coordinator does not know the run that prepared it.
+    ToldNotMine,
+    /// To a question, by another coordinator than the branch's: this was decided.
+    ToldByAnother {
+        /// To commit; else to abort.
+        commit: bool,
+    },
+    /// The participant's own next attempt at a decision: never on the network.
+    Retry {
+        /// To commit; else to roll back.
+        commit: bool,
+        /// The decision's number.
+        number: u8,
+    },
 }
 
 /// From a participant.
@@ -152,7 +166,10 @@ impl Request {
     pub fn tells_commit(self) -> bool {
         matches!(
             self,
-            Self::Commit { .. } | Self::ToldCommitted { .. } | Self::Resolve { commit: true }
+            Self::Commit { .. }
+                | Self::ToldCommitted { .. }
+                | Self::Retry { commit: true, .. }
+                | Self::Resolve { commit: true }
         )
     }
 
@@ -163,6 +180,7 @@ impl Request {
             Self::Rollback { .. }
                 | Self::Compensate { .. }
                 | Self::ToldAborted { .. }
+                | Self::Retry { commit: false, .. }
                 | Self::Resolve { commit: false }
         )
     }
@@ -188,6 +206,10 @@ impl fmt::Display for Request {
             Self::Resolve { commit: false } => write!(f, "an operator's rollback"),
             Self::ToldCommitted { number } => write!(f, "the answer 'committed' #{number}"),
             Self::ToldAborted { number } => write!(f, "the answer 'aborted' #{number}"),
+            Self::ToldNotMine => write!(f, "the answer 'not mine'"),
+            Self::ToldByAnother { commit: true } => write!(f, "another's answer 'committed'"),
+            Self::ToldByAnother { commit: false } => write!(f, "another's answer 'aborted'"),
+            Self::Retry { number, .. } => write!(f, "decision #{number}, tried again"),
         }
     }
 }

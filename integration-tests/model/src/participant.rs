@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dtc_protocol::{
     Incarnation,
-    branch::{self, Branch, Step, Verdict},
+    branch::{self, Branch, Outcome, Reservation, Step, Verdict},
     fence::{Admission, Run, admit},
 };
 
@@ -122,15 +122,12 @@ impl Participant {
 
     /// Whether no decision of it is known either, so that it asks.
     pub(crate) fn asks_about(&self, id: Id) -> bool {
-        self.durable.rows.get(&id).is_some_and(|row| row.branch == Branch::PREPARED)
+        self.durable.rows.get(&id).is_some_and(|row| row.branch.is_in_doubt())
     }
 
     /// The decisions that it keeps, to try them again.
     pub(crate) fn pending(&self) -> impl Iterator<Item = (Id, Verdict)> {
-        self.file().rows.iter().filter_map(|(id, row)| match row.branch {
-            Branch::Prepared { pending } => Some((*id, pending?)),
-            _ => None,
-        })
+        self.file().rows.iter().filter_map(|(id, row)| Some((*id, row.branch.pending()?)))
     }
 
     /// Whether a prepare would be put to the domain.
@@ -148,7 +145,7 @@ impl Participant {
         let file = self.file();
         let row = file.rows.get(&id);
         let step = branch::step(row.map(|row| &row.branch), &asked(row, request));
-        matches!(step, Step::ApplyCommit | Step::ApplyRollback)
+        matches!(step, Step::Apply(_))
             && admit(file.seen.map(run).as_ref(), &run(epoch)) != Admission::Stale
     }
 
@@ -156,11 +153,7 @@ impl Participant {
     pub(crate) fn retry_pending(&mut self, id: Id, vote: Vote) {
         let pending = self.pending().find(|(of, _)| *of == id);
         let Some((_, Verdict { commit, number })) = pending else { return };
-        let number = number as u8;
-        let request = match commit {
-            true => Request::ToldCommitted { number },
-            false => Request::ToldAborted { number },
-        };
+        let request = Request::Retry { commit, number: number as u8 };
         let mut file = self.file().clone();
         self.act(&mut file, id, request, vote);
         if file != *self.file() {
@@ -172,6 +165,12 @@ impl Participant {
     pub(crate) fn take(&mut self, id: Id, epoch: u8, request: Request, vote: Vote) {
         let mut file = self.file().clone();
         let seen = file.seen.map(run);
+        if let Request::ToldByAnother { .. } = request {
+            // Its run is another coordinator's, of which this fence knows nothing.
+            self.act(&mut file, id, request, vote);
+            self.written = (file != *self.file()).then_some(file).or(self.written.take());
+            return;
+        }
         match admit(seen.as_ref(), &run(epoch)) {
             Admission::Stale => return,
             Admission::Newer => file.seen = Some(epoch),
@@ -192,100 +191,75 @@ impl Participant {
 
     fn act(&mut self, file: &mut File, id: Id, request: Request, vote: Vote) -> Option<Answer> {
         let row = file.rows.get(&id).copied();
-        let number = match request {
-            Request::Prepare { .. } | Request::Resolve { .. } => 0,
-            Request::Commit { number }
-            | Request::ToldCommitted { number }
-            | Request::Rollback { number }
-            | Request::ToldAborted { number }
-            | Request::Compensate { number } => number,
-        };
-        let told = matches!(request, Request::ToldCommitted { .. } | Request::ToldAborted { .. });
-        let applied = row.map_or(0, |row| row.branch.decision_number());
-        let step = branch::step(row.as_ref().map(|row| &row.branch), &asked(row.as_ref(), request));
-        if told && row.is_none_or(|row| !row.branch.is_prepared()) && step != Step::Ignore {
-            self.broken = Some("the answer to a question changed what is decided");
-        }
-        if let Some(Row { branch: Branch::Prepared { pending: Some(known) }, .. }) = row
-            && number > 0
-            && u32::from(number) < known.number
-            && step != Step::Ignore
+        let asked = asked(row.as_ref(), request);
+        let step = branch::step(row.as_ref().map(|row| &row.branch), &asked);
+        self.check(row.as_ref(), request, &asked, step);
+        if let Step::Apply(verdict) = step
+            && vote == Vote::Fails
         {
-            self.broken = Some("a decision that is older than the one to be applied was taken");
-        }
-        let compensates = matches!(request, Request::Compensate { .. });
-        if compensates && row.is_none() && step != Step::AnswerUnknown {
-            self.broken = Some("a branch that is not known was answered as compensated");
-        }
-        if number > 0 && u32::from(number) < applied && step != Step::Ignore {
-            self.broken = Some("a decision that is older than the one applied was answered");
-        }
-        let decision_number = number.into();
-        if vote == Vote::Fails && matches!(step, Step::ApplyCommit | Step::ApplyRollback) {
-            // An operator is told that it failed, and tries again.
-            if let Some(row) = file.rows.get_mut(&id).filter(|_| number > 0) {
-                let commit = step == Step::ApplyCommit;
-                let pending = Some(Verdict { commit, number: decision_number });
-                row.branch = Branch::Prepared { pending };
+            if let Some(row) = file.rows.get_mut(&id) {
+                let kept = branch::step(Some(&row.branch), &branch::Request::Failed(verdict));
+                row.branch = kept.records().unwrap_or(row.branch);
             }
             return None;
         }
         match step {
             Step::Reserve => return Some(self.reserve(file, id, request, vote)),
-            Step::RepeatVote => {
+            Step::RepeatVote { committed } => {
                 let payload = row.map_or(0, |row| row.payload);
-                let one_phase = matches!(request, Request::Prepare { one_phase: true, .. });
-                let asked = match request {
-                    Request::Prepare { payload, .. } => payload,
-                    _ => payload,
-                };
-                if asked != payload {
-                    self.broken = Some("a promise of one payload was given for another");
-                }
-                let committed = one_phase
-                    && row.is_some_and(|row| matches!(row.branch, Branch::Committed { .. }));
                 return Some(Answer::Yes { payload, committed });
             }
             Step::RefuseRolledBack | Step::RefuseOtherPayload | Step::RefuseForgotten => {
                 return Some(Answer::No);
             }
-            Step::ApplyCommit => {
-                self.acted_alone |= !request.tells_commit();
-                if let Some(row) = file.rows.get_mut(&id) {
-                    row.branch = Branch::Committed { decision_number };
-                    row.reserved = row.reserved.saturating_sub(1);
-                    row.applied += 1;
-                }
-                Some(Answer::Committed { number })
-            }
-            Step::ApplyRollback => {
-                self.acted_alone |= !request.tells_abort();
-                if let Some(row) = file.rows.get_mut(&id) {
-                    row.branch = Branch::RolledBack { decision_number };
-                    row.reserved = row.reserved.saturating_sub(1);
-                }
-                Some(Answer::RolledBack { number })
-            }
-            Step::Compensate => {
-                self.acted_alone |= !compensates;
-                if let Some(row) = file.rows.get_mut(&id) {
-                    row.branch = Branch::RolledBack { decision_number };
-                    row.applied = row.applied.saturating_sub(1);
-                    row.undone = true;
-                }
-                Some(Answer::RolledBack { number })
-            }
-            Step::LeaveTombstone => {
-                file.rows.insert(id, Row::tombstone(decision_number));
-                Some(Answer::RolledBack { number })
-            }
-            Step::AnswerCommitted => Some(Answer::Committed { number }),
-            Step::AnswerRolledBack => Some(Answer::RolledBack { number }),
-            Step::AnswerUnknown => Some(Answer::Unknown { number }),
-            Step::RefuseDecided | Step::Ignore => None,
+            _ => {}
+        }
+        if let Some(branch) = step.records() {
+            let row = file.rows.entry(id).or_insert(Row::tombstone(branch));
+            row.take(step, branch);
         }
         // The coordinator is not told what an operator has done.
-        .filter(|_| !matches!(request, Request::Resolve { .. }))
+        let answer = step.answer().filter(|_| !matches!(request, Request::Resolve { .. }))?;
+        let number = asked.verdict().map_or(0, |verdict| verdict.number as u8);
+        Some(match answer {
+            branch::Answer::Committed => Answer::Committed { number },
+            branch::Answer::RolledBack => Answer::RolledBack { number },
+            branch::Answer::Unknown => Answer::Unknown { number },
+        })
+    }
+
+    /// Whether the step is one that the records allow.
+    fn check(&mut self, row: Option<&Row>, request: Request, asked: &branch::Request, step: Step) {
+        let told = matches!(asked, branch::Request::Outcome { .. });
+        if told && row.is_none_or(|row| !row.branch.is_prepared()) && step != Step::Ignore {
+            self.broken = Some("the answer to a question changed what is decided");
+        }
+        let number = asked.verdict().map(|verdict| verdict.number);
+        let pending = row.and_then(|row| row.branch.pending());
+        if number.zip(pending).is_some_and(|(number, known)| number < known.number)
+            && step != Step::Ignore
+        {
+            self.broken = Some("a decision that is older than the one to be applied was taken");
+        }
+        let applied = row.map_or(0, |row| row.branch.decision_number());
+        if number.is_some_and(|number| number < applied) && step != Step::Ignore {
+            self.broken = Some("a decision that is older than the one applied was answered");
+        }
+        let compensates = matches!(request, Request::Compensate { .. });
+        if compensates && row.is_none() && step != Step::AnswerUnknown {
+            self.broken = Some("a branch that is not known was answered as compensated");
+        }
+        if let (Request::Prepare { payload, .. }, Step::RepeatVote { .. }) = (request, step)
+            && row.is_none_or(|row| row.payload != payload)
+        {
+            self.broken = Some("a promise of one payload was given for another");
+        }
+        self.acted_alone |= match step {
+            Step::Apply(Verdict { commit: true, .. }) => !request.tells_commit(),
+            Step::Apply(Verdict { commit: false, .. }) => !request.tells_abort(),
+            Step::Compensate { .. } => !compensates,
+            _ => false,
+        };
     }
 
     fn reserve(&mut self, file: &mut File, id: Id, request: Request, vote: Vote) -> Answer {
@@ -294,24 +268,26 @@ impl Participant {
             return Answer::No;
         };
         self.changes.entry(id).or_insert(vote != Vote::ReadOnly);
-        let held = file.rows.get(&id).map_or(0, |row| row.reserved);
-        match vote {
-            Vote::Yes | Vote::Plain => {
-                let at_once = one_phase && vote == Vote::Yes;
-                let (branch, reserved, applied) = match at_once {
-                    true => (Branch::Committed { decision_number: 1 }, held, 1),
-                    false => (Branch::PREPARED, held + 1, 0),
-                };
-                file.rows
-                    .insert(id, Row { branch, payload, reserved, applied, at_once, undone: false });
-                Answer::Yes { payload, committed: at_once }
-            }
-            Vote::No => {
-                file.rows.insert(id, Row::tombstone(0));
-                Answer::No
-            }
-            Vote::Traceless | Vote::Fails => Answer::No,
-            Vote::ReadOnly => Answer::ReadOnly,
+        let reservation = match vote {
+            Vote::Yes | Vote::Plain => Reservation::Made,
+            Vote::No => Reservation::Refused,
+            Vote::Traceless | Vote::Fails => Reservation::NotAsked,
+            Vote::ReadOnly => Reservation::ReadOnly,
+        };
+        let at_once = one_phase && vote != Vote::Plain;
+        let reserved = branch::Request::Reserved { reservation, one_phase: at_once };
+        let step = branch::step(None, &reserved);
+        if let Some(branch) = step.records() {
+            let held = file.rows.get(&id).map_or(0, |row| row.reserved);
+            let mut row = Row { payload, reserved: held, ..Row::tombstone(branch) };
+            row.take(step, branch);
+            file.rows.insert(id, row);
+        }
+        match step {
+            Step::Promise => Answer::Yes { payload, committed: false },
+            Step::CommitAtOnce => Answer::Yes { payload, committed: true },
+            Step::AnswerReadOnly => Answer::ReadOnly,
+            _ => Answer::No,
         }
     }
 
@@ -370,35 +346,54 @@ impl Participant {
 
 /// What production code is asked.
 fn asked(row: Option<&Row>, request: Request) -> branch::Request {
+    let decided = |commit, number: u8| Outcome::Decided(Verdict { commit, number: number.into() });
+    let told = |outcome| branch::Request::Outcome { outcome, own: true };
+    let rollback = |number: u8, compensate| branch::Request::Rollback {
+        decision_number: number.into(),
+        compensate,
+        can_compensate: true,
+    };
     match request {
-        Request::Prepare { payload, .. } => {
+        Request::Prepare { payload, one_phase } => {
             let same_payload = row.is_none_or(|row| row.payload == payload);
-            branch::Request::Prepare { same_payload, forgotten: false }
+            branch::Request::Prepare { same_payload, forgotten: false, one_phase }
         }
         Request::Commit { number } => branch::Request::Commit { decision_number: number.into() },
-        Request::Rollback { number } => branch::Request::Rollback {
-            decision_number: number.into(),
-            compensate: false,
-            can_compensate: true,
-        },
-        Request::Compensate { number } => branch::Request::Rollback {
-            decision_number: number.into(),
-            compensate: true,
-            can_compensate: true,
-        },
-        Request::ToldCommitted { number } => {
-            branch::Request::Outcome(Verdict { commit: true, number: number.into() })
+        Request::Rollback { number } => rollback(number, false),
+        Request::Compensate { number } => rollback(number, true),
+        Request::ToldCommitted { number } => told(decided(true, number)),
+        Request::ToldAborted { number } => told(decided(false, number)),
+        Request::ToldNotMine => told(Outcome::NotMine),
+        Request::ToldByAnother { commit } => {
+            branch::Request::Outcome { outcome: decided(commit, 1), own: false }
         }
-        Request::ToldAborted { number } => {
-            branch::Request::Outcome(Verdict { commit: false, number: number.into() })
+        Request::Retry { commit, number } => {
+            branch::Request::Retry(Verdict { commit, number: number.into() })
         }
         Request::Resolve { commit } => branch::Request::Resolve { commit },
     }
 }
 
 impl Row {
-    fn tombstone(decision_number: u32) -> Self {
-        let branch = Branch::RolledBack { decision_number };
+    fn tombstone(branch: Branch) -> Self {
         Self { branch, payload: 0, reserved: 0, applied: 0, at_once: false, undone: false }
+    }
+
+    /// The step is taken, and the branch is recorded.
+    fn take(&mut self, step: Step, branch: Branch) {
+        self.branch = branch;
+        match step {
+            Step::Promise => self.reserved += 1,
+            Step::CommitAtOnce => (self.applied, self.at_once) = (1, true),
+            Step::Apply(verdict) => {
+                self.reserved = self.reserved.saturating_sub(1);
+                self.applied += u8::from(verdict.commit);
+            }
+            Step::Compensate { .. } => {
+                self.applied = self.applied.saturating_sub(1);
+                self.undone = true;
+            }
+            _ => {}
+        }
     }
 }

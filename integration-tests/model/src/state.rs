@@ -142,6 +142,9 @@ impl State {
             Request::Resolve { commit: false },
             Request::ToldCommitted { number: 1 },
             Request::ToldAborted { number: 1 },
+            Request::ToldNotMine,
+            Request::ToldByAnother { commit: true },
+            Request::ToldByAnother { commit: false },
         ];
         for participant in 0..self.participants.len() as u8 {
             for (epoch, request) in [1, 2].into_iter().flat_map(|it| requests.map(|r| (it, r))) {
@@ -216,7 +219,8 @@ impl State {
                         BranchOutcome::Aborted { number } => {
                             Request::ToldAborted { number: number as u8 }
                         }
-                        BranchOutcome::Pending | BranchOutcome::NotMine => continue,
+                        BranchOutcome::NotMine => Request::ToldNotMine,
+                        BranchOutcome::Pending => continue,
                     };
                     self.request(to, journal::number(id), request);
                 }

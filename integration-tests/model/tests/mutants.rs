@@ -53,6 +53,7 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
         Bug::CommitUndone => (participant, ONCE),
         Bug::UnknownCompensated => (participant, CONSISTENT),
         Bug::PromiseEndsAlone => (participant, ALONE),
+        Bug::NotMineAborts => (participant, ALONE),
         Bug::EpochIgnored => (participant, OLD_RUN),
 
         Bug::CommitSentEarly => (small(shot(0)), COMMIT_DURABLE),

@@ -60,14 +60,7 @@ async fn undecided_branches_are_bounded_within_a_batch_too() {
         may_compensate: false,
     });
     // The decision makes room for one more.
-    let decisions = vec![Decision {
-        branch: branch(1),
-        commit: true,
-        number: 1,
-        attempt: 0,
-        compensate: false,
-        answers_doubt: false,
-    }];
+    let decisions = vec![Decision::commit(branch(1), 1)];
     let origin = Arc::new(Origin::parse("origin", Some(&origin())).unwrap());
     let batch = Batch { prepares: prepares.into(), decisions };
     let answers = bench.engine.perform(origin, batch).await.unwrap();
@@ -137,24 +130,7 @@ async fn a_domain_that_fails_in_prepare_votes_to_abort_and_its_neighbours_go_on(
             one_phase: false,
             may_compensate: false,
         }],
-        decisions: vec![
-            Decision {
-                branch: branch(1),
-                commit: true,
-                number: 1,
-                attempt: 0,
-                compensate: false,
-                answers_doubt: false,
-            },
-            Decision {
-                branch: branch(3),
-                commit: true,
-                number: 1,
-                attempt: 0,
-                compensate: false,
-                answers_doubt: false,
-            },
-        ],
+        decisions: vec![Decision::commit(branch(1), 1), Decision::commit(branch(3), 1)],
     };
     let answers = bench.engine.perform(origin, batch).await.unwrap();
     let told: Vec<_> = answers.acknowledgements.iter().map(|a| a.acknowledgement()).collect();

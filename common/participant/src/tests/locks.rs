@@ -390,14 +390,7 @@ async fn what_comes_to_no_promise_gives_its_locks_back() {
     office.wants(7, "b").await;
     let mut batch = batch_of(&[(6, "c", 9, "")]);
     let branch = BranchId { transaction: transaction(9), ..batch.prepares[0].branch };
-    batch.decisions.push(Decision {
-        branch,
-        commit: true,
-        number: 1,
-        attempt: 0,
-        compensate: false,
-        answers_doubt: false,
-    });
+    batch.decisions.push(Decision::commit(branch, 1));
     office.engine.perform(known(), batch).await.unwrap();
     assert_eq!(code(&answer(eight).await.unwrap()), "TOO_MANY_UNDECIDED");
     assert_eq!((office.held(), office.waiting()), (2, 0));

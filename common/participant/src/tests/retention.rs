@@ -194,13 +194,9 @@ async fn an_exception_on_a_link_is_a_transaction_or_a_range() {
 
 /// Tombstones of so many branches of transaction 1.
 async fn leave_tombstones(bench: &Bench, count: u32) {
-    let tombstone = |number| Decision {
-        branch: BranchId { coordinator: coordinator(), transaction: transaction(1), number },
-        commit: false,
-        number: 1,
-        attempt: 0,
-        compensate: false,
-        answers_doubt: false,
+    let tombstone = |number| {
+        let branch = BranchId { coordinator: coordinator(), transaction: transaction(1), number };
+        Decision::rollback::<Till>(branch, 1, false)
     };
     let batch = Batch { decisions: (0..count).map(tombstone).collect(), ..Batch::default() };
     let origin = Arc::new(Origin::parse("origin", Some(&origin())).unwrap());

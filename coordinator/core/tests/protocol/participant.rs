@@ -8,7 +8,7 @@ use dtc_core::{
 };
 use dtc_protocol::{
     JournalId, TransactionId,
-    branch::{Branch, Request, Step, Verdict, step},
+    branch::{Answer, Branch, Outcome, Request, Reservation, Step, Verdict, step},
 };
 
 /// Payloads.
@@ -64,9 +64,9 @@ impl Participant {
     /// The answer to a message; none where the message is too late for one.
     pub(crate) fn handle(&mut self, key: Key, message: &Message) -> Option<Event> {
         let request = match message {
-            Message::Prepare { payload, .. } => {
+            Message::Prepare { payload, one_phase, .. } => {
                 let same_payload = self.votes.get(&key).is_none_or(|(held, _)| held == payload);
-                Request::Prepare { same_payload, forgotten: false }
+                Request::Prepare { same_payload, forgotten: false, one_phase: *one_phase }
             }
             Message::Commit { number, .. } => Request::Commit { decision_number: *number },
             Message::Rollback { number, compensate, .. } => {
@@ -74,81 +74,66 @@ impl Participant {
                 Request::Rollback { decision_number, compensate, can_compensate: true }
             }
         };
-        let decision_number = match message {
-            Message::Prepare { .. } => 0,
-            Message::Commit { number, .. } | Message::Rollback { number, .. } => *number,
-        };
         let step = step(self.branches.get(&key), &request);
-        let acknowledgement = match (step, message) {
+        match (step, message) {
             (Step::Reserve, Message::Prepare { payload, one_phase, .. }) => {
                 return Some(self.reserve(key, payload, *one_phase));
             }
-            (Step::RepeatVote, _) => {
+            (Step::RepeatVote { .. }, _) => {
                 let vote = self.votes[&key].1.clone();
                 return Some(self.vote(key, vote));
             }
             (Step::RefuseRolledBack | Step::RefuseOtherPayload, _) => {
                 return Some(self.vote(key, refusal("ROLLED_BACK")));
             }
-            (Step::ApplyCommit, Message::Commit { output, .. }) => {
-                self.outputs.insert(key, output.clone());
-                self.branches.insert(key, Branch::Committed { decision_number });
-                Acknowledgement::Committed
+            (_, Message::Prepare { .. }) => unreachable!("{step:?} for {message:?}"),
+            (_, Message::Commit { output, .. } | Message::Rollback { output, .. }) => {
+                if let Some(branch) = step.records() {
+                    self.outputs.insert(key, output.clone());
+                    self.branches.insert(key, branch);
+                }
             }
-            (
-                Step::ApplyRollback | Step::LeaveTombstone | Step::Compensate,
-                Message::Rollback { output, .. },
-            ) => {
-                self.outputs.insert(key, output.clone());
-                self.branches.insert(key, Branch::RolledBack { decision_number });
-                Acknowledgement::RolledBack
-            }
-            (Step::AnswerCommitted, _) => Acknowledgement::Committed,
-            (Step::AnswerRolledBack, _) => Acknowledgement::RolledBack,
-            (Step::AnswerUnknown, _) => Acknowledgement::Unknown,
-            (Step::Ignore, _) => return None,
-            (step, message) => unreachable!("{step:?} for {message:?}"),
-        };
+        }
         Some(Event::Acknowledged {
             from: self.id,
             journal: Some(self.journal),
             id: key.0,
             branch: key.1,
-            number: decision_number,
-            acknowledgement,
+            number: request.verdict().map_or(0, |verdict| verdict.number),
+            acknowledgement: match step.answer()? {
+                Answer::Committed => Acknowledgement::Committed,
+                Answer::RolledBack => Acknowledgement::RolledBack,
+                Answer::Unknown => Acknowledgement::Unknown,
+            },
         })
     }
 
     /// Learns the outcome of a branch that it asked about.
     pub(crate) fn learn(&mut self, key: Key, outcome: &BranchOutcome) {
-        let verdict = match *outcome {
-            BranchOutcome::Committed { number, .. } => Verdict { commit: true, number },
-            BranchOutcome::Aborted { number } => Verdict { commit: false, number },
-            BranchOutcome::Pending | BranchOutcome::NotMine => return,
+        let outcome = match *outcome {
+            BranchOutcome::Committed { number, .. } => {
+                Outcome::Decided(Verdict { commit: true, number })
+            }
+            BranchOutcome::Aborted { number } => {
+                Outcome::Decided(Verdict { commit: false, number })
+            }
+            BranchOutcome::NotMine => Outcome::NotMine,
+            BranchOutcome::Pending => return,
         };
-        let decision_number = verdict.number;
-        let branch = match step(self.branches.get(&key), &Request::Outcome(verdict)) {
-            Step::ApplyCommit => Branch::Committed { decision_number },
-            Step::ApplyRollback => Branch::RolledBack { decision_number },
-            _ => return,
-        };
-        self.branches.insert(key, branch);
+        let step = step(self.branches.get(&key), &Request::Outcome { outcome, own: true });
+        self.branches.extend(step.records().map(|branch| (key, branch)));
     }
 
     fn reserve(&mut self, key: Key, payload: &Opaque, one_phase: bool) -> Event {
         let committed = one_phase && self.commits_at_once;
         let output = Some(output_of(self.id, key.1));
-        let (branch, vote) = match payload.first() {
-            Some(&NO) => (Some(Branch::RolledBack { decision_number: 0 }), refusal("OUT_OF_STOCK")),
-            Some(&READ_ONLY) => (None, Vote::ReadOnly),
-            _ if committed => {
-                (Some(Branch::Committed { decision_number: 1 }), Vote::Commit { output, committed })
-            }
-            _ => (Some(Branch::PREPARED), Vote::Commit { output, committed }),
+        let (reservation, vote) = match payload.first() {
+            Some(&NO) => (Reservation::Refused, refusal("OUT_OF_STOCK")),
+            Some(&READ_ONLY) => (Reservation::ReadOnly, Vote::ReadOnly),
+            _ => (Reservation::Made, Vote::Commit { output, committed }),
         };
-        if let Some(branch) = branch {
-            self.branches.insert(key, branch);
-        }
+        let step = step(None, &Request::Reserved { reservation, one_phase: committed });
+        self.branches.extend(step.records().map(|branch| (key, branch)));
         self.votes.insert(key, (payload.clone(), vote.clone()));
         self.vote(key, vote)
     }
