@@ -49,13 +49,15 @@ fn dependencies(metadata: &Value, name: &str) -> Vec<String> {
 #[test]
 fn the_protocol_depends_on_nothing_that_does_io_reads_a_clock_or_draws_a_random_number() {
     let metadata = metadata();
-    assert_eq!(dependencies(&metadata, "dtc-core"), ["dtc_protocol"]);
+    assert_eq!(dependencies(&metadata, "dtc-core"), ["dtc_locks", "dtc_protocol"]);
+    assert_eq!(dependencies(&metadata, "dtc-locks"), ["dtc_protocol"]);
     assert_eq!(dependencies(&metadata, "dtc-protocol"), ["uuid"]);
     // Features unify over the workspace: with v4 or v7 on, uuid would draw
     // random numbers and read the clock here too.
     assert_eq!(node(&metadata, "uuid")["features"], Value::Array(vec![]));
-    for root in ["common/protocol/src/lib.rs", "coordinator/core/src/lib.rs"] {
-        let text = fs::read_to_string(Path::new(ROOT).join(root)).unwrap();
+    for folder in ["common/locks", "common/protocol", "coordinator/core"] {
+        let root = format!("{folder}/src/lib.rs");
+        let text = fs::read_to_string(Path::new(ROOT).join(&root)).unwrap();
         assert!(text.contains("#![no_std]"), "{root} may use the standard library");
     }
 }
@@ -64,6 +66,7 @@ fn the_protocol_depends_on_nothing_that_does_io_reads_a_clock_or_draws_a_random_
 /// it is built with. `integration-tests` may use all.
 const ARROWS: &[(&str, &str, &[&str])] = &[
     ("common/protocol", "dtc-protocol", &[]),
+    ("common/locks", "dtc-locks", &["dtc-protocol"]),
     ("common/store", "dtc-store", &[]),
     ("common/runtime", "dtc-runtime", &["dtc-store"]),
     ("common/service", "dtc-service", &["dtc-runtime"]),
@@ -74,7 +77,7 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ),
     ("proto", "dtc-proto", &[]),
     ("proto/shop", "shop-proto", &["dtc-proto"]),
-    ("coordinator/core", "dtc-core", &["dtc-protocol"]),
+    ("coordinator/core", "dtc-core", &["dtc-locks", "dtc-protocol"]),
     (
         "coordinator/library",
         "dtc",

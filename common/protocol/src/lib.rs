@@ -13,6 +13,7 @@ pub mod fence;
 mod id;
 #[cfg(debug_assertions)]
 pub mod planted;
+mod time;
 
 /// Whether the named bug of [`planted`] is planted; `false`, to the compiler too,
 /// where debug assertions are off.
@@ -30,3 +31,4 @@ macro_rules! planted {
 pub use id::{
     BranchId, CoordinatorId, Incarnation, JournalId, ParseIdError, SessionId, TransactionId,
 };
+pub use time::Time;

@@ -221,16 +221,16 @@ impl Coordinator {
                     if let Some(transaction) = self.transactions.get_mut(&id) {
                         transaction.timer(at, &mut context!(self, now, actions));
                         // Before others are told that they have waited too long.
-                        self.settle_locks(now, actions);
+                        self.end_lock_waits(now, actions);
                     }
                 }
                 while self.sessions.tick(&mut context!(self, now, actions)) {
-                    self.settle_locks(now, actions);
+                    self.end_lock_waits(now, actions);
                 }
                 self.pump_freed(now, actions);
             }
         }
-        self.settle_locks(now, actions);
+        self.end_lock_waits(now, actions);
     }
 
     /// When the next `Event::Tick` is due.

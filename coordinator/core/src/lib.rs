@@ -119,7 +119,6 @@ mod participants;
 mod projection;
 mod record;
 mod sessions;
-mod time;
 mod timers;
 mod trail;
 mod transaction;
@@ -129,6 +128,8 @@ mod waiter;
 pub use action::{Action, BranchOutcome, Message, Refused, Reply};
 pub use config::{CommitPolicy, Config, Options};
 pub use coordinator::Coordinator;
+pub use dtc_locks::{Deadlocks, HeldLock, LockFigures, LockKey, LockMode};
+pub use dtc_protocol::Time;
 pub use endings::{Ended, Endings};
 pub use event::{
     Acknowledgement, Begin, Client, Event, Found, FoundBranch, Inquirer, NewBranch, SessionCall,
@@ -136,10 +137,7 @@ pub use event::{
 };
 pub use failure::Failure;
 pub use intervention::{Intervention, InterventionAction};
-pub use locks::{
-    Blocked, Deadlocks, HeldLock, LockFigures, LockHolder, LockKey, LockMode, LockOwner, LockView,
-    LockWaiter, MAX_LOCK_KEY,
-};
+pub use locks::{Blocked, LockOwner, LockView, MAX_LOCK_KEY};
 pub use projection::{
     BranchProjection, Pace, ParticipantProjection, Phase, Projection, RecordPurpose,
     TransactionProjection,
@@ -148,7 +146,6 @@ pub use record::{
     BeginBranch, BeginRecord, DecisionBranch, DecisionRecord, EndRecord, EnlistCall, Record,
     Sequence, SessionRecord,
 };
-pub use time::Time;
 pub use trail::{TrailEvent, TrailKind};
 pub use view::{BranchState, BranchView, Outcome, TransactionState, View};
 pub use waiter::{AnswerAt, Waiter};

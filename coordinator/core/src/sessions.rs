@@ -19,7 +19,7 @@ use dtc_protocol::{SessionId, TransactionId};
 use crate::{
     Action, CallKey, HeldLock, LockKey, LockMode, LockOwner, Refused, Reply, RequestKey, Sequence,
     SessionCall, SessionRecord, Time,
-    locks::{Asked, Settled},
+    locks::{Acquired, WaitEnd},
     timers::Timers,
     transaction::{Context, refuse},
 };
@@ -203,10 +203,12 @@ impl Sessions {
             return;
         };
         match context.locks.acquire(context.now, LockOwner::Session(id), age, locks) {
-            Asked::Granted(locks) => self.settled(id, Settled::Granted(locks), context),
-            Asked::Deadlock(blocked) => self.settled(id, Settled::Deadlock(blocked), context),
-            Asked::Waiting => self.set_timer(id),
-            Asked::Full => {
+            Acquired::Granted(locks) => self.wait_ended(id, WaitEnd::Granted(locks), context),
+            Acquired::Deadlock(blocked) => {
+                self.wait_ended(id, WaitEnd::Deadlock(blocked), context);
+            }
+            Acquired::Waiting => self.set_timer(id),
+            Acquired::Full => {
                 let limit = context.config.max_locks;
                 self.refuse_waiting(id, &Refused::TooManyLocks { limit }, context);
             }
@@ -214,15 +216,15 @@ impl Sessions {
     }
 
     /// The wait for locks has ended.
-    pub(crate) fn settled(&mut self, id: SessionId, settled: Settled, context: &mut Context) {
+    pub(crate) fn wait_ended(&mut self, id: SessionId, end: WaitEnd, context: &mut Context) {
         let Some(session) = self.all.get_mut(&id) else {
             return;
         };
         let State::Waiting { tokens, .. } = &mut session.state else {
             return;
         };
-        match settled {
-            Settled::Granted(locks) => {
+        match end {
+            WaitEnd::Granted(locks) => {
                 let (key, age, lease) = (session.key.clone(), session.age, session.lease);
                 let tokens = core::mem::take(tokens);
                 session.state = State::Writing { tokens, locks: locks.clone() };
@@ -230,7 +232,7 @@ impl Sessions {
                 let sequence = context.append_session(record, true);
                 self.pending.push_back((sequence, id));
             }
-            Settled::Deadlock(blocked) => {
+            WaitEnd::Deadlock(blocked) => {
                 let first = session.age;
                 self.refuse_waiting(id, &Refused::Deadlock { blocked, first }, context);
             }

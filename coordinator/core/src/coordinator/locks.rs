@@ -1,4 +1,4 @@
-//! Locks: who is told what of them.
+//! Locks, as they are shown and as waits for them end.
 
 use alloc::vec::Vec;
 
@@ -31,20 +31,20 @@ impl Coordinator {
         self.locks.figures()
     }
 
-    /// Tells those whose wait has ended; what they do next may end that of others.
-    pub(super) fn settle_locks(&mut self, now: Time, actions: &mut Vec<Action>) {
+    /// Goes on with those whose wait has ended; what they do next may end that of others.
+    pub(super) fn end_lock_waits(&mut self, now: Time, actions: &mut Vec<Action>) {
         loop {
-            let settled = self.locks.take_settled();
-            if settled.is_empty() {
+            let ended = self.locks.take_ended();
+            if ended.is_empty() {
                 return;
             }
-            for (owner, settled) in settled {
+            for (owner, end) in ended {
                 let mut context = context!(self, now, actions);
                 match owner {
-                    LockOwner::Session(id) => self.sessions.settled(id, settled, &mut context),
+                    LockOwner::Session(id) => self.sessions.wait_ended(id, end, &mut context),
                     LockOwner::Transaction(id) => {
                         if let Some(transaction) = self.transactions.get_mut(&id) {
-                            transaction.locks_settled(settled, &mut context);
+                            transaction.lock_wait_ended(end, &mut context);
                         }
                     }
                 }

@@ -8,7 +8,7 @@ use super::{Context, RecordPurpose, State, Transaction, repeat::refuse};
 use crate::{
     Action, Blocked, CallKey, HeldLock, LockKey, LockMode, LockOwner, Reason, Refused, Reply, Time,
     TrailKind, TransactionState,
-    locks::{Asked, Settled},
+    locks::{Acquired, WaitEnd},
 };
 
 /// Repeats of a call that may wait with it.
@@ -42,15 +42,15 @@ impl Transaction {
         }
         let locks = core::mem::take(&mut self.locks);
         match context.locks.acquire(context.now, self.owner(), self.age, &locks) {
-            Asked::Granted(_) => self.locked(context),
-            Asked::Waiting if planted!(LocksNotAwaited) => self.start_prepare(context),
-            Asked::Waiting => {
+            Acquired::Granted(_) => self.locked(context),
+            Acquired::Waiting if planted!(LocksNotAwaited) => self.start_prepare(context),
+            Acquired::Waiting => {
                 self.deadline = Some(context.now + self.options.lock_wait);
                 self.note(context, TrailKind::LocksAwaited, None);
                 self.set_timer(context);
             }
-            Asked::Deadlock(blocked) => self.abort_deadlocked(&blocked, context),
-            Asked::Full => {
+            Acquired::Deadlock(blocked) => self.abort_deadlocked(&blocked, context),
+            Acquired::Full => {
                 let message = String::from("there is no room for more locks");
                 self.abort_for("LOCK_LIMIT", message, context);
             }
@@ -79,8 +79,8 @@ impl Transaction {
             return context.actions.push(Action::Reply { token, reply });
         }
         match context.locks.acquire(context.now, self.owner(), self.age, locks) {
-            Asked::Granted(locks) => self.tell_locked(key, &[token], locks, context),
-            Asked::Waiting => {
+            Acquired::Granted(locks) => self.tell_locked(key, &[token], locks, context),
+            Acquired::Waiting => {
                 // It is not the client that is silent.
                 self.deadline = None;
                 let tokens = Vec::from([token]);
@@ -88,11 +88,11 @@ impl Transaction {
                 self.note(context, TrailKind::LocksAwaited, None);
                 self.set_timer(context);
             }
-            Asked::Deadlock(blocked) => {
+            Acquired::Deadlock(blocked) => {
                 self.tell_deadlock(key, &[token], &blocked, context);
                 self.abort_deadlocked(&blocked, context);
             }
-            Asked::Full => {
+            Acquired::Full => {
                 let limit = context.config.max_locks;
                 let reply = Reply::Refused(Refused::TooManyLocks { limit });
                 context.actions.push(Action::Reply { token, reply });
@@ -130,17 +130,17 @@ impl Transaction {
     }
 
     /// Its wait for locks has ended.
-    pub(crate) fn locks_settled(&mut self, settled: Settled, context: &mut Context) {
+    pub(crate) fn lock_wait_ended(&mut self, end: WaitEnd, context: &mut Context) {
         let call = self.locking.take();
-        match (self.state, settled, call) {
-            (State::Locking, Settled::Granted(_), _) => self.locked(context),
-            (State::Locking, Settled::Deadlock(blocked), _) => {
+        match (self.state, end, call) {
+            (State::Locking, WaitEnd::Granted(_), _) => self.locked(context),
+            (State::Locking, WaitEnd::Deadlock(blocked), _) => {
                 self.abort_deadlocked(&blocked, context);
             }
-            (State::Active, Settled::Granted(locks), Some(call)) => {
+            (State::Active, WaitEnd::Granted(locks), Some(call)) => {
                 self.tell_locked(call.key, &call.tokens, locks, context);
             }
-            (State::Active, Settled::Deadlock(blocked), Some(call)) => {
+            (State::Active, WaitEnd::Deadlock(blocked), Some(call)) => {
                 self.tell_deadlock(call.key, &call.tokens, &blocked, context);
                 self.abort_deadlocked(&blocked, context);
             }

@@ -3,8 +3,9 @@
 use alloc::{collections::BTreeSet, vec::Vec};
 use core::ops::Bound;
 
-use super::{LockKey, LockMode, LockOwner, Locks, deadlock::blockers};
-use crate::Time;
+use dtc_protocol::Time;
+
+use super::{LockKey, LockMode, Locks, Owner, deadlock::blockers};
 
 /// Holders, and waiting owners, that one key is shown with.
 const SHOWN: usize = 100;
@@ -13,24 +14,24 @@ const SHOWN_BLOCKERS: usize = 8;
 
 /// A key that is held or waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LockView {
+pub struct LockView<O> {
     /// The key.
     pub key: LockKey,
     /// Who holds it; the first of them, where there are very many.
-    pub holders: Vec<LockHolder>,
+    pub holders: Vec<LockHolder<O>>,
     /// How many do.
     pub holder_count: usize,
     /// Who waits for it, in their order; the first of them.
-    pub waiters: Vec<LockWaiter>,
+    pub waiters: Vec<LockWaiter<O>>,
     /// How many do.
     pub waiter_count: usize,
 }
 
 /// One that holds a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LockHolder {
+pub struct LockHolder<O> {
     /// Who.
-    pub owner: LockOwner,
+    pub owner: O,
     /// How.
     pub mode: LockMode,
     /// Its fencing token.
@@ -41,29 +42,29 @@ pub struct LockHolder {
 
 /// One that waits for a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LockWaiter {
+pub struct LockWaiter<O> {
     /// Who.
-    pub owner: LockOwner,
+    pub owner: O,
     /// How it wants it.
     pub mode: LockMode,
     /// Since when.
     pub since: Time,
     /// For whom, at this key; the first of them. None where it waits for another
     /// key of its request only.
-    pub waits_for: Vec<LockOwner>,
+    pub waits_for: Vec<O>,
 }
 
-impl Locks {
+impl<O: Owner> Locks<O> {
     /// Keys after `after` with this prefix, that this owner holds or waits for.
-    pub(crate) fn list(
+    pub fn list(
         &self,
         prefix: &str,
-        owner: Option<LockOwner>,
+        owner: Option<O>,
         after: Option<&str>,
         limit: usize,
-    ) -> Vec<LockView> {
+    ) -> Vec<LockView<O>> {
         if let Some(owner) = owner {
-            let keys = self.keys_of(owner);
+            let keys: BTreeSet<_> = self.keys_of(owner).collect();
             let wanted = |key: &&LockKey| {
                 key.starts_with(prefix) && after.is_none_or(|after| &***key > after)
             };
@@ -78,15 +79,7 @@ impl Locks {
         keys.map(|key| self.view(key)).collect()
     }
 
-    fn keys_of(&self, owner: LockOwner) -> BTreeSet<&LockKey> {
-        let known = self.owners.get(&owner);
-        let request = known.and_then(|known| known.waits.as_ref());
-        let wanted = request.into_iter().flat_map(|request| &request.wants);
-        let held = known.into_iter().flat_map(|known| &known.held);
-        held.chain(wanted.map(|want| &want.key)).collect()
-    }
-
-    fn view(&self, name: &LockKey) -> LockView {
+    fn view(&self, name: &LockKey) -> LockView<O> {
         let key = &self.keys[name];
         let holders = key.holders.iter().take(SHOWN).map(|(owner, lock)| LockHolder {
             owner,
@@ -96,8 +89,7 @@ impl Locks {
         });
         let waiters = key.waiting().take(SHOWN).filter_map(|(place, owner, mode)| {
             let request = self.owners.get(&owner)?.waits.as_ref()?;
-            let found = request.wants.binary_search_by(|want| want.key.cmp(name)).ok()?;
-            let want = request.wants.get(found).filter(|want| want.place == place)?;
+            let want = request.want_at(name).filter(|want| want.place == place)?;
             let waits_for = blockers(key, owner, want).map(|(one, _)| one);
             let waits_for = waits_for.take(SHOWN_BLOCKERS).collect();
             Some(LockWaiter { owner, mode, since: request.since, waits_for })

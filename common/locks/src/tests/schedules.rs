@@ -8,7 +8,10 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{super::deadlock::blockers, *};
+use super::{
+    super::{deadlock::blockers, key::Rank, manager::Want},
+    *,
+};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -44,7 +47,7 @@ struct Asking {
 }
 
 struct Schedule {
-    locks: Locks,
+    locks: Locks<Client>,
     slots: Vec<Slot>,
     next: u64,
     /// The newest of each key and mode.
@@ -76,16 +79,16 @@ impl Schedule {
                 };
                 self.slots[slot].waits = Some(asking);
                 let answer = self.locks.acquire(NOW, owner(number), id(age), &wants);
-                let settled = self.locks.take_settled();
+                let ended = self.locks.take_ended();
                 // The refused no longer wait when others are granted what they wanted.
-                self.note_refused(&settled);
+                self.note_refused(&ended);
                 match answer {
-                    Asked::Granted(locks) => self.granted(slot, &locks),
-                    Asked::Deadlock(_) => self.die(slot),
-                    Asked::Waiting => {}
-                    Asked::Full => panic!("there is room"),
+                    Acquired::Granted(locks) => self.granted(slot, &locks),
+                    Acquired::Deadlock(_) => self.die(slot),
+                    Acquired::Waiting => {}
+                    Acquired::Full => panic!("there is room"),
                 }
-                self.take(settled);
+                self.take(ended);
             }
             Op::Release(slot, key) => {
                 if self.slots[slot].waits.is_none() {
@@ -104,40 +107,40 @@ impl Schedule {
             }
             Op::End(slot) => self.end(slot),
         }
-        self.settle();
+        self.take_all();
         self.check();
     }
 
-    fn settle(&mut self) {
+    fn take_all(&mut self) {
         loop {
-            let settled = self.locks.take_settled();
-            if settled.is_empty() {
+            let ended = self.locks.take_ended();
+            if ended.is_empty() {
                 return;
             }
-            self.note_refused(&settled);
-            self.take(settled);
+            self.note_refused(&ended);
+            self.take(ended);
         }
     }
 
-    fn slot(&self, who: LockOwner) -> usize {
+    fn slot(&self, who: Client) -> usize {
         self.slots.iter().position(|slot| owner(slot.id) == who).expect("it has not ended")
     }
 
-    fn note_refused(&mut self, settled: &[(LockOwner, Settled)]) {
-        for (who, settled) in settled {
-            if matches!(settled, Settled::Deadlock(_)) {
+    fn note_refused(&mut self, ended: &[(Client, WaitEnd<Client>)]) {
+        for (who, ended) in ended {
+            if matches!(ended, WaitEnd::Deadlock(_)) {
                 let slot = self.slot(*who);
                 self.slots[slot].waits = None;
             }
         }
     }
 
-    fn take(&mut self, settled: Vec<(LockOwner, Settled)>) {
-        for (who, settled) in settled {
+    fn take(&mut self, ended: Vec<(Client, WaitEnd<Client>)>) {
+        for (who, ended) in ended {
             let slot = self.slot(who);
-            match settled {
-                Settled::Granted(locks) => self.granted(slot, &locks),
-                Settled::Deadlock(_) => self.die(slot),
+            match ended {
+                WaitEnd::Granted(locks) => self.granted(slot, &locks),
+                WaitEnd::Deadlock(_) => self.die(slot),
             }
         }
     }
@@ -203,7 +206,7 @@ impl Schedule {
     fn check(&self) {
         let locks = &self.locks;
         let (mut held, mut wanted) = (0, 0);
-        let mut edges = BTreeMap::<LockOwner, Vec<LockOwner>>::new();
+        let mut edges = BTreeMap::<Client, Vec<Client>>::new();
         for (name, key) in &locks.keys {
             let holders: Vec<_> = key.holders.iter().collect();
             held += holders.len();
@@ -221,14 +224,14 @@ impl Schedule {
             let request = known.waits.as_ref().unwrap();
             let stuck = &request.wants[request.stuck];
             assert!(!locks.is_open(*owner, stuck), "{owner} waits for nothing");
-            let bound = request.wants.iter().any(|want| want.place.rank != Rank::Newcomer);
+            let bound = request.wants.iter().any(|want| want.rank() != Rank::Newcomer);
             for want in &request.wants {
                 for (by, _) in blockers(&locks.keys[&want.key], *owner, want) {
                     edges.entry(*owner).or_default().push(by);
                     if locks.policy == Deadlocks::WaitDie && bound {
                         let other = &locks.owners[&by];
                         assert!((other.age, by) > (known.age, *owner), "{owner} waits for {by}");
-                        let is_bound = |want: &Want| want.place.rank != Rank::Newcomer;
+                        let is_bound = |want: &Want| want.rank() != Rank::Newcomer;
                         let waits = other.waits.as_ref();
                         assert!(waits.is_none_or(|it| it.wants.iter().any(is_bound)));
                     }
@@ -237,7 +240,7 @@ impl Schedule {
         }
         // Takes away those that wait for nobody who waits, until none is left.
         while !edges.is_empty() {
-            let free = |owner: &LockOwner| edges[owner].iter().all(|by| !edges.contains_key(by));
+            let free = |owner: &Client| edges[owner].iter().all(|by| !edges.contains_key(by));
             let Some(free) = edges.keys().copied().find(free) else { panic!("a cycle: {edges:?}") };
             edges.remove(&free);
         }
@@ -249,7 +252,7 @@ impl Schedule {
             slot.waits.is_none() && self.locks.owners.contains_key(&owner(slot.id))
         }) {
             self.end(slot);
-            self.settle();
+            self.take_all();
             self.check();
         }
         assert!(self.locks.is_empty(), "{:?}", self.locks);

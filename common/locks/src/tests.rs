@@ -1,11 +1,14 @@
+mod branches;
 mod schedules;
 
 use alloc::format;
-use core::time::Duration;
+use core::{fmt, time::Duration};
 
 use std::vec::Vec;
 
-use super::*;
+use dtc_protocol::{Time, TransactionId};
+
+use super::{blocked::timed_out, *};
 
 extern crate std;
 
@@ -16,11 +19,23 @@ fn id(number: u64) -> TransactionId {
     TransactionId::from_bytes(u128::from(number).to_be_bytes())
 }
 
-fn owner(number: u64) -> LockOwner {
-    LockOwner::Transaction(id(number))
+/// Shares its locks with nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Client(u64);
+
+impl Owner for Client {}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "client {}", self.0)
+    }
 }
 
-fn locks(policy: Deadlocks) -> Locks {
+fn owner(number: u64) -> Client {
+    Client(number)
+}
+
+fn locks(policy: Deadlocks) -> Locks<Client> {
     Locks::new(policy, ROOM, 1)
 }
 
@@ -36,34 +51,34 @@ fn wants(keys: &str) -> Vec<(LockKey, LockMode)> {
     keys.chars().map(want).collect()
 }
 
-impl Locks {
-    fn ask(&mut self, number: u64, keys: &str) -> Asked {
+impl Locks<Client> {
+    fn ask(&mut self, number: u64, keys: &str) -> Acquired<Client> {
         self.acquire(NOW, owner(number), id(number), &wants(keys))
     }
 
     fn granted(&mut self, number: u64, keys: &str) -> Vec<HeldLock> {
         match self.ask(number, keys) {
-            Asked::Granted(locks) => locks,
+            Acquired::Granted(locks) => locks,
             other => panic!("{number} {keys}: {other:?}"),
         }
     }
 
     fn waits(&mut self, number: u64, keys: &str) {
-        assert_eq!(self.ask(number, keys), Asked::Waiting, "{number} {keys}");
+        assert_eq!(self.ask(number, keys), Acquired::Waiting, "{number} {keys}");
     }
 
-    fn end(&mut self, number: u64) -> Vec<LockOwner> {
+    fn end(&mut self, number: u64) -> Vec<Client> {
         self.release_all(NOW, owner(number));
-        let settled = self.take_settled().into_iter();
-        let granted = settled.map(|(owner, settled)| {
-            assert!(matches!(settled, Settled::Granted(_)), "{settled:?}");
+        let ended = self.take_ended().into_iter();
+        let granted = ended.map(|(owner, end)| {
+            assert!(matches!(end, WaitEnd::Granted(_)), "{end:?}");
             owner
         });
         granted.collect()
     }
 
     fn is_empty(&self) -> bool {
-        let none = self.keys.is_empty() && self.owners.is_empty() && self.settled.is_empty();
+        let none = self.keys.is_empty() && self.owners.is_empty() && self.ended.is_empty();
         none && (self.held, self.wanted, self.figures.waiting) == (0, 0, 0)
     }
 }
@@ -129,12 +144,12 @@ fn of_two_upgrades_of_one_key_the_younger_is_refused() {
             for number in order {
                 answers.push((number, locks.ask(number, "A")));
             }
-            let refused = answers.iter().find(|(_, it)| matches!(it, Asked::Deadlock(_)));
-            let settled = locks.take_settled();
+            let refused = answers.iter().find(|(_, it)| matches!(it, Acquired::Deadlock(_)));
+            let ended = locks.take_ended();
             match refused {
                 Some((number, _)) => assert_eq!(*number, 2),
                 None => {
-                    assert!(matches!(settled[..], [(it, Settled::Deadlock(_))] if it == owner(2)))
+                    assert!(matches!(ended[..], [(it, WaitEnd::Deadlock(_))] if it == owner(2)))
                 }
             }
             assert_eq!(locks.end(2), [owner(1)]);
@@ -149,10 +164,10 @@ fn wait_die_lets_one_that_holds_locks_wait_for_younger_ones_only() {
     locks.granted(1, "A");
     locks.granted(2, "B");
     locks.waits(1, "B");
-    let Asked::Deadlock(blocked) = locks.ask(2, "A") else { panic!("no deadlock") };
+    let Acquired::Deadlock(blocked) = locks.ask(2, "A") else { panic!("no deadlock") };
     assert_eq!((&*blocked.key, blocked.by, blocked.holds), ("a", owner(1), true));
     let said = blocked.deadlock(id(2));
-    assert!(said.starts_with("deadlock: lock 'a' is held by transaction"), "{said}");
+    assert!(said.starts_with("deadlock: lock 'a' is held by client"), "{said}");
     assert!(said.contains("older") && said.contains(&format!("retry_of = {}", id(2))), "{said}");
     assert_eq!(locks.end(2), [owner(1)]);
 }
@@ -162,12 +177,13 @@ fn wait_die_keeps_the_age_of_a_retry() {
     let mut locks = locks(Deadlocks::WaitDie);
     locks.granted(5, "A");
     locks.granted(9, "B");
-    assert!(matches!(locks.ask(9, "A"), Asked::Deadlock(_)));
+    assert!(matches!(locks.ask(9, "A"), Acquired::Deadlock(_)));
     locks.end(9);
     // The same again, as a retry of something older than 5.
-    let retry = |locks: &mut Locks, keys| locks.acquire(NOW, owner(10), id(3), &wants(keys));
-    assert!(matches!(retry(&mut locks, "B"), Asked::Granted(_)));
-    assert_eq!(retry(&mut locks, "A"), Asked::Waiting);
+    let retry =
+        |locks: &mut Locks<Client>, keys| locks.acquire(NOW, owner(10), id(3), &wants(keys));
+    assert!(matches!(retry(&mut locks, "B"), Acquired::Granted(_)));
+    assert_eq!(retry(&mut locks, "A"), Acquired::Waiting);
 }
 
 #[test]
@@ -191,7 +207,7 @@ fn wait_die_an_elder_that_holds_locks_goes_before_those_that_hold_nothing() {
     locks.waits(4, "AB");
     // Younger than one that waits for it already: 'b' itself is free.
     locks.granted(6, "E");
-    assert!(matches!(locks.ask(6, "B"), Asked::Deadlock(it) if it.by == owner(4) && !it.holds));
+    assert!(matches!(locks.ask(6, "B"), Acquired::Deadlock(it) if it.by == owner(4) && !it.holds));
     locks.granted(2, "B");
     locks.waits(1, "A");
     assert_eq!(locks.end(5), [owner(1)]);
@@ -209,8 +225,8 @@ fn wait_die_looks_again_when_an_upgrade_goes_before_one_that_waits() {
     // 7 waits for 'c' alone; 'a' is open to it, until 2 wants it alone.
     locks.waits(7, "ac");
     locks.waits(2, "A");
-    let settled = locks.take_settled();
-    assert!(matches!(&settled[..], [(it, Settled::Deadlock(why))]
+    let ended = locks.take_ended();
+    assert!(matches!(&ended[..], [(it, WaitEnd::Deadlock(why))]
         if *it == owner(7) && why.by == owner(2)));
     assert_eq!(locks.end(3), [owner(2)]);
 }
@@ -223,8 +239,8 @@ fn wait_die_looks_again_when_an_upgrade_is_granted_at_once() {
     locks.granted(8, "C");
     locks.waits(7, "ac");
     locks.granted(2, "A");
-    let settled = locks.take_settled();
-    assert!(matches!(&settled[..], [(it, Settled::Deadlock(_))] if *it == owner(7)));
+    let ended = locks.take_ended();
+    assert!(matches!(&ended[..], [(it, WaitEnd::Deadlock(_))] if *it == owner(7)));
 }
 
 #[test]
@@ -242,12 +258,12 @@ fn detection_refuses_the_youngest_in_a_cycle() {
         let refused: Vec<_> = answers
             .into_iter()
             .filter_map(|(number, answer)| match answer {
-                Asked::Deadlock(why) => Some((owner(number), why)),
+                Acquired::Deadlock(why) => Some((owner(number), why)),
                 _ => None,
             })
-            .chain(locks.take_settled().into_iter().filter_map(|(it, settled)| match settled {
-                Settled::Deadlock(why) => Some((it, why)),
-                Settled::Granted(_) => None,
+            .chain(locks.take_ended().into_iter().filter_map(|(it, ended)| match ended {
+                WaitEnd::Deadlock(why) => Some((it, why)),
+                WaitEnd::Granted(_) => None,
             }))
             .collect();
         let [(loser, why)] = &refused[..] else { panic!("{refused:?}") };
@@ -266,8 +282,8 @@ fn a_wait_that_ends_leaves_nothing_and_lets_others_through() {
     let blocked = blocked.expect("somebody is in the way");
     assert_eq!((since, blocked.by, blocked.holds), (NOW, owner(1), true));
     assert!(timed_out(Duration::from_secs(1), Some(&blocked)).contains("lock 'a' is held by"));
-    let settled = locks.take_settled();
-    assert!(matches!(&settled[..], [(it, Settled::Granted(_))] if *it == owner(3)));
+    let ended = locks.take_ended();
+    assert!(matches!(&ended[..], [(it, WaitEnd::Granted(_))] if *it == owner(3)));
     assert_eq!((locks.end(1), locks.end(3)), (Vec::new(), Vec::new()));
     assert!(locks.is_empty());
 }
@@ -276,9 +292,9 @@ fn a_wait_that_ends_leaves_nothing_and_lets_others_through() {
 fn locks_are_bounded_held_and_waited_for_together() {
     let mut locks = Locks::new(Deadlocks::WaitDie, 3, 1);
     locks.granted(1, "AB");
-    assert_eq!(locks.ask(2, "CD"), Asked::Full);
+    assert_eq!(locks.ask(2, "CD"), Acquired::Full);
     locks.waits(2, "A");
-    assert_eq!(locks.ask(3, "C"), Asked::Full);
+    assert_eq!(locks.ask(3, "C"), Acquired::Full);
     locks.granted(1, "ab");
     locks.end(1);
     locks.granted(3, "CD");
@@ -305,7 +321,7 @@ fn a_list_shows_who_holds_who_waits_and_for_whom() {
     let all = locks.list("", None, None, 10);
     let keys: Vec<_> = all.iter().map(|it| &*it.key).collect();
     assert_eq!(keys, ["a", "b", "c"]);
-    let shown = |view: &LockView| {
+    let shown = |view: &LockView<Client>| {
         let waiters = view.waiters.iter().map(|it| (it.owner, it.waits_for.clone()));
         (view.holders.iter().map(|it| it.owner).collect(), waiters.collect())
     };
@@ -319,10 +335,10 @@ fn a_list_shows_who_holds_who_waits_and_for_whom() {
     assert_eq!(locks.list("", Some(owner(2)), Some("a"), 9)[0].key, "c".into());
 }
 
-/// Prints what a hundred thousand locks cost: `cargo test -p dtc-core --lib
+/// Prints what a hundred thousand locks cost: `cargo test -p dtc-locks
 /// -- --ignored --nocapture figures`.
 #[test]
-#[ignore = "figures, for people"]
+#[ignore = "figures, not a test"]
 fn figures_of_a_hundred_thousand_locks() {
     use std::time::Instant;
     let count = 100_000;
@@ -335,11 +351,11 @@ fn figures_of_a_hundred_thousand_locks() {
         [(LockKey::from(format!("account/{number:016}").as_str()), LockMode::Exclusive)]
     };
     let mut locks = locks(Deadlocks::WaitDie);
-    let turn = |locks: &mut Locks, from: u64| {
+    let turn = |locks: &mut Locks<Client>, from: u64| {
         let begun = Instant::now();
         for number in from..from + 10_000 {
             let asked = locks.acquire(NOW, owner(number), id(number), &key(number));
-            assert!(matches!(asked, Asked::Granted(_)));
+            assert!(matches!(asked, Acquired::Granted(_)));
             locks.release_all(NOW, owner(number));
         }
         begun.elapsed() / 10_000
@@ -348,7 +364,7 @@ fn figures_of_a_hundred_thousand_locks() {
     let (before, begun) = (resident(), Instant::now());
     for number in 0..count {
         let asked = locks.acquire(NOW, owner(number), id(number), &key(number));
-        assert!(matches!(asked, Asked::Granted(_)));
+        assert!(matches!(asked, Acquired::Granted(_)));
     }
     std::println!(
         "{count} locks of {count} owners: {:?} each, {} KiB",
@@ -375,7 +391,7 @@ fn figures_count_what_is_held_and_how_requests_ended() {
     locks.granted(1, "Ab");
     locks.granted(2, "C");
     locks.waits(1, "C");
-    assert!(matches!(locks.ask(2, "A"), Asked::Deadlock(_)));
+    assert!(matches!(locks.ask(2, "A"), Acquired::Deadlock(_)));
     locks.waits(3, "A");
     let figures = LockFigures { held: 3, waiting: 2, granted: 2, deadlocks: 1, timeouts: 0 };
     assert_eq!(locks.figures(), figures);
@@ -386,7 +402,7 @@ fn figures_count_what_is_held_and_how_requests_ended() {
     locks.granted(9, "D");
     locks.waits(9, "A");
     locks.waits(1, "D");
-    assert_eq!(locks.take_settled().len(), 1, "the younger one is refused");
+    assert_eq!(locks.take_ended().len(), 1, "the younger one is refused");
     let figures = LockFigures { held: 4, waiting: 1, granted: 4, deadlocks: 2, ..figures };
     assert_eq!(locks.figures(), figures);
 }
@@ -410,9 +426,9 @@ fn a_victim_is_told_who_of_those_in_its_way_is_in_the_cycle() {
     locks.granted(5, "a");
     locks.waits(9, "A");
     locks.waits(5, "D");
-    let settled = locks.take_settled();
-    let [(victim, Settled::Deadlock(blocked))] = &settled[..] else {
-        panic!("not one victim: {settled:?}");
+    let ended = locks.take_ended();
+    let [(victim, WaitEnd::Deadlock(blocked))] = &ended[..] else {
+        panic!("not one victim: {ended:?}");
     };
     assert_eq!((*victim, blocked.by, blocked.holds), (owner(9), owner(5), true));
 }
@@ -438,9 +454,9 @@ fn a_victim_is_told_whether_who_is_in_its_way_holds_the_key() {
     locks.waits(7, "A");
     locks.waits(9, "A");
     locks.waits(5, "D");
-    let settled = locks.take_settled();
-    let [(victim, Settled::Deadlock(blocked))] = &settled[..] else {
-        panic!("not one victim: {settled:?}");
+    let ended = locks.take_ended();
+    let [(victim, WaitEnd::Deadlock(blocked))] = &ended[..] else {
+        panic!("not one victim: {ended:?}");
     };
     assert_eq!((*victim, blocked.by, blocked.holds), (owner(9), owner(7), false));
 }

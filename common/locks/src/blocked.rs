@@ -1,26 +1,26 @@
 //! Why a request for locks cannot go on, in words.
 
 use alloc::{format, string::String};
-use core::time::Duration;
+use core::{fmt, time::Duration};
 
 use dtc_protocol::TransactionId;
 
-use super::{Deadlocks, LockKey, LockOwner};
+use super::{Deadlocks, LockKey};
 
 /// Why a request was refused because of a deadlock, or had to wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocked {
+pub struct Blocked<O> {
     /// The key that it could not have.
     pub key: LockKey,
     /// Who is in the way.
-    pub by: LockOwner,
-    /// Whether that one holds the key, or stands before it in the queue.
+    pub by: O,
+    /// Whether that one holds the key, or is ahead in its queue.
     pub holds: bool,
     /// What was done about deadlocks.
     pub policy: Deadlocks,
 }
 
-impl Blocked {
+impl<O: fmt::Display> Blocked<O> {
     /// As in 'lock "a" is held by transaction 0192...'.
     fn words(&self) -> String {
         let Self { key, by, .. } = self;
@@ -30,7 +30,7 @@ impl Blocked {
         }
     }
 
-    /// For people, of a request that was refused; `first` is the age to keep.
+    /// The message of a request that was refused; `first` is the age to keep.
     pub fn deadlock(&self, first: TransactionId) -> String {
         let words = self.words();
         let which = match self.policy {
@@ -41,8 +41,8 @@ impl Blocked {
     }
 }
 
-/// For people, of a wait that ended; `by` is who was in the way at last.
-pub(super) fn timed_out(waited: Duration, by: Option<&Blocked>) -> String {
+/// The message of a wait that timed out; `by` is who was in the way at last.
+pub(crate) fn timed_out<O: fmt::Display>(waited: Duration, by: Option<&Blocked<O>>) -> String {
     let waited = Duration::from_millis(waited.as_millis() as u64);
     let words = by.map_or_else(|| String::from("the locks were not to be had"), Blocked::words);
     format!("{words} (waited for {waited:?})")
