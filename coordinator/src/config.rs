@@ -1,21 +1,26 @@
 //! The coordinator's flags.
 
-use std::{net::SocketAddr, str::FromStr, time::Duration};
+use std::{net::SocketAddr, str::FromStr, sync::LazyLock, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use dtc_core::{Config, Deadlocks, Options};
+use dtc::Config;
+use dtc_core::Deadlocks;
 use dtc_runtime::Environment;
 use dtc_service::{ServiceArgs, parse_duration};
 
-use dtc::{address::Address, allow::Pattern, directory::check_name, journal::Retention};
+use dtc::{Address, Pattern, api::Limits, check_name, journal::Retention};
 
-/// The most that `--max-payload` can be set to.
-const LARGEST_PAYLOAD: u32 = 3 << 20;
+/// What is not set: the library's defaults.
+static DEFAULTS: LazyLock<Config> = LazyLock::new(Config::default);
 
-/// Bytes of a request that are read, over gRPC and HTTP. It is room for whatever may
-/// have been taken under another configuration: a repeat is known only when it has been
-/// read, and each payload is checked against its own limit then.
-pub(crate) const MAX_REQUEST: usize = 4 * LARGEST_PAYLOAD as usize + (1 << 20);
+fn text(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+/// A default that is shown as a number.
+fn count(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
 
 /// A distributed transaction coordinator: two-phase commit with presumed abort.
 ///
@@ -47,7 +52,7 @@ pub(crate) struct Args {
         env = "DTC_ALLOW_PARTICIPANT",
         value_name = "PATTERN",
         value_delimiter = ',',
-        default_values = ["localhost", "127.0.0.0/8", "[::1]"]
+        default_values_t = DEFAULTS.allowed.clone()
     )]
     pub(crate) allowed: Vec<Pattern>,
 
@@ -58,69 +63,69 @@ pub(crate) struct Args {
     pub(crate) advertise: Option<String>,
 
     /// How long votes are waited for before a transaction aborts
-    #[arg(long, env = "DTC_PREPARE_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = positive_duration)]
+    #[arg(long, env = "DTC_PREPARE_TIMEOUT", value_name = "DURATION", default_value = text(DEFAULTS.core.options.prepare_timeout), value_parser = positive_duration)]
     pub(crate) prepare_timeout: Duration,
 
     /// Attempts of prepare a branch; 0 for no limit but the timeout
-    #[arg(long, env = "DTC_PREPARE_ATTEMPTS", value_name = "COUNT", default_value_t = 0)]
+    #[arg(long, env = "DTC_PREPARE_ATTEMPTS", value_name = "COUNT", default_value_t = DEFAULTS.core.options.prepare_attempts)]
     pub(crate) prepare_attempts: u32,
 
     /// How long one attempt of prepare may take
-    #[arg(long, env = "DTC_PREPARE_ATTEMPT_TIMEOUT", value_name = "DURATION", default_value = "1s", value_parser = positive_duration)]
+    #[arg(long, env = "DTC_PREPARE_ATTEMPT_TIMEOUT", value_name = "DURATION", default_value = text(DEFAULTS.core.options.prepare_attempt_timeout), value_parser = positive_duration)]
     pub(crate) prepare_attempt_timeout: Duration,
 
     /// How long one attempt of commit or rollback may take
-    #[arg(long, env = "DTC_COMMIT_ATTEMPT_TIMEOUT", value_name = "DURATION", default_value = "2s", value_parser = positive_duration)]
+    #[arg(long, env = "DTC_COMMIT_ATTEMPT_TIMEOUT", value_name = "DURATION", default_value = text(DEFAULTS.core.options.commit_attempt_timeout), value_parser = positive_duration)]
     pub(crate) commit_attempt_timeout: Duration,
 
     /// How long a transaction waits for the link of a participant that is known to
     /// be away, with nothing sent to any, before it aborts; 0s for no wait
-    #[arg(long, env = "DTC_LINK_GRACE", value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+    #[arg(long, env = "DTC_LINK_GRACE", value_name = "DURATION", default_value = text(DEFAULTS.core.options.link_grace), value_parser = parse_duration)]
     pub(crate) link_grace: Duration,
 
     /// How long an interactive client may be silent before its transaction is
     /// rolled back
-    #[arg(long, env = "DTC_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = positive_duration)]
+    #[arg(long, env = "DTC_IDLE_TIMEOUT", value_name = "DURATION", default_value = text(DEFAULTS.core.options.idle_timeout), value_parser = positive_duration)]
     pub(crate) idle_timeout: Duration,
 
     /// The longest wait between two attempts
-    #[arg(long, env = "DTC_BACKOFF_CAP", value_name = "DURATION", default_value = "5s", value_parser = positive_duration)]
+    #[arg(long, env = "DTC_BACKOFF_CAP", value_name = "DURATION", default_value = text(DEFAULTS.core.backoff_cap), value_parser = positive_duration)]
     pub(crate) backoff_cap: Duration,
 
     /// Attempts of commit or rollback after which a transaction is shown as stalled
-    #[arg(long, env = "DTC_STALLED_AFTER", value_name = "COUNT", default_value_t = 10)]
+    #[arg(long, env = "DTC_STALLED_AFTER", value_name = "COUNT", default_value_t = DEFAULTS.core.stalled_after)]
     pub(crate) stalled_after: u32,
 
     /// How many transactions may be in flight
-    #[arg(long, env = "DTC_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "DTC_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = count(DEFAULTS.core.max_in_flight), value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_in_flight: u32,
 
     /// How many unfinished transactions one participant may have
-    #[arg(long, env = "DTC_MAX_PER_PARTICIPANT", value_name = "COUNT", default_value_t = 25_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "DTC_MAX_PER_PARTICIPANT", value_name = "COUNT", default_value_t = count(DEFAULTS.core.max_per_participant), value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_per_participant: u32,
 
     /// How many bytes of payloads, and of what prepares returned, may be in flight
-    #[arg(long, env = "DTC_MAX_IN_FLIGHT_BYTES", value_name = "BYTES", default_value_t = 256 << 20)]
+    #[arg(long, env = "DTC_MAX_IN_FLIGHT_BYTES", value_name = "BYTES", default_value_t = DEFAULTS.core.max_in_flight_bytes as u64)]
     pub(crate) max_in_flight_bytes: u64,
 
     /// How many branches a transaction may have
-    #[arg(long, env = "DTC_MAX_BRANCHES", value_name = "COUNT", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, env = "DTC_MAX_BRANCHES", value_name = "COUNT", default_value_t = count(DEFAULTS.core.max_branches), value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) max_branches: u32,
 
     /// The largest payload of a branch, in bytes
-    #[arg(long, env = "DTC_MAX_PAYLOAD", value_name = "BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_PAYLOAD)))]
+    #[arg(long, env = "DTC_MAX_PAYLOAD", value_name = "BYTES", default_value_t = count(DEFAULTS.max_payload), value_parser = clap::value_parser!(u32).range(1..=Limits::LARGEST_PAYLOAD as i64))]
     pub(crate) max_payload: u32,
 
     /// The most that prepare of one branch may return, in bytes
-    #[arg(long, env = "DTC_MAX_OUTPUT", value_name = "BYTES", default_value_t = 3 << 20, value_parser = clap::value_parser!(u32).range(1..=3 << 20))]
+    #[arg(long, env = "DTC_MAX_OUTPUT", value_name = "BYTES", default_value_t = count(DEFAULTS.core.max_output), value_parser = clap::value_parser!(u32).range(1..=3 << 20))]
     pub(crate) max_output: u32,
 
     /// How many messages may wait for one participant
-    #[arg(long, env = "DTC_MAX_QUEUE", value_name = "COUNT", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "DTC_MAX_QUEUE", value_name = "COUNT", default_value_t = count(DEFAULTS.max_queue), value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_queue: u32,
 
     /// How long locks are waited for
-    #[arg(long, env = "DTC_LOCK_WAIT", value_name = "DURATION", default_value = "10s", value_parser = positive_duration)]
+    #[arg(long, env = "DTC_LOCK_WAIT", value_name = "DURATION", default_value = text(DEFAULTS.core.options.lock_wait), value_parser = positive_duration)]
     pub(crate) lock_wait: Duration,
 
     /// What is done about deadlocks over locks
@@ -128,21 +133,21 @@ pub(crate) struct Args {
     pub(crate) deadlocks: DeadlockPolicy,
 
     /// How many locks may be held and waited for, together
-    #[arg(long, env = "DTC_MAX_LOCKS", value_name = "COUNT", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "DTC_MAX_LOCKS", value_name = "COUNT", default_value_t = count(DEFAULTS.core.max_locks), value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_locks: u32,
 
     /// How many locks one request may ask for, and one transaction hold
-    #[arg(long, env = "DTC_MAX_LOCK_KEYS", value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, env = "DTC_MAX_LOCK_KEYS", value_name = "COUNT", default_value_t = count(DEFAULTS.core.max_locks_per_owner), value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) max_lock_keys: u32,
 
     /// How long finished transactions are kept, in time that the coordinator runs
-    #[arg(long, env = "DTC_RETENTION", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    #[arg(long, env = "DTC_RETENTION", value_name = "DURATION", default_value = text(DEFAULTS.retention.age), value_parser = parse_duration)]
     pub(crate) retention: Duration,
 
     /// Size of the journal, in bytes, above which the oldest finished
     /// transactions are removed sooner, but none that ended within ten minutes, or
     /// within twice the longest time-out
-    #[arg(long, env = "DTC_RETENTION_BYTES", value_name = "BYTES", default_value_t = 4 << 30)]
+    #[arg(long, env = "DTC_RETENTION_BYTES", value_name = "BYTES", default_value_t = DEFAULTS.retention.max_bytes)]
     pub(crate) retention_bytes: u64,
 
     /// The journal was restored from a backup: what it does not know of runs before
@@ -151,9 +156,6 @@ pub(crate) struct Args {
     #[arg(long, env = "DTC_RESTORED")]
     pub(crate) restored: bool,
 }
-
-/// What ended within this time is not removed for the sake of bytes.
-const FLOOR: Duration = Duration::from_secs(600);
 
 /// See [`Deadlocks`].
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -208,27 +210,47 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Args {
-    /// Bounds and pace for the machine.
-    pub(crate) fn core(&self) -> Config {
+    /// For the library; `port` is what is listened on.
+    pub(crate) fn config(self, environment: &Environment, port: u16) -> Config {
+        let (retention, advertised) = (self.retained(environment), self.advertised(port));
+        let participants = self.participants.into_iter().map(|it| (it.name, it.address));
         Config {
-            options: self.options(),
-            max_in_flight: self.max_in_flight as usize,
-            max_per_participant: self.max_per_participant as usize,
-            max_in_flight_bytes: usize::try_from(self.max_in_flight_bytes).unwrap_or(usize::MAX),
-            max_output: self.max_output as usize,
-            max_branches: self.max_branches as usize,
-            backoff_cap: self.backoff_cap,
-            stalled_after: self.stalled_after,
-            deadlocks: self.deadlocks.into(),
-            max_locks: self.max_locks as usize,
-            max_locks_per_owner: self.max_lock_keys as usize,
-            ..Config::default()
+            core: dtc_core::Config {
+                options: dtc_core::Options {
+                    prepare_timeout: self.prepare_timeout,
+                    prepare_attempts: self.prepare_attempts,
+                    prepare_attempt_timeout: self.prepare_attempt_timeout,
+                    commit_attempt_timeout: self.commit_attempt_timeout,
+                    idle_timeout: self.idle_timeout,
+                    lock_wait: self.lock_wait,
+                    link_grace: self.link_grace,
+                    ..DEFAULTS.core.options
+                },
+                max_in_flight: self.max_in_flight as usize,
+                max_per_participant: self.max_per_participant as usize,
+                max_in_flight_bytes: usize::try_from(self.max_in_flight_bytes)
+                    .unwrap_or(usize::MAX),
+                max_output: self.max_output as usize,
+                max_branches: self.max_branches as usize,
+                backoff_cap: self.backoff_cap,
+                stalled_after: self.stalled_after,
+                deadlocks: self.deadlocks.into(),
+                max_locks: self.max_locks as usize,
+                max_locks_per_owner: self.max_lock_keys as usize,
+                ..DEFAULTS.core
+            },
+            max_payload: self.max_payload as usize,
+            max_queue: self.max_queue as usize,
+            retention,
+            allowed: self.allowed,
+            participants: participants.collect(),
+            advertised,
         }
     }
 
     /// What clean-up is to leave. Whatever a transaction waits for is over twice when
     /// its duplicates are no longer known.
-    pub(crate) fn kept(&self, environment: &Environment) -> Retention {
+    fn retained(&self, environment: &Environment) -> Retention {
         let longest = [
             self.prepare_timeout,
             self.prepare_attempt_timeout,
@@ -238,30 +260,16 @@ impl Args {
             self.lock_wait,
         ];
         let longest = longest.into_iter().max().unwrap_or_default();
-        let floor = FLOOR.max(longest.saturating_mul(2));
+        let floor = DEFAULTS.retention.floor.max(longest.saturating_mul(2));
         let floor = environment.retention_floor.unwrap_or(floor);
         Retention { age: self.retention, max_bytes: self.retention_bytes, floor }
     }
 
-    /// Where participants can ask it, if anywhere; `port` is what it listens on.
-    pub(crate) fn advertised(&self, port: u16) -> Option<String> {
+    /// Where participants can ask it, if anywhere.
+    fn advertised(&self, port: u16) -> Option<String> {
         let ip = self.service.listen.ip();
         let own = (!ip.is_unspecified()).then(|| SocketAddr::new(ip, port));
         self.advertise.clone().or_else(|| own.map(|own| format!("http://{own}")))
-    }
-
-    /// How a transaction is run that says nothing else.
-    pub(crate) fn options(&self) -> Options {
-        Options {
-            prepare_timeout: self.prepare_timeout,
-            prepare_attempts: self.prepare_attempts,
-            prepare_attempt_timeout: self.prepare_attempt_timeout,
-            commit_attempt_timeout: self.commit_attempt_timeout,
-            idle_timeout: self.idle_timeout,
-            lock_wait: self.lock_wait,
-            link_grace: self.link_grace,
-            ..Options::default()
-        }
     }
 }
 

@@ -1,7 +1,6 @@
-//! HTTP/JSON at the edge: the same calls as gRPC's, in HTTP's words.
+//! HTTP/JSON at the edge: the same calls as gRPC's, in HTTP's words, over [`dtc::api`].
 //!
-//! Bodies are read here and shown here; what is asked for is done by
-//! [`Services`], so that both ways in have one behaviour.
+//! Bodies are converted here once, and answers shown here.
 
 mod body;
 mod document;
@@ -18,12 +17,12 @@ use axum::{Router, http::Uri};
 use dtc_protocol::TransactionId;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use dtc::service::{Services, transaction_id};
+use dtc::api::{Coordinator, parse_id};
 use problem::Problem;
 
 /// Everything under `/transactions` and `/participants`, its description at
 /// `/openapi.json`, and a page to read that at `/docs`.
-pub(crate) fn router(services: Services) -> Router {
+pub(crate) fn router(coordinator: Coordinator) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(document::head())
         .routes(routes!(transactions::create, transactions::list))
         .routes(routes!(transactions::get))
@@ -36,11 +35,11 @@ pub(crate) fn router(services: Services) -> Router {
         .routes(routes!(participants::renew))
         .split_for_parts();
     router
-        .with_state(services)
+        .with_state(coordinator)
         .merge(document::router(document))
         .method_not_allowed_fallback(|uri: Uri| async move { Problem::method_not_allowed(&uri) })
 }
 
 fn id_of(text: &str) -> Result<TransactionId, Problem> {
-    Ok(transaction_id(text)?)
+    Ok(parse_id("transaction_id", text)?)
 }

@@ -3,38 +3,20 @@
 use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::CommandFactory;
-
-use dtc_proto::dtc::{
-    admin_service_server::{self as admin, AdminServiceServer},
-    lock_service_server::{self as lock, LockServiceServer},
-    recovery_service_server::{self as recovery, RecoveryServiceServer},
-    registry_service_server::{self as registry_service, RegistryServiceServer},
-    transaction_service_server::{self as transaction, TransactionServiceServer},
+use dtc::{
+    RecoverError, StartError,
+    api::Coordinator,
+    journal::{JournalError, SqliteJournal},
+    start,
 };
-use dtc_runtime::{Environment, Exit};
+use dtc_runtime::{Environment, Exit, Shutdown};
 use dtc_service::{
     Fatal, Server, ServiceError, enough_room, parse_args, parse_args_from, run_process,
 };
 use dtc_store::{OpenError, StatisticsCollector};
 use prometheus::Registry;
-use tonic::service::Routes;
 
-use dtc::{
-    directory::Directory,
-    driver::{Driver, Handle, RecoverError},
-    error::Error as CallError,
-    journal::{Journal, JournalError, Registration, SqliteJournal},
-    links::Links,
-    metrics::Metrics,
-    retention,
-    service::{Rules, Services},
-};
-
-use crate::{
-    admin::Admin,
-    config::{Args, MAX_REQUEST},
-    rest,
-};
+use crate::{config::Args, grpc, rest};
 
 const LISTEN: &str = "127.0.0.1:7100";
 const FILE: &str = "coordinator.db";
@@ -47,11 +29,7 @@ enum Error {
     #[error(transparent)]
     Service(#[from] ServiceError),
     #[error(transparent)]
-    Recover(#[from] RecoverError),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error("a participant cannot be linked: {0}")]
-    Participant(#[from] CallError),
+    Start(#[from] StartError),
     #[error("a metric cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
 }
@@ -61,17 +39,24 @@ impl From<Error> for Fatal {
         let exit = match &error {
             Error::Open(error) => error.exit_code(),
             Error::Service(error) => error.exit() as u8,
-            Error::Recover(
-                RecoverError::Damaged(_)
-                | RecoverError::DamagedSession(_)
-                | RecoverError::Journal(JournalError::Damaged(_)),
-            )
-            | Error::Journal(JournalError::Damaged(_)) => Exit::NotAJournal as u8,
-            Error::Recover(RecoverError::Journal(_)) | Error::Journal(_) => Exit::Storage as u8,
-            Error::Participant(_) => Exit::Configuration as u8,
+            Error::Start(error) => exit(error) as u8,
             Error::Metrics(_) => Exit::Software as u8,
         };
         Self { exit, reason: error.to_string() }
+    }
+}
+
+fn exit(error: &StartError) -> Exit {
+    match error {
+        StartError::Recover(
+            RecoverError::Damaged(_)
+            | RecoverError::DamagedSession(_)
+            | RecoverError::Journal(JournalError::Damaged(_)),
+        )
+        | StartError::Journal(JournalError::Damaged(_)) => Exit::NotAJournal,
+        StartError::Recover(RecoverError::Journal(_)) | StartError::Journal(_) => Exit::Storage,
+        StartError::Participant(_) => Exit::Configuration,
+        _ => Exit::Software,
     }
 }
 
@@ -109,92 +94,33 @@ async fn run(args: Args, environment: Environment) -> Result<(), Error> {
     let journal =
         SqliteJournal::open(&path, args.service.min_free, args.restored, environment.clone())?;
     let registry = Registry::new();
-    let metrics = Metrics::new(&registry)?;
-    let retained = retention::Figures::new(&registry)?;
     registry.register(Box::new(StatisticsCollector::new(journal.store())?))?;
-    let journal: Arc<dyn Journal> = Arc::new(journal);
     tracing::info!(file = %path.display(), "journal opened");
 
-    let directory = Arc::new(Directory::default());
-    for registered in journal.registered().await? {
-        directory.register(&registered);
-    }
-    for named in &args.participants {
-        let capabilities = directory.find(&named.name).map(|registered| registered.capabilities);
-        let (name, capabilities) = (&named.name, capabilities.unwrap_or_default());
-        directory.register(&Registration::permanent(name, named.address.clone(), capabilities));
-    }
-    let kept = args.kept(&environment);
-    let (driver, handle) = Driver::recover(
-        args.core(),
-        Arc::clone(&journal),
-        Arc::clone(&directory),
-        metrics,
-        environment.clone(),
-    )
-    .await?;
-    let driving = tokio::spawn(driver.run());
-    let exit = environment.exit.clone();
-    tokio::spawn(async move {
-        if driving.await.is_err_and(|error| error.is_panic()) {
-            tracing::error!("the driver panicked, which is a bug; stopping");
-            exit(Exit::Software);
-        }
-    });
-    let capacity = args.max_queue as usize;
     let port = listener.local_addr().map_or(args.service.listen.port(), |bound| bound.port());
-    let advertised = args.advertised(port);
-    let links = Links::new(handle.clone(), advertised, capacity, args.allowed.clone());
-    for participant in directory.all() {
-        links.ensure(&participant)?;
-    }
-    tokio::spawn(retention::run(Arc::clone(&journal), kept, retained));
-
     let shutdown = environment.shutdown.clone();
-    tokio::spawn(end_waits(handle.clone(), args.service.drain_timeout));
-    let rules = Rules {
-        options: args.options(),
-        max_payload: args.max_payload as usize,
-        max_branches: args.max_branches as usize,
-        max_locks: args.max_lock_keys as usize,
-    };
-    let journal_room = Arc::clone(&journal);
-    let services =
-        Services { handle, links, rules, shutdown: shutdown.clone(), registering: Arc::default() };
-    tokio::spawn(services.clone().drain());
-    Server::new(&args.service)
-        .grpc(routes(&services))
-        .http(rest::router(services.clone()))
+    let service = args.service.clone();
+    let config = args.config(&environment, port);
+    let coordinator = start(Arc::new(journal), config, environment, &registry).await?;
+    tokio::spawn(end_waits(coordinator.clone(), shutdown.clone(), service.drain_timeout));
+    let room = coordinator.clone();
+    Server::new(&service)
+        .grpc(grpc::routes(&coordinator))
+        .http(rest::router(coordinator.clone()))
         .registry(registry)
-        .accepting(move || enough_room(journal_room.has_room()))
-        .service_names(&[
-            transaction::SERVICE_NAME,
-            recovery::SERVICE_NAME,
-            registry_service::SERVICE_NAME,
-            admin::SERVICE_NAME,
-            lock::SERVICE_NAME,
-        ])
+        .accepting(move || enough_room(room.has_room()))
+        .service_names(&grpc::SERVICE_NAMES)
         .descriptors(dtc_proto::FILE_DESCRIPTOR_SET)
         .serve(listener, shutdown.begun())
         .await?;
-    journal.close().await;
+    coordinator.close().await;
     Ok(())
 }
 
-/// Most of what is under way when a stop begins ends by itself. Who waits for what
+/// Most of what is under way when a stop begins ends by itself. A client that waits for what
 /// does not is answered with the state as it is while there is still time to.
-async fn end_waits(handle: Handle, drain_timeout: Duration) {
-    handle.environment.shutdown.begun().await;
+async fn end_waits(coordinator: Coordinator, shutdown: Shutdown, drain_timeout: Duration) {
+    shutdown.begun().await;
     tokio::time::sleep(drain_timeout / 2).await;
-    handle.end_waits().await;
-}
-
-fn routes(services: &Services) -> Routes {
-    Routes::new(
-        TransactionServiceServer::new(services.clone()).max_decoding_message_size(MAX_REQUEST),
-    )
-    .add_service(RecoveryServiceServer::new(services.clone()))
-    .add_service(RegistryServiceServer::new(services.clone()))
-    .add_service(AdminServiceServer::new(Admin(services.clone())))
-    .add_service(LockServiceServer::new(services.clone()))
+    coordinator.end_waits().await;
 }

@@ -28,6 +28,7 @@ impl Address {
         &self.host
     }
 
+    /// Its port.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -42,6 +43,7 @@ impl Address {
         format!("http://{}:{}{}", self.host, self.port, self.base.as_deref().unwrap_or_default())
     }
 
+    /// Whether who is there speaks HTTP.
     pub fn is_http(&self) -> bool {
         self.base.is_some()
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use dtc_core::Time;
-use prost_types::Timestamp;
 use tokio::time::Instant;
 
 /// Anchored at the wall clock when it is made, monotonic from there.
@@ -25,13 +24,5 @@ impl Clock {
 
     pub(crate) fn instant(&self, at: Time) -> Instant {
         self.started + at.since(Time::default() + self.anchor)
-    }
-}
-
-/// Microseconds since 1970 for people.
-pub(crate) fn timestamp(micros: u64) -> Timestamp {
-    Timestamp {
-        seconds: i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX),
-        nanos: i32::try_from(micros % 1_000_000 * 1000).unwrap_or(0),
     }
 }

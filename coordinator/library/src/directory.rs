@@ -10,7 +10,6 @@ use std::{
 };
 
 use dtc_core::ParticipantId;
-use dtc_proto::dtc::LinkState;
 use dtc_protocol::JournalId;
 use tokio::time::Instant;
 
@@ -32,7 +31,7 @@ const UNUSED_ABOVE: Duration = Duration::from_secs(2);
 
 /// A participant, as it was registered or named by its address.
 #[derive(Debug, Clone)]
-pub struct Participant {
+pub(crate) struct Participant {
     pub id: ParticipantId,
     pub name: Arc<str>,
     /// Where it is; none for a name in the journal that is not registered now.
@@ -60,9 +59,24 @@ impl Participant {
     }
 }
 
+/// How the coordinator reaches a participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// Not reached; tried again.
+    Disconnected,
+    /// gRPC, batches over a stream.
+    Stream,
+    /// gRPC, one call a message.
+    Unary,
+    /// HTTP, one request a message.
+    Http,
+    /// It says that it knows a newer run of this coordinator.
+    Quarantined,
+}
+
 /// How long a registration is good.
 #[derive(Debug, Clone, Copy)]
-pub struct RegistrationStatus {
+pub(crate) struct RegistrationStatus {
     pub lease: Option<Duration>,
     pub renewed: Instant,
     pub draining: bool,
@@ -70,7 +84,7 @@ pub struct RegistrationStatus {
 
 impl RegistrationStatus {
     /// What is left of the lease; none where it has no end.
-    pub fn lease_left(&self) -> Option<Duration> {
+    pub(crate) fn lease_left(&self) -> Option<Duration> {
         self.lease.map(|lease| lease.saturating_sub(self.renewed.elapsed()))
     }
 }
@@ -78,7 +92,7 @@ impl RegistrationStatus {
 /// All participants. Numbers are given in the order of their first mention and
 /// are good for one run.
 #[derive(Debug)]
-pub struct Directory {
+pub(crate) struct Directory {
     known: RwLock<Known>,
     since: Instant,
 }
@@ -129,7 +143,7 @@ impl Known {
 
 impl Directory {
     /// The number of a name, a new one if need be. For names in the journal.
-    pub fn intern(&self, name: &str) -> ParticipantId {
+    pub(crate) fn intern(&self, name: &str) -> ParticipantId {
         let now = self.now();
         self.write().intern(name, now).id
     }
@@ -146,7 +160,7 @@ impl Directory {
     }
 
     /// A participant that can be reached, by its name.
-    pub fn find(&self, name: &str) -> Option<Participant> {
+    pub(crate) fn find(&self, name: &str) -> Option<Participant> {
         let known = self.read();
         let found = known.by_name.get(name).and_then(|id| known.by_id.get(id))?;
         self.touch(found);
@@ -154,14 +168,14 @@ impl Directory {
     }
 
     /// Whether a name is known, and of nobody that can be reached any more.
-    pub fn is_gone(&self, name: &str) -> bool {
+    pub(crate) fn is_gone(&self, name: &str) -> bool {
         let known = self.read();
         let found = known.by_name.get(name).and_then(|id| known.by_id.get(id));
         found.is_some_and(|it| it.address.is_none())
     }
 
     /// A participant by where it is, whatever its name.
-    pub fn at(&self, address: &Address) -> Option<Participant> {
+    pub(crate) fn at(&self, address: &Address) -> Option<Participant> {
         let known = self.read();
         let mut all = known.by_id.values();
         let found = all.find(|known| known.address.as_deref() == Some(address))?;
@@ -170,7 +184,7 @@ impl Directory {
     }
 
     /// Takes in an address that a client gave; none when there are too many.
-    pub fn add_address(&self, address: &Address) -> Option<Participant> {
+    pub(crate) fn add_address(&self, address: &Address) -> Option<Participant> {
         let now = self.now();
         let mut known = self.write();
         let name = address.to_string();
@@ -184,7 +198,7 @@ impl Directory {
 
     /// Addresses that nobody has used for long, those first that were used longest ago;
     /// above the bound as many more as there are too many.
-    pub fn unused(&self) -> Vec<ParticipantId> {
+    pub(crate) fn unused(&self) -> Vec<ParticipantId> {
         let (known, now) = (self.read(), self.now());
         let excess = known.addresses.saturating_sub(MAX_ADDRESSES);
         let addresses = known.by_id.values().filter(|known| known.is_address());
@@ -200,14 +214,14 @@ impl Directory {
     }
 
     /// Something is unfinished there.
-    pub fn note_use(&self, id: ParticipantId) {
+    pub(crate) fn note_use(&self, id: ParticipantId) {
         if let Some(found) = self.read().by_id.get(&id) {
             self.touch(found);
         }
     }
 
     /// Forgets an address, unless it was used just now or may stay. True if it has gone.
-    pub fn let_go(&self, id: ParticipantId) -> bool {
+    pub(crate) fn let_go(&self, id: ParticipantId) -> bool {
         let now = self.now();
         let mut known = self.write();
         let limit = match known.addresses > MAX_ADDRESSES {
@@ -229,7 +243,7 @@ impl Directory {
     }
 
     /// Registers a participant, or moves it to another address.
-    pub fn register(&self, registration: &Registration) -> Participant {
+    pub(crate) fn register(&self, registration: &Registration) -> Participant {
         let now = self.now();
         let mut known = self.write();
         let participant = known.intern(&registration.name, now);
@@ -244,7 +258,7 @@ impl Directory {
     }
 
     /// Begins a lease anew; none where nobody is registered by the name.
-    pub fn renew(&self, name: &str) -> Option<RegistrationStatus> {
+    pub(crate) fn renew(&self, name: &str) -> Option<RegistrationStatus> {
         let mut known = self.write();
         let id = *known.by_name.get(name)?;
         let status = known.by_id.get_mut(&id)?.status.as_mut()?;
@@ -253,7 +267,7 @@ impl Directory {
     }
 
     /// Takes a registration away. Its name keeps its number.
-    pub fn deregister(&self, id: ParticipantId) {
+    pub(crate) fn deregister(&self, id: ParticipantId) {
         self.update(id, |participant| {
             participant.status = None;
             participant.address = None;
@@ -262,32 +276,32 @@ impl Directory {
     }
 
     /// Notes how the link to a participant is.
-    pub fn update(&self, id: ParticipantId, change: impl FnOnce(&mut Participant)) {
+    pub(crate) fn update(&self, id: ParticipantId, change: impl FnOnce(&mut Participant)) {
         if let Some(participant) = self.write().by_id.get_mut(&id) {
             change(participant);
         }
     }
 
     /// A participant's name.
-    pub fn name(&self, id: ParticipantId) -> Arc<str> {
+    pub(crate) fn name(&self, id: ParticipantId) -> Arc<str> {
         self.read().by_id.get(&id).map_or_else(|| "?".into(), |known| known.name.clone())
     }
 
     /// All that can be reached, by their numbers.
-    pub fn all(&self) -> Vec<Participant> {
+    pub(crate) fn all(&self) -> Vec<Participant> {
         let known = self.read();
         known.by_id.values().filter(|known| known.address.is_some()).cloned().collect()
     }
 
     /// Those that go when nothing is unfinished there.
-    pub fn draining(&self) -> Vec<Participant> {
+    pub(crate) fn draining(&self) -> Vec<Participant> {
         let known = self.read();
         let is_draining = |known: &&Participant| known.status.is_some_and(|status| status.draining);
         known.by_id.values().filter(is_draining).cloned().collect()
     }
 
     /// How many say that they know a newer run of this coordinator.
-    pub fn quarantined(&self) -> usize {
+    pub(crate) fn quarantined(&self) -> usize {
         self.read().by_id.values().filter(|known| known.newer_epoch.is_some()).count()
     }
 

@@ -40,8 +40,10 @@ use crate::{
     link::Outgoing,
     metrics::Metrics,
 };
-pub use call::{Call, OperatorCall};
-pub use handle::{Handle, Happened, IN_ONE_TURN, NewLocks, NewSession, NewTransaction, NewWork};
+pub(crate) use call::{Call, OperatorCall};
+pub(crate) use handle::{
+    Handle, Happened, IN_ONE_TURN, NewLocks, NewSession, NewTransaction, NewWork, Stopped,
+};
 use locks::WhichLocks;
 use pending::Pending;
 use stalled::Stalled;
@@ -132,7 +134,7 @@ struct Queue {
     ended: Weak<()>,
 }
 
-pub struct Driver {
+pub(crate) struct Driver {
     machine: Coordinator,
     clock: Clock,
     ids: Ids,
@@ -170,7 +172,7 @@ pub struct Driver {
 impl Driver {
     /// Takes up what the journal holds, and makes the driver and the handle that
     /// feeds it.
-    pub async fn recover(
+    pub(crate) async fn recover(
         config: dtc_core::Config,
         journal: Arc<dyn Journal>,
         directory: Arc<Directory>,
@@ -236,7 +238,7 @@ impl Driver {
     }
 
     /// Runs until every handle is gone, which is as long as the process.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         self.act();
         let mut inputs = Vec::with_capacity(BATCH);
         let mut notify_ended = tokio::time::interval(NOTIFY_ENDED);
@@ -546,10 +548,13 @@ impl Driver {
 /// Why the journal cannot be taken up.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
+    /// It has no answer.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// A transaction cannot be decoded.
     #[error(transparent)]
     Damaged(#[from] codec::Damaged),
+    /// A session cannot be decoded.
     #[error(transparent)]
     DamagedSession(#[from] codec::DamagedSession),
 }

@@ -12,7 +12,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 pub use dtc_core::CommitPolicy;
 use dtc_core::{AnswerAt, NewBranch, Opaque, Reply};
 use dtc_proto::{
-    dtc::{self, BeginRequest, EnlistRequest, Payload, payload::Kind},
+    dtc::{Payload, payload::Kind},
     json,
 };
 use dtc_protocol::TransactionId;
@@ -22,18 +22,19 @@ use tokio::{
     sync::watch,
 };
 
-pub use error::{Error, Phase, StartError};
+pub use error::{Error, OpenError, Phase};
 pub use optimistic::OptimisticResource;
 pub use resource::{Branch, Closures, Resource, Vote};
 
 use crate::{
-    driver::{Call, Handle},
+    api::{self, Coordinator},
+    driver::{Call, Stopped},
     journal::{Journal, MemoryJournal, SqliteJournal},
-    service::Services,
+    start::Config,
 };
 use local::{Locals, PREFIX};
-use outcome::{error as told, outcome, refusal};
-use start::{Parts, environment, parts};
+use outcome::{error as failure, outcome, refusal};
+use start::{environment, parts};
 
 /// Bytes of disk that are kept from new work.
 const MIN_FREE: u64 = 64 << 20;
@@ -62,14 +63,15 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
+        let Config { core, retention, .. } = Config::default();
         Self {
-            prepare_timeout: Duration::from_secs(5),
-            decision_timeout: Duration::from_secs(2),
-            idle_timeout: Duration::from_secs(60),
+            prepare_timeout: core.options.prepare_timeout,
+            decision_timeout: core.options.commit_attempt_timeout,
+            idle_timeout: core.options.idle_timeout,
             wait: Duration::from_secs(30),
-            retention: Duration::from_secs(24 * 60 * 60),
-            commit_policy: CommitPolicy::Retry,
-            max_in_flight: 100_000,
+            retention: retention.age,
+            commit_policy: core.options.commit_policy,
+            max_in_flight: core.max_in_flight,
         }
     }
 }
@@ -146,8 +148,7 @@ pub struct TransactionCoordinator {
 }
 
 struct Inner {
-    handle: Handle,
-    services: Services,
+    coordinator: Coordinator,
     locals: Locals,
     wait: Duration,
     /// Why it can't go on, once it can't.
@@ -176,7 +177,7 @@ impl TransactionCoordinator {
     /// # Errors
     ///
     /// When no thread is to be had.
-    pub async fn in_memory() -> Result<Self, StartError> {
+    pub async fn in_memory() -> Result<Self, OpenError> {
         Self::in_memory_with(Settings::default()).await
     }
 
@@ -185,7 +186,7 @@ impl TransactionCoordinator {
     /// # Errors
     ///
     /// When no thread is to be had.
-    pub async fn in_memory_with(settings: Settings) -> Result<Self, StartError> {
+    pub async fn in_memory_with(settings: Settings) -> Result<Self, OpenError> {
         let settings = Settings { retention: REMEMBERED.min(settings.retention), ..settings };
         Self::start(settings, |_| Ok(Arc::new(MemoryJournal::new()))).await
     }
@@ -198,7 +199,7 @@ impl TransactionCoordinator {
     /// # Errors
     ///
     /// When the file is damaged, another program's, or in use.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StartError> {
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::open_with(path, Settings::default()).await
     }
 
@@ -207,7 +208,7 @@ impl TransactionCoordinator {
     /// # Errors
     ///
     /// As of open.
-    pub async fn open_with(path: impl AsRef<Path>, settings: Settings) -> Result<Self, StartError> {
+    pub async fn open_with(path: impl AsRef<Path>, settings: Settings) -> Result<Self, OpenError> {
         let path = path.as_ref().to_owned();
         Self::start(settings, move |environment| {
             Ok(Arc::new(SqliteJournal::open(&path, MIN_FREE, false, environment)?))
@@ -217,22 +218,22 @@ impl TransactionCoordinator {
 
     async fn start(
         settings: Settings,
-        open: impl FnOnce(Environment) -> Result<Arc<dyn Journal>, StartError> + Send + 'static,
-    ) -> Result<Self, StartError> {
+        open: impl FnOnce(Environment) -> Result<Arc<dyn Journal>, OpenError> + Send + 'static,
+    ) -> Result<Self, OpenError> {
         let mut builder = runtime::Builder::new_multi_thread();
         let own = builder.worker_threads(1).thread_name("transactions").enable_all().build();
-        let own = own.map_err(StartError::new)?;
+        let own = own?;
         let (stop, stopped) = watch::channel(None);
         let environment = environment(stop);
         let (at, program) = (own.handle().clone(), runtime::Handle::current());
         let wait = settings.wait;
         let started =
             own.spawn(async move { parts(settings, environment, open, at, program).await });
-        let parts = started.await.map_err(StartError::new)?;
+        let parts = started.await.map_err(|error| OpenError::Panicked(error.to_string()))?;
         match parts {
-            Ok(Parts { handle, services, locals }) => {
+            Ok((coordinator, locals)) => {
                 let own = Some(own);
-                let inner = Inner { handle, services, locals, wait, stopped, own };
+                let inner = Inner { coordinator, locals, wait, stopped, own };
                 Ok(Self { inner: Arc::new(inner) })
             }
             Err(error) => {
@@ -249,7 +250,7 @@ impl TransactionCoordinator {
     ///
     /// [`Error::Exhausted`], [`Error::Stopped`].
     pub async fn begin_transaction(&self) -> Result<TransactionId, Error> {
-        self.begin(BeginRequest::default()).await
+        self.begin(api::Options::default()).await
     }
 
     /// [`begin_transaction`](Self::begin_transaction), with a commit policy of its own:
@@ -263,25 +264,17 @@ impl TransactionCoordinator {
         &self,
         policy: CommitPolicy,
     ) -> Result<TransactionId, Error> {
-        let options = dtc::TransactionOptions {
-            commit_policy: match policy {
-                CommitPolicy::Retry => dtc::CommitPolicy::Retry.into(),
-                CommitPolicy::Compensate { .. } => dtc::CommitPolicy::Compensate.into(),
-            },
-            compensate_after: match policy {
-                CommitPolicy::Retry => 0,
-                CommitPolicy::Compensate { after } => after.max(1),
-            },
-            ..dtc::TransactionOptions::default()
-        };
-        self.begin(BeginRequest { options: Some(options), ..BeginRequest::default() }).await
+        let commit_policy = Some(match policy {
+            CommitPolicy::Retry => CommitPolicy::Retry,
+            CommitPolicy::Compensate { after } => CommitPolicy::Compensate { after: after.max(1) },
+        });
+        self.begin(api::Options { commit_policy, ..api::Options::default() }).await
     }
 
-    async fn begin(&self, request: BeginRequest) -> Result<TransactionId, Error> {
-        let services = &self.inner.services;
-        let begun = self.unless_stopped(services.begin(request, None)).await?;
-        let begun = begun.map_err(|error| told(None, error))?;
-        begun.transaction_id.parse().map_err(|_| Error::Stopped("an id that is none".into()))
+    async fn begin(&self, options: api::Options) -> Result<TransactionId, Error> {
+        let new = api::NewTransaction { options, ..api::NewTransaction::default() };
+        let begun = self.unless_stopped(self.inner.coordinator.begin(&new)).await?;
+        begun.map_err(|error| failure(None, error))
     }
 
     /// Adds a resource to a transaction that was begun, and remembers its version. Its
@@ -354,11 +347,9 @@ impl TransactionCoordinator {
             Error::Participant(format!("{}: {}", misfit.field("payload"), misfit.problem()))
         })?;
         let payload = Some(Payload { kind: Some(Kind::Json(payload)) });
-        let branch = Some(dtc::Branch { participant: address.into(), payload });
-        let request =
-            EnlistRequest { transaction_id: id.to_string(), branch, ..EnlistRequest::default() };
-        let enlisted = self.unless_stopped(self.inner.services.enlist(request)).await?;
-        enlisted.map(|enlisted| enlisted.branch).map_err(|error| told(Some(id), error))
+        let branch = api::NewBranch { participant: address.into(), payload };
+        let enlisted = self.inner.coordinator.enlist(id, &branch, None);
+        self.unless_stopped(enlisted).await?.map_err(|error| failure(Some(id), error))
     }
 
     /// Asks all resources whether they can commit. True: all have promised. False: one
@@ -370,10 +361,9 @@ impl TransactionCoordinator {
     /// back. Also as of [`enlist_resource`](Self::enlist_resource).
     pub async fn prepare_transaction(&self, id: TransactionId) -> Result<bool, Error> {
         let transaction = self.drive(id, Call::Prepare).await?;
-        match transaction.state() {
-            dtc::TransactionState::Prepared => Ok(true),
-            _ if transaction.committed => Ok(true),
-            _ => refusal(outcome(id, &transaction, Phase::Prepare, &self.inner.locals)),
+        match transaction.is_prepared() {
+            true => Ok(true),
+            false => refusal(outcome(id, &transaction, Phase::Prepare, &self.inner.locals)),
         }
     }
 
@@ -453,13 +443,14 @@ impl TransactionCoordinator {
     /// [`Error::Stopped`].
     pub async fn orphans(&self) -> Result<Vec<Orphan>, Error> {
         let inner = &*self.inner;
-        let views = self.unless_stopped(inner.handle.list_all()).await?;
-        let views = views.map_err(|error| told(None, error))?;
+        let handle = &inner.coordinator.handle;
+        let views = self.unless_stopped(handle.list_all()).await?;
+        let views = views.map_err(|error| failure(None, error.into()))?;
         let held = inner.locals.transactions();
         let mut orphans = Vec::new();
         for view in views.iter().filter(|view| !held.contains(&view.id)) {
             for branch in view.branches.iter().filter(|branch| branch.state.is_owed()) {
-                let name = inner.handle.directory.name(branch.participant);
+                let name = handle.directory.name(branch.participant);
                 if let Some(resource) = name.strip_prefix(PREFIX)
                     && !inner.locals.is_attached(branch.participant)
                 {
@@ -474,30 +465,29 @@ impl TransactionCoordinator {
     /// Writes all that is going to be written and lets go of the journal's file. Later
     /// calls say [`Error::Stopped`].
     pub async fn close(&self) {
-        self.inner.services.shutdown.begin();
-        self.inner.handle.journal.close().await;
+        self.inner.coordinator.close().await;
     }
 
     async fn call(&self, id: TransactionId, call: Call) -> Result<Reply, Error> {
-        let reply = self.inner.handle.call(id, call, self.inner.wait);
-        self.unless_stopped(reply).await?.map_err(|error| told(Some(id), error))
+        let reply = self.inner.coordinator.handle.call(id, call, self.inner.wait);
+        self.unless_stopped(reply).await?.map_err(|error: Stopped| failure(Some(id), error.into()))
     }
 
-    async fn drive(&self, id: TransactionId, call: Call) -> Result<dtc::Transaction, Error> {
+    async fn drive(&self, id: TransactionId, call: Call) -> Result<api::Transaction, Error> {
         let reply = self.call(id, call).await?;
         self.shown(id, reply).await
     }
 
-    async fn shown(&self, id: TransactionId, reply: Reply) -> Result<dtc::Transaction, Error> {
-        let shown = self.unless_stopped(self.inner.services.transaction(Some(id), reply)).await?;
-        shown.map_err(|error| told(Some(id), error))
+    async fn shown(&self, id: TransactionId, reply: Reply) -> Result<api::Transaction, Error> {
+        let shown = self.unless_stopped(self.inner.coordinator.shown(Some(id), reply)).await?;
+        shown.map_err(|error| failure(Some(id), error))
     }
 
     async fn not_enlisted(&self, id: TransactionId, reply: Reply) -> Error {
         match self.shown(id, reply).await {
             Err(error) => error,
             Ok(transaction) => {
-                let cause = format!("it is {:?} and takes no resources", transaction.state());
+                let cause = format!("it is {:?} and takes no resources", transaction.state);
                 Error::WrongState { transaction: id, cause }
             }
         }

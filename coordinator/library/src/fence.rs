@@ -9,14 +9,11 @@
 use std::str::FromStr;
 
 use dtc_core::ParticipantId;
-use dtc_proto::{
-    dtc::LinkState,
-    marker::{EPOCH, FENCED, INCARNATION, marker},
-};
+use dtc_proto::marker::{EPOCH, FENCED, INCARNATION, marker};
 use dtc_protocol::{Incarnation, fence::Run};
 use tonic::Status;
 
-use crate::driver::Handle;
+use crate::{directory::LinkState, driver::Handle};
 
 /// If a participant refused this run for a newer one: the epoch that it knows.
 pub(crate) fn newer_epoch(status: &Status, own: &Run) -> Option<u64> {

@@ -109,7 +109,7 @@ impl Registration {
 }
 
 /// What clean-up is to leave. Ages are service time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// What ended longer ago may go.
     pub age: Duration,
@@ -117,6 +117,13 @@ pub struct Retention {
     pub max_bytes: u64,
     /// ... but none that ended after this.
     pub floor: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let (age, floor) = (Duration::from_secs(24 * 60 * 60), Duration::from_secs(600));
+        Self { age, max_bytes: 4 << 30, floor }
+    }
 }
 
 /// What a step of clean-up did.

@@ -2,29 +2,36 @@
 //! ([`dtc_core`]). It feeds the machine events and does what it asks
 //! for: a driver, a journal, links to participants.
 
-pub mod address;
-pub mod allow;
+mod address;
+mod allow;
+pub mod api;
 mod clock;
 mod convert;
-pub mod directory;
-pub mod driver;
+mod directory;
+mod driver;
 mod embedded;
-pub mod error;
 mod event_log;
 mod fence;
 mod ids;
 pub mod journal;
 mod link;
-pub mod links;
-pub mod metrics;
-pub mod retention;
+mod links;
+mod metrics;
+mod retention;
 mod running;
-pub mod service;
+mod start;
 pub mod trace;
 
+pub use address::Address;
+pub use allow::Pattern;
+pub use directory::{LinkState, check_name};
+pub use driver::RecoverError;
 pub use dtc_protocol::TransactionId;
 pub use embedded::{
-    Branch, Closures, CommitPolicy, Error, OptimisticResource, Orphan, Phase, Resource, Settings,
-    StartError, TransactionCoordinator, Vote,
+    Branch, Closures, CommitPolicy, Error, OpenError, OptimisticResource, Orphan, Phase, Resource,
+    Settings, TransactionCoordinator, Vote,
 };
+pub use link::outcome_parts;
+pub use links::InvalidAddress;
+pub use start::{Config, StartError, start};
 pub use tonic::async_trait;

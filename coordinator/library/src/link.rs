@@ -17,7 +17,7 @@ mod unary;
 use std::{sync::Arc, time::Duration};
 
 use dtc_core::{BranchOutcome, Ended, Event, Message, Opaque, ParticipantId};
-use dtc_proto::dtc::{LinkState, Origin, participant_service_client::ParticipantServiceClient};
+use dtc_proto::dtc::{Origin, participant_service_client::ParticipantServiceClient};
 use dtc_protocol::{TransactionId, fence::Run};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::{
@@ -25,10 +25,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-pub(crate) use batch::outcome_parts;
+pub use batch::outcome_parts;
 pub(crate) use http::{Client, client};
 
-use crate::{address::Address, driver::Handle, fence, journal::Capabilities};
+use crate::{address::Address, directory::LinkState, driver::Handle, fence, journal::Capabilities};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -232,8 +232,7 @@ impl Link {
         journal: Option<dtc_protocol::JournalId>,
         capabilities: Capabilities,
     ) {
-        let link = state.as_str_name();
-        tracing::info!(participant = %self.name, link, "connected");
+        tracing::info!(participant = %self.name, link = ?state, "connected");
         self.handle.directory.update(self.participant, |participant| {
             participant.link = state;
             participant.last_error = "".into();

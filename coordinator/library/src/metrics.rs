@@ -70,7 +70,7 @@ impl Codes {
 
 /// Counters of the driver.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     pub started: IntCounter,
     pub committed: IntCounter,
     pub aborted: IntCounterVec,
@@ -96,7 +96,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers all of them.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str| {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone()))?;
@@ -179,7 +179,7 @@ impl Metrics {
     }
 
     /// Counts what happened to a transaction.
-    pub fn count(&self, kind: TrailKind, reason: Option<&Reason>, took: Duration) {
+    pub(crate) fn count(&self, kind: TrailKind, reason: Option<&Reason>, took: Duration) {
         match kind {
             TrailKind::Begun => self.started.inc(),
             TrailKind::DecidedCommit => {
@@ -201,7 +201,7 @@ impl Metrics {
     }
 
     /// Shows how it stands with locks; the machine has counted.
-    pub fn show_locks(&self, figures: &LockFigures) {
+    pub(crate) fn show_locks(&self, figures: &LockFigures) {
         self.locks_held.set(figures.held as i64);
         self.locks_waiting.set(figures.waiting as i64);
         for (counter, count) in [
@@ -214,7 +214,7 @@ impl Metrics {
     }
 
     /// Counts an answer to a participant in doubt.
-    pub fn answered(&self, outcome: &BranchOutcome) {
+    pub(crate) fn answered(&self, outcome: &BranchOutcome) {
         let answer = match outcome {
             BranchOutcome::Committed { .. } => "committed",
             BranchOutcome::Aborted { .. } => "aborted",

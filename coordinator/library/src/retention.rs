@@ -21,7 +21,7 @@ const KEEP_TIME: Duration = Duration::from_secs(60);
 
 /// What is shown of it.
 #[derive(Debug, Clone)]
-pub struct Figures {
+pub(crate) struct Figures {
     removed: IntCounter,
     removed_early: IntCounter,
     removed_unnotified: IntCounter,
@@ -32,7 +32,7 @@ pub struct Figures {
 
 impl Figures {
     /// Registers all of them.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str| {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone()))?;
@@ -76,7 +76,7 @@ impl Figures {
 }
 
 /// Runs for as long as the process.
-pub async fn run(journal: Arc<dyn Journal>, retention: Retention, figures: Figures) {
+pub(crate) async fn run(journal: Arc<dyn Journal>, retention: Retention, figures: Figures) {
     let rest = REST.min(retention.age / 4).min(retention.floor / 4).max(PAUSE);
     let mut kept_time_at = Instant::now();
     let mut said = Said::default();

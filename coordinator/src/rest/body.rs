@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::problem::Problem;
-use crate::config::MAX_REQUEST;
+use dtc::api::MAX_REQUEST;
 
 /// How long a body may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);

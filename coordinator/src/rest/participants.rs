@@ -6,7 +6,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use dtc_proto::dtc::DeregisterRequest;
+use dtc::api::Coordinator;
 
 use super::{
     body::{self, JsonBody},
@@ -16,7 +16,6 @@ use super::{
     schema,
     view::{Participant, Participants},
 };
-use dtc::service::Services;
 
 /// List participants
 ///
@@ -28,8 +27,10 @@ use dtc::service::Services;
         (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn list(State(services): State<Services>) -> Result<Json<Participants>, Problem> {
-    let all = services.list_participants().await?;
+pub(super) async fn list(
+    State(coordinator): State<Coordinator>,
+) -> Result<Json<Participants>, Problem> {
+    let all = coordinator.participants().await?;
     Ok(Json(Participants { participants: all.into_iter().map(Participant::from).collect() }))
 }
 
@@ -43,10 +44,10 @@ pub(super) async fn list(State(services): State<Services>) -> Result<Json<Partic
     ),
 )]
 pub(super) async fn get(
-    State(services): State<Services>,
+    State(coordinator): State<Coordinator>,
     Path(name): Path<String>,
 ) -> Result<Json<Participant>, Problem> {
-    Ok(Json(services.participant(&name).await?.into()))
+    Ok(Json(coordinator.participant(&name).await?.into()))
 }
 
 /// Register a participant
@@ -69,14 +70,14 @@ pub(super) async fn get(
     ),
 )]
 pub(super) async fn register(
-    State(services): State<Services>,
+    State(coordinator): State<Coordinator>,
     Path(name): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Participant>, Problem> {
     let new = body::read::<NewParticipant>(body)?;
-    let registered = services.register(new.into_wire(name.clone())?).await;
+    let registered = coordinator.register(new.into_api(name.clone())).await;
     registered.map_err(|error| Problem::from(error).without("participant."))?;
-    Ok(Json(services.participant(&name).await?.into()))
+    Ok(Json(coordinator.participant(&name).await?.into()))
 }
 
 /// Renew a registration
@@ -91,11 +92,11 @@ pub(super) async fn register(
     ),
 )]
 pub(super) async fn renew(
-    State(services): State<Services>,
+    State(coordinator): State<Coordinator>,
     Path(name): Path<String>,
 ) -> Result<Json<Participant>, Problem> {
-    services.renew(&name)?;
-    Ok(Json(services.participant(&name).await?.into()))
+    coordinator.renew(&name)?;
+    Ok(Json(coordinator.participant(&name).await?.into()))
 }
 
 /// Deregister a participant
@@ -111,15 +112,14 @@ pub(super) async fn renew(
     ),
 )]
 pub(super) async fn deregister(
-    State(services): State<Services>,
+    State(coordinator): State<Coordinator>,
     Path(name): Path<String>,
     Parameters(leaving): Parameters<Leaving>,
 ) -> Result<Response, Problem> {
     let drain = leaving.drain.unwrap_or_default();
-    let request = DeregisterRequest { name: name.clone(), drain };
-    if services.deregister(request).await?.removed {
+    if coordinator.deregister(&name, drain).await?.removed {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let participant: Participant = services.participant(&name).await?.into();
+    let participant: Participant = coordinator.participant(&name).await?.into();
     Ok((StatusCode::ACCEPTED, Json(participant)).into_response())
 }

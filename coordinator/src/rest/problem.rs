@@ -8,7 +8,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use dtc::{error::Error, journal::JournalError};
+use dtc::{api::Error, journal::JournalError};
 
 pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 
@@ -123,7 +123,7 @@ impl From<Error> for Problem {
         let problem = Self::new(status, code, title, error.to_string());
         match error {
             Error::Invalid { field, problem: detail } => {
-                Self { field: Some(field), detail, ..problem }
+                Self { field: Some(in_millis(field)), detail, ..problem }
             }
             Error::NotAllowed { field, .. } | Error::NotOpen { field, .. } => {
                 Self { field: Some(field), ..problem }
@@ -131,6 +131,14 @@ impl From<Error> for Problem {
             _ => problem,
         }
     }
+}
+
+/// Fields that are durations in the API are milliseconds here, and named so.
+fn in_millis(field: String) -> String {
+    let name = field.rsplit('.').next().unwrap_or_default();
+    let is_duration =
+        name.ends_with("_timeout") || ["lock_wait", "link_grace", "lease"].contains(&name);
+    if is_duration { field + "_ms" } else { field }
 }
 
 impl IntoResponse for Problem {

@@ -1,22 +1,19 @@
-//! Bodies and queries of requests, and what they are in the wire's words.
+//! Bodies and queries of requests, and what they are in the API's types.
 
-use dtc_proto::{
-    dtc::{
-        self, AnswerAt, Branch, ExecuteRequest, ListTransactionsRequest, Outcome, Payload,
-        TransactionOptions, payload::Kind,
-    },
-    json,
+use std::time::Duration;
+
+use dtc::{
+    api::{self, CommitPolicy, Error, Opaque, Payload, parse_id},
+    journal::Capabilities,
 };
+use dtc_proto::{dtc::payload::Kind, json};
+use dtc_protocol::TransactionId;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{body, problem::Problem, schema, view};
-
-/// A day, in milliseconds.
-const LONGEST: u64 = 24 * 60 * 60 * 1000;
-/// In milliseconds.
-const SHORTEST_LEASE: u64 = 1000;
+use crate::time::time;
 
 /// A new transaction: a list of participants' URLs, or a description.
 pub(super) enum NewTransaction {
@@ -104,8 +101,8 @@ pub(super) struct Options {
     /// Interactive: how long the client may be silent.
     #[schema(minimum = 1, maximum = 86400000)]
     pub(super) idle_timeout_ms: Option<u64>,
-    /// How long its locks are waited for.
-    #[schema(minimum = 1, maximum = 86400000)]
+    /// How long its locks are waited for; 0 for no wait.
+    #[schema(maximum = 86400000)]
     pub(super) lock_wait_ms: Option<u64>,
     /// How long it waits for the link of a participant that is known to be away, with
     /// nothing sent; 0 for no wait.
@@ -195,118 +192,106 @@ impl From<NewTransaction> for Described {
 }
 
 impl Described {
-    pub(super) fn into_wire(self, request_key: String) -> Result<ExecuteRequest, Problem> {
+    pub(super) fn into_api(
+        self,
+        request_key: Option<String>,
+        trace: Option<Opaque>,
+    ) -> Result<api::NewTransaction, Problem> {
         let branches = self.branches.into_iter().enumerate();
-        let branches = branches.map(|(index, it)| it.into_wire(&format!("branches[{index}].")));
-        Ok(ExecuteRequest {
+        let branches = branches.map(|(index, it)| it.into_api(&format!("branches[{index}].")));
+        Ok(api::NewTransaction {
             request_key,
             branches: branches.collect::<Result<_, _>>()?,
-            options: Some(self.options.into_wire()?),
-            answer_at: match self.answer_at {
-                Moment::Completion => AnswerAt::Completion.into(),
-                Moment::Decision => AnswerAt::Decision.into(),
-            },
-            wait: None,
-            retry_of: self.retry_of,
-            locks: self.locks.into_iter().map(NewLock::into_wire).collect(),
+            options: self.options.into(),
+            retry_of: retry_of(&self.retry_of)?,
+            locks: self.locks.into_iter().map(api::NewLock::from).collect(),
+            trace,
         })
     }
 }
 
-impl NewLock {
-    fn into_wire(self) -> dtc::Lock {
-        let mode = match self.mode {
-            LockMode::Shared => dtc::LockMode::Shared,
-            LockMode::Exclusive => dtc::LockMode::Exclusive,
+/// None for an empty text.
+pub(super) fn retry_of(text: &str) -> Result<Option<TransactionId>, Error> {
+    (!text.is_empty()).then(|| parse_id("retry_of", text)).transpose()
+}
+
+impl From<NewLock> for api::NewLock {
+    fn from(lock: NewLock) -> Self {
+        let mode = match lock.mode {
+            LockMode::Shared => api::LockMode::Shared,
+            LockMode::Exclusive => api::LockMode::Exclusive,
         };
-        dtc::Lock { key: self.key, mode: mode.into() }
+        Self { key: lock.key, mode }
     }
 }
 
 impl NewBranch {
     /// `within` is what stands before its fields' names.
-    pub(super) fn into_wire(self, within: &str) -> Result<Branch, Problem> {
+    pub(super) fn into_api(self, within: &str) -> Result<api::NewBranch, Problem> {
         let payload = self.payload.map(|payload| {
             json::to_struct(payload).map_err(|misfit| {
                 Problem::invalid(misfit.field(&format!("{within}payload")), misfit.problem())
             })
         });
         let payload = payload.transpose()?.map(|fields| Payload { kind: Some(Kind::Json(fields)) });
-        Ok(Branch { participant: self.participant, payload })
+        Ok(api::NewBranch { participant: self.participant, payload })
     }
 }
 
-impl Options {
-    pub(super) fn into_wire(self) -> Result<TransactionOptions, Problem> {
-        let duration = |field: &str, ms| duration(&format!("options.{field}"), ms, 1);
-        let (attempt, commit) = (self.prepare_attempt_timeout_ms, self.commit_attempt_timeout_ms);
-        Ok(TransactionOptions {
-            prepare_timeout: duration("prepare_timeout_ms", self.prepare_timeout_ms)?,
-            prepare_attempts: self.prepare_attempts.unwrap_or_default(),
-            prepare_attempt_timeout: duration("prepare_attempt_timeout_ms", attempt)?,
-            commit_attempt_timeout: duration("commit_attempt_timeout_ms", commit)?,
-            idle_timeout: duration("idle_timeout_ms", self.idle_timeout_ms)?,
-            lock_wait: duration("lock_wait_ms", self.lock_wait_ms)?,
-            link_grace: self::duration("options.link_grace_ms", self.link_grace_ms, 0)?,
-            commit_policy: match self.compensate_after {
-                None => dtc::CommitPolicy::Unspecified.into(),
-                Some(_) => dtc::CommitPolicy::Compensate.into(),
-            },
-            compensate_after: match self.compensate_after {
-                Some(0) => {
-                    let problem = "0 is out of range; 1 to 100";
-                    return Err(Problem::invalid("options.compensate_after", problem));
-                }
-                after => after.unwrap_or_default(),
-            },
-        })
-    }
-}
-
-/// From `shortest` milliseconds to a day.
-fn duration(
-    field: &str,
-    ms: Option<u64>,
-    shortest: u64,
-) -> Result<Option<prost_types::Duration>, Problem> {
-    let read = |ms: u64| match (shortest..=LONGEST).contains(&ms) {
-        true => Ok(prost_types::Duration {
-            seconds: (ms / 1000) as i64,
-            nanos: (ms % 1000) as i32 * 1_000_000,
-        }),
-        false => {
-            Err(Problem::invalid(field, format!("{ms} is out of range; {shortest} to {LONGEST}")))
+impl From<Options> for api::Options {
+    fn from(options: Options) -> Self {
+        let millis = |ms: Option<u64>| ms.map(Duration::from_millis);
+        Self {
+            prepare_timeout: millis(options.prepare_timeout_ms),
+            prepare_attempts: options.prepare_attempts.unwrap_or_default(),
+            prepare_attempt_timeout: millis(options.prepare_attempt_timeout_ms),
+            commit_attempt_timeout: millis(options.commit_attempt_timeout_ms),
+            idle_timeout: millis(options.idle_timeout_ms),
+            lock_wait: millis(options.lock_wait_ms),
+            link_grace: millis(options.link_grace_ms),
+            commit_policy: options.compensate_after.map(|after| CommitPolicy::Compensate { after }),
         }
-    };
-    ms.map(read).transpose()
+    }
 }
 
 impl Filter {
-    pub(super) fn into_wire(self) -> Result<ListTransactionsRequest, Problem> {
-        let time = |field: &str, text: Option<String>| {
-            let read = |text: String| {
-                text.parse::<prost_types::Timestamp>().map_err(|_| {
+    pub(super) fn into_api(self) -> Result<api::Filter, Problem> {
+        let moment = |field: &str, text: Option<String>| {
+            let read = |text: String| match text.parse::<prost_types::Timestamp>() {
+                Ok(at) => Ok(time(&at)),
+                Err(_) => {
                     let text: String = text.chars().take(80).collect();
                     let problem = format!("'{text}' is no time; such as 2026-01-31T12:00:00Z");
-                    Problem::invalid(field, problem)
-                })
+                    Err(Problem::invalid(field, problem))
+                }
             };
             text.map(read).transpose()
         };
-        if self.page_size == Some(0) {
-            return Err(Problem::invalid("page_size", "0 is too small; 1 to 1000"));
-        }
-        Ok(ListTransactionsRequest {
+        let before = self.page_token.filter(|token| !token.is_empty()).map(|token| {
+            token.parse::<TransactionId>().map_err(|_| {
+                let problem = "is not from an answer of this list; leave it empty to begin";
+                Problem::invalid("page_token", problem)
+            })
+        });
+        Ok(api::Filter {
             states: Vec::new(),
-            outcomes: self.state.into_iter().map(|state| Outcome::from(state).into()).collect(),
-            participant: self.participant.unwrap_or_default(),
+            outcomes: self.state.into_iter().map(api::Outcome::from).collect(),
+            participant: self.participant.filter(|name| !name.is_empty()),
             stalled: self.stalled.unwrap_or_default(),
             notification_owed: self.notification_owed.unwrap_or_default(),
-            begun_after: time("begun_after", self.begun_after)?,
-            begun_before: time("begun_before", self.begun_before)?,
-            page_size: self.page_size.unwrap_or_default(),
-            page_token: self.page_token.unwrap_or_default(),
+            begun_after: moment("begun_after", self.begun_after)?,
+            begun_before: moment("begun_before", self.begun_before)?,
+            page_size: page_size(self.page_size)?,
+            before: before.transpose()?,
         })
+    }
+}
+
+/// 0 where nothing is said.
+pub(super) fn page_size(size: Option<u32>) -> Result<u32, Problem> {
+    match size {
+        Some(0) => Err(Problem::invalid("page_size", "0 is too small; 1 to 1000")),
+        size => Ok(size.unwrap_or_default()),
     }
 }
 
@@ -323,11 +308,11 @@ pub(super) struct NewParticipant {
 }
 
 impl NewParticipant {
-    pub(super) fn into_wire(self, name: String) -> Result<dtc::RegisterRequest, Problem> {
-        let lease = duration("lease_ms", self.lease_ms, SHORTEST_LEASE)?;
-        let Self { address, supports_inquiry, compensates, .. } = self;
-        let participant = dtc::Participant { name, address, supports_inquiry, compensates };
-        Ok(dtc::RegisterRequest { participant: Some(participant), lease })
+    pub(super) fn into_api(self, name: String) -> api::NewParticipant {
+        let Self { address, supports_inquiry, compensates, lease_ms } = self;
+        let capabilities = Capabilities { supports_inquiry, compensates };
+        let lease = lease_ms.map(Duration::from_millis);
+        api::NewParticipant { name, address, capabilities, lease }
     }
 }
 

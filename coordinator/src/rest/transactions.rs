@@ -8,10 +8,9 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use dtc_core::{AnswerAt, Opaque};
-use dtc_proto::dtc::{
-    self, BeginRequest, CommitTransactionRequest, EnlistRequest, PrepareTransactionRequest,
-    RollbackTransactionRequest,
+use dtc::{
+    api::{AnswerAt, Coordinator, Opaque, Transaction},
+    trace,
 };
 
 use super::{
@@ -24,7 +23,6 @@ use super::{
     view::{self, Enlisted, Transactions},
     wait::wait,
 };
-use ::dtc::{service::Services, trace};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -56,18 +54,18 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
     ),
 )]
 pub(super) async fn create(
-    State(services): State<Services>,
+    State(coordinator): State<Coordinator>,
     Parameters(waiting): Parameters<Waiting>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let wait = wait(waiting.wait, &headers)?;
+    let wait = wait(waiting.wait, &headers);
     let described = Described::from(NewTransaction::read(body)?);
     let key = idempotency_key(&headers)?;
     let trace = trace::of_client(&headers);
     let transaction = match described.interactive {
-        true => begin(&services, described, key, trace).await?,
-        false => run(&services, described, key, wait, trace).await?,
+        true => begin(&coordinator, described, key, trace).await?,
+        false => run(&coordinator, described, key, wait, trace).await?,
     };
     let location = HeaderValue::from_str(&format!("/transactions/{}", transaction.id));
     let shown = Json(view::Transaction::from(transaction));
@@ -79,46 +77,35 @@ pub(super) async fn create(
 }
 
 async fn run(
-    services: &Services,
+    coordinator: &Coordinator,
     described: Described,
-    key: String,
+    key: Option<String>,
     wait: Option<Duration>,
     trace: Option<Opaque>,
-) -> Result<dtc::Transaction, Problem> {
+) -> Result<Transaction, Problem> {
     let answer_at = match (wait, described.answer_at) {
         (None, _) => AnswerAt::Begun,
         (_, Moment::Completion) => AnswerAt::Completion,
         (_, Moment::Decision) => AnswerAt::Decision,
     };
-    let request = described.into_wire(key)?;
-    Ok(services.run_announced(&request, answer_at, wait, trace).await?)
+    let new = described.into_api(key, trace)?;
+    Ok(coordinator.execute(&new, true, answer_at, wait).await?)
 }
 
 async fn begin(
-    services: &Services,
+    coordinator: &Coordinator,
     described: Described,
-    key: String,
+    key: Option<String>,
     trace: Option<Opaque>,
-) -> Result<dtc::Transaction, Problem> {
-    if !described.branches.is_empty() {
-        let problem =
-            "are enlisted one by one at /transactions/{id}/branches where it is interactive";
-        return Err(Problem::invalid("branches", problem));
-    }
-    if !described.locks.is_empty() {
-        let problem = "are taken by Acquire of dtc.v1.LockService where it is interactive";
-        return Err(Problem::invalid("locks", problem));
-    }
-    let options = Some(described.options.into_wire()?);
-    let request = BeginRequest { options, retry_of: described.retry_of, request_key: key };
-    let begun = services.begin(request, trace).await?;
-    Ok(services.look(id_of(&begun.transaction_id)?).await?)
+) -> Result<Transaction, Problem> {
+    let id = coordinator.begin(&described.into_api(key, trace)?).await?;
+    Ok(coordinator.get(id).await?)
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else {
-        return Ok(String::new());
+        return Ok(None);
     };
     let invalid = |problem: &str| Err(Problem::invalid(IDEMPOTENCY_KEY, problem));
     if keys.next().is_some() {
@@ -127,7 +114,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     // The header is a structured field, a quoted string; most clients send it bare.
     match key.to_str().map(|key| key.trim().trim_matches('"')) {
         Ok("") => invalid("is empty; 1 to 128 characters"),
-        Ok(key) => Ok(key.into()),
+        Ok(key) => Ok(Some(key.into())),
         Err(_) => invalid("has characters that are not visible ASCII"),
     }
 }
@@ -145,14 +132,13 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     ),
 )]
 pub(super) async fn list(
-    State(services): State<Services>,
+    State(coordinator): State<Coordinator>,
     Parameters(filter): Parameters<Filter>,
 ) -> Result<Json<Transactions>, Problem> {
-    let page = services.list(filter.into_wire()?).await?;
-    let token = page.next_page_token;
+    let page = coordinator.list(&filter.into_api()?).await?;
     Ok(Json(Transactions {
         transactions: page.transactions.into_iter().map(view::Transaction::from).collect(),
-        next_page_token: (!token.is_empty()).then_some(token),
+        next_page_token: page.next.map(|id| id.to_string()),
     }))
 }
 
@@ -168,10 +154,10 @@ pub(super) async fn list(
     ),
 )]
 pub(super) async fn get(
-    State(services): State<Services>,
+    State(coordinator): State<Coordinator>,
     Path(id): Path<String>,
 ) -> Result<Json<view::Transaction>, Problem> {
-    Ok(Json(services.look(id_of(&id)?).await?.into()))
+    Ok(Json(coordinator.get(id_of(&id)?).await?.into()))
 }
 
 /// Enlist a branch
@@ -191,17 +177,16 @@ pub(super) async fn get(
     ),
 )]
 pub(super) async fn enlist(
-    State(services): State<Services>,
+    State(coordinator): State<Coordinator>,
     Path(id): Path<String>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, Json<Enlisted>), Problem> {
-    id_of(&id)?;
-    let branch = body::read::<NewBranch>(body)?.into_wire("")?;
-    let request_key = idempotency_key(&headers)?;
-    let request = EnlistRequest { transaction_id: id, branch: Some(branch), request_key };
-    let enlisted = services.enlist(request).await;
-    let branch = enlisted.map_err(|error| Problem::from(error).without("branch."))?.branch;
+    let id = id_of(&id)?;
+    let branch = body::read::<NewBranch>(body)?.into_api("")?;
+    let key = idempotency_key(&headers)?;
+    let enlisted = coordinator.enlist(id, &branch, key.as_deref()).await;
+    let branch = enlisted.map_err(|error| Problem::from(error).without("branch."))?;
     Ok((StatusCode::CREATED, Json(Enlisted { branch })))
 }
 
@@ -218,15 +203,13 @@ pub(super) async fn enlist(
     ),
 )]
 pub(super) async fn prepare(
-    State(services): State<Services>,
+    State(coordinator): State<Coordinator>,
     Path(id): Path<String>,
     Parameters(waiting): Parameters<Waiting>,
     headers: HeaderMap,
 ) -> Result<Json<view::Transaction>, Problem> {
-    id_of(&id)?;
-    let wait = wait(waiting.wait, &headers)?.and_then(|wait| wait.try_into().ok());
-    let request = PrepareTransactionRequest { transaction_id: id, wait };
-    Ok(shown(services.prepare(request).await?.transaction))
+    let (id, wait) = (id_of(&id)?, wait(waiting.wait, &headers));
+    Ok(Json(coordinator.prepare(id, wait).await?.into()))
 }
 
 /// Commit a transaction
@@ -242,15 +225,13 @@ pub(super) async fn prepare(
     ),
 )]
 pub(super) async fn commit(
-    State(services): State<Services>,
+    State(coordinator): State<Coordinator>,
     Path(id): Path<String>,
     Parameters(waiting): Parameters<Waiting>,
     headers: HeaderMap,
 ) -> Result<Json<view::Transaction>, Problem> {
-    id_of(&id)?;
-    let wait = wait(waiting.wait, &headers)?.and_then(|wait| wait.try_into().ok());
-    let request = CommitTransactionRequest { transaction_id: id, answer_at: 0, wait };
-    Ok(shown(services.commit(request).await?.transaction))
+    let (id, wait) = (id_of(&id)?, wait(waiting.wait, &headers));
+    Ok(Json(coordinator.commit(id, AnswerAt::Completion, wait).await?.into()))
 }
 
 /// Roll a transaction back
@@ -265,17 +246,11 @@ pub(super) async fn commit(
     ),
 )]
 pub(super) async fn rollback(
-    State(services): State<Services>,
+    State(coordinator): State<Coordinator>,
     Path(id): Path<String>,
     Parameters(waiting): Parameters<Waiting>,
     headers: HeaderMap,
 ) -> Result<Json<view::Transaction>, Problem> {
-    id_of(&id)?;
-    let wait = wait(waiting.wait, &headers)?.and_then(|wait| wait.try_into().ok());
-    let request = RollbackTransactionRequest { transaction_id: id, answer_at: 0, wait };
-    Ok(shown(services.rollback(request).await?.transaction))
-}
-
-fn shown(transaction: Option<dtc::Transaction>) -> Json<view::Transaction> {
-    Json(transaction.unwrap_or_default().into())
+    let (id, wait) = (id_of(&id)?, wait(waiting.wait, &headers));
+    Ok(Json(coordinator.rollback(id, AnswerAt::Completion, wait).await?.into()))
 }

@@ -1,19 +1,25 @@
 //! What answers show.
 
-use dtc_proto::dtc;
+use dtc::{
+    LinkState,
+    api::{self, InterventionAction, Outcome, TransactionState},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::time::text;
+
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident from $wire:ident { $($(#[$case_doc:meta])* $case:ident),* $(,)? } or $other:ident) => {
+    ($(#[$doc:meta])* $name:ident from $from:path { $($(#[$case_doc:meta])* $case:ident),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
         #[serde(rename_all = "snake_case")]
         pub(super) enum $name { $($(#[$case_doc])* $case),* }
 
-        impl From<dtc::$wire> for $name {
-            fn from(wire: dtc::$wire) -> Self {
-                match wire { $(dtc::$wire::$case => Self::$case,)* dtc::$wire::Unspecified => Self::$other }
+        impl From<$from> for $name {
+            fn from(value: $from) -> Self {
+                use $from as From;
+                match value { $(From::$case => Self::$case,)* }
             }
         }
     };
@@ -36,19 +42,19 @@ pub(super) enum State {
     HeuristicHazard,
 }
 
-impl From<dtc::Outcome> for State {
-    fn from(outcome: dtc::Outcome) -> Self {
+impl From<Outcome> for State {
+    fn from(outcome: Outcome) -> Self {
         match outcome {
-            dtc::Outcome::Unspecified | dtc::Outcome::Pending => Self::Pending,
-            dtc::Outcome::Committed => Self::Committed,
-            dtc::Outcome::Aborted => Self::RolledBack,
-            dtc::Outcome::HeuristicMixed => Self::HeuristicMixed,
-            dtc::Outcome::HeuristicHazard => Self::HeuristicHazard,
+            Outcome::Pending => Self::Pending,
+            Outcome::Committed => Self::Committed,
+            Outcome::Aborted => Self::RolledBack,
+            Outcome::HeuristicMixed => Self::HeuristicMixed,
+            Outcome::HeuristicHazard => Self::HeuristicHazard,
         }
     }
 }
 
-impl From<State> for dtc::Outcome {
+impl From<State> for Outcome {
     fn from(state: State) -> Self {
         match state {
             State::Pending => Self::Pending,
@@ -69,20 +75,20 @@ words! {
         Preparing,
         /// Interactive: every branch voted to commit, the client decides.
         Prepared,
-        /// Decided to commit; branches are being told.
+        /// Decided to commit; branches are being notified.
         Committing,
         /// Committed, and every branch has acknowledged.
         Committed,
-        /// Decided to roll back; branches are being told.
+        /// Decided to roll back; branches are being notified.
         Aborting,
         /// Rolled back, and nothing is owed.
         Aborted,
-    } or Preparing
+    }
 }
 
 words! {
     /// Where a branch is, as the coordinator knows it.
-    BranchState from BranchState {
+    BranchState from api::BranchState {
         /// Not sent yet.
         Enlisted,
         /// Prepare sent, no vote yet.
@@ -111,7 +117,7 @@ words! {
         Hazard,
         /// Resolved by an operator as it was decided; not acknowledged.
         Asserted,
-    } or Enlisted
+    }
 }
 
 words! {
@@ -127,7 +133,7 @@ words! {
         Http,
         /// It says that it knows a newer run of this coordinator: see `newer_epoch`.
         Quarantined,
-    } or Disconnected
+    }
 }
 
 /// Why a branch refused, or why a transaction was rolled back.
@@ -168,6 +174,36 @@ pub(super) enum Resolution {
     Commit,
     /// To roll it back.
     Rollback,
+}
+
+words! {
+    /// What an operator did.
+    Action from InterventionAction {
+        /// Resolved it to commit.
+        Commit,
+        /// Resolved it to roll back.
+        Rollback,
+        /// Sent again what is owed.
+        Retry,
+        /// Gave it back to retention.
+        Forget,
+        /// Gave up notifying a participant.
+        Abandon,
+    }
+}
+
+/// Something that an operator did.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Intervention {
+    /// RFC 3339.
+    #[schema(format = DateTime)]
+    at: String,
+    action: Action,
+    /// The branch that it was done to; absent for the whole transaction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branch: Option<u32>,
+    reason: String,
+    caller: String,
 }
 
 /// Something that happened to a transaction.
@@ -218,6 +254,9 @@ pub(super) struct Transaction {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     ended_at: Option<String>,
+    /// What was done by operators, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    interventions: Vec<Intervention>,
     /// What happened, in order; where one transaction was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     trail: Vec<TrailEvent>,
@@ -270,63 +309,90 @@ pub(super) struct Participants {
     pub(super) participants: Vec<Participant>,
 }
 
-fn some(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
-}
-
-impl From<dtc::AbortReason> for Reason {
-    fn from(wire: dtc::AbortReason) -> Self {
-        Self { code: wire.code, message: wire.message, participant: some(wire.participant) }
+impl From<api::Reason> for Reason {
+    fn from(reason: api::Reason) -> Self {
+        let participant = reason.participant.map(|name| name.to_string());
+        Self { code: reason.code, message: reason.message, participant }
     }
 }
 
-impl From<dtc::BranchStatus> for Branch {
-    fn from(wire: dtc::BranchStatus) -> Self {
-        let state = wire.state().into();
-        let resolution = match wire.resolution() {
-            dtc::Resolution::Unspecified => None,
-            dtc::Resolution::Commit => Some(Resolution::Commit),
-            dtc::Resolution::Rollback => Some(Resolution::Rollback),
-        };
-        let notification_owed = wire.notification_owed;
-        let (branch, participant, attempts) = (wire.branch, wire.participant, wire.attempts);
-        let reason = wire.abort_reason.map(Reason::from);
-        Self { branch, participant, state, attempts, reason, resolution, notification_owed }
+impl From<bool> for Resolution {
+    fn from(commit: bool) -> Self {
+        if commit { Self::Commit } else { Self::Rollback }
     }
 }
 
-impl From<dtc::TrailEvent> for TrailEvent {
-    fn from(wire: dtc::TrailEvent) -> Self {
-        let kind = wire.kind().as_str_name().trim_start_matches("TRAIL_KIND_").to_lowercase();
+impl Branch {
+    fn new(number: u32, branch: api::Branch) -> Self {
         Self {
-            at: wire.at.unwrap_or_default().to_string(),
-            kind,
-            branch: wire.branch,
-            participant: some(wire.participant),
-            detail: some(wire.detail),
+            branch: number,
+            participant: branch.participant.to_string(),
+            state: branch.state.into(),
+            attempts: branch.attempts,
+            reason: branch.reason.map(Reason::from),
+            resolution: branch.resolution.map(Resolution::from),
+            notification_owed: branch.notification_owed,
         }
     }
 }
 
-impl From<dtc::Transaction> for Transaction {
-    fn from(wire: dtc::Transaction) -> Self {
-        let (state, phase) = (wire.outcome().into(), Phase::from(wire.state()));
-        let branches: Vec<Branch> = wire.branches.into_iter().map(Branch::from).collect();
+impl From<api::TrailEvent> for TrailEvent {
+    fn from(event: api::TrailEvent) -> Self {
         Self {
-            id: wire.id,
-            state,
+            at: text(event.at),
+            kind: snake_case(&format!("{:?}", event.kind)),
+            branch: event.branch,
+            participant: event.participant.map(|name| name.to_string()),
+            detail: (!event.detail.is_empty()).then_some(event.detail),
+        }
+    }
+}
+
+/// A Rust name in JSON's spelling.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 4);
+    for (at, c) in name.char_indices() {
+        if c.is_ascii_uppercase() && at > 0 {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+    }
+    snake
+}
+
+impl From<&api::Intervention> for Intervention {
+    fn from(it: &api::Intervention) -> Self {
+        Self {
+            at: text(it.at),
+            action: it.action.into(),
+            branch: it.branch,
+            reason: it.reason.to_string(),
+            caller: it.caller.to_string(),
+        }
+    }
+}
+
+impl From<api::Transaction> for Transaction {
+    fn from(transaction: api::Transaction) -> Self {
+        let phase = Phase::from(transaction.state);
+        let branches = (0..).zip(transaction.branches).map(|(number, it)| Branch::new(number, it));
+        let branches: Vec<Branch> = branches.collect();
+        Self {
+            id: transaction.id.to_string(),
+            state: transaction.outcome.into(),
             phase,
-            committed: wire.committed,
-            stalled: wire.stalled,
-            request_key: some(wire.request_key),
-            retry_of: some(wire.retry_of),
+            committed: transaction.committed,
+            stalled: transaction.stalled,
+            request_key: transaction.request_key.map(|key| key.to_string()),
+            retry_of: transaction.retry_of.map(|id| id.to_string()),
             waiting_for: waiting_for(phase, &branches),
             branches,
-            reason: wire.abort_reason.map(Reason::from),
-            begun_at: wire.begun_at.map(|at| at.to_string()),
-            decided_at: wire.decided_at.map(|at| at.to_string()),
-            ended_at: wire.ended_at.map(|at| at.to_string()),
-            trail: wire.trail.into_iter().map(TrailEvent::from).collect(),
+            reason: transaction.reason.map(Reason::from),
+            begun_at: transaction.begun_at.map(text),
+            decided_at: transaction.decided_at.map(text),
+            ended_at: transaction.ended_at.map(text),
+            interventions: transaction.interventions.iter().map(Intervention::from).collect(),
+            trail: transaction.trail.into_iter().map(TrailEvent::from).collect(),
         }
     }
 }
@@ -360,25 +426,32 @@ fn waiting_for(phase: Phase, branches: &[Branch]) -> Vec<String> {
     }
 }
 
-impl From<dtc::ParticipantStatus> for Participant {
-    fn from(wire: dtc::ParticipantStatus) -> Self {
-        let link = wire.link().into();
-        let dtc::Participant { name, address, supports_inquiry, compensates } =
-            wire.participant.unwrap_or_default();
-        let millis = |left: prost_types::Duration| {
-            left.seconds.unsigned_abs() * 1000 + u64::from(left.nanos.unsigned_abs() / 1_000_000)
-        };
+impl From<api::ParticipantStatus> for Participant {
+    fn from(status: api::ParticipantStatus) -> Self {
+        let millis =
+            |left: std::time::Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         Self {
-            name,
-            address,
-            supports_inquiry,
-            compensates,
-            link,
-            last_error: some(wire.last_error),
-            newer_epoch: wire.newer_epoch,
-            unfinished: wire.unfinished,
-            draining: wire.draining,
-            lease_left_ms: wire.lease_left.map(millis),
+            name: status.name.to_string(),
+            address: status.address,
+            supports_inquiry: status.capabilities.supports_inquiry,
+            compensates: status.capabilities.compensates,
+            link: status.link.into(),
+            last_error: (!status.last_error.is_empty()).then(|| status.last_error.to_string()),
+            newer_epoch: status.newer_epoch,
+            unfinished: u32::try_from(status.unfinished).unwrap_or(u32::MAX),
+            draining: status.draining,
+            lease_left_ms: status.lease_left.map(millis),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_events_are_spelled_as_the_documents_say() {
+        assert_eq!(snake_case("VotedReadOnly"), "voted_read_only");
+        assert_eq!(snake_case("Begun"), "begun");
     }
 }

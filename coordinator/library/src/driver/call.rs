@@ -6,7 +6,7 @@ use dtc_core::{
 
 /// A client's call, before its wait has become a deadline.
 #[derive(Debug)]
-pub enum Call {
+pub(crate) enum Call {
     Enlist {
         /// None where it was not admitted: see [`Client::Enlist`](dtc_core::Client::Enlist).
         branch: Option<NewBranch>,
@@ -28,7 +28,7 @@ pub enum Call {
 
 /// What an operator does.
 #[derive(Debug, Clone)]
-pub struct OperatorCall {
+pub(crate) struct OperatorCall {
     pub action: InterventionAction,
     pub branch: Option<u32>,
     pub reason: String,

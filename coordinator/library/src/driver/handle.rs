@@ -11,14 +11,14 @@ use dtc_runtime::Environment;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{Call, Input, locks::WhichLocks};
-use crate::{directory::Directory, error::Error, journal::Journal, link::Outgoing};
+use crate::{directory::Directory, journal::Journal, link::Outgoing};
 
 /// Transactions that are listed in one turn of the driver.
-pub const IN_ONE_TURN: usize = 256;
+pub(crate) const IN_ONE_TURN: usize = 256;
 
 /// A transaction that a client asks for.
 #[derive(Debug)]
-pub struct NewTransaction {
+pub(crate) struct NewTransaction {
     pub key: Option<CallKey>,
     /// What is to be done; none where it was not admitted, and its key is looked for
     /// only.
@@ -31,7 +31,7 @@ pub struct NewTransaction {
 
 /// What a transaction is to do, checked.
 #[derive(Debug, Default)]
-pub struct NewWork {
+pub(crate) struct NewWork {
     pub retry_of: Option<TransactionId>,
     pub options: Box<Options>,
     pub branches: Vec<NewBranch>,
@@ -40,7 +40,7 @@ pub struct NewWork {
 
 /// Locks that a client wants for itself.
 #[derive(Debug)]
-pub struct NewSession {
+pub(crate) struct NewSession {
     pub key: Option<CallKey>,
     /// None where it was not admitted, and its key is looked for only.
     pub work: Option<NewLocks>,
@@ -48,7 +48,7 @@ pub struct NewSession {
 
 /// What a session is to hold, checked.
 #[derive(Debug, Default)]
-pub struct NewLocks {
+pub(crate) struct NewLocks {
     pub retry_of: Option<TransactionId>,
     pub locks: Vec<(LockKey, LockMode)>,
     pub lease: Duration,
@@ -56,14 +56,19 @@ pub struct NewLocks {
 
 /// Something happened to a transaction.
 #[derive(Debug, Clone, Copy)]
-pub struct Happened {
+pub(crate) struct Happened {
     pub id: TransactionId,
     pub event: TrailEvent,
 }
 
+/// The driver takes no calls any more: the process is being stopped, or has failed.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the coordinator is being stopped; its outcome will be known when it is back")]
+pub struct Stopped;
+
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Handle {
+pub(crate) struct Handle {
     inputs: mpsc::Sender<Input>,
     events: broadcast::Sender<Happened>,
     pub directory: Arc<Directory>,
@@ -83,29 +88,33 @@ impl Handle {
     }
 
     /// Starts a transaction and waits for its answer.
-    pub async fn begin(&self, new: NewTransaction, wait: Duration) -> Result<Reply, Error> {
+    pub(crate) async fn begin(
+        &self,
+        new: NewTransaction,
+        wait: Duration,
+    ) -> Result<Reply, Stopped> {
         self.ask(|reply| Input::Begin { new, wait, reply }).await
     }
 
     /// Calls a transaction in memory.
-    pub async fn call(
+    pub(crate) async fn call(
         &self,
         id: TransactionId,
         call: Call,
         wait: Duration,
-    ) -> Result<Reply, Error> {
+    ) -> Result<Reply, Stopped> {
         self.ask(|reply| Input::Client { id, call, wait, reply }).await
     }
 
     /// Takes locks for an active transaction. They are wanted no more when this is
     /// dropped.
-    pub async fn lock(
+    pub(crate) async fn lock(
         &self,
         id: TransactionId,
         locks: Option<Vec<(LockKey, LockMode)>>,
         key: Option<CallKey>,
         wait: Duration,
-    ) -> Result<Reply, Error> {
+    ) -> Result<Reply, Stopped> {
         let mut waits = Waits { inputs: &self.inputs, answered: false };
         let reply = self.call(id, Call::Lock { locks, key }, wait).await;
         waits.answered = true;
@@ -113,7 +122,7 @@ impl Handle {
     }
 
     /// Begins a session with locks. They are wanted no more when this is dropped.
-    pub async fn acquire(&self, new: NewSession, wait: Duration) -> Result<Reply, Error> {
+    pub(crate) async fn acquire(&self, new: NewSession, wait: Duration) -> Result<Reply, Stopped> {
         let mut waits = Waits { inputs: &self.inputs, answered: false };
         let reply = self.ask(|reply| Input::Acquire { new, wait, reply }).await;
         waits.answered = true;
@@ -121,44 +130,44 @@ impl Handle {
     }
 
     /// Calls a session.
-    pub async fn session(&self, id: SessionId, call: SessionCall) -> Result<Reply, Error> {
+    pub(crate) async fn session(&self, id: SessionId, call: SessionCall) -> Result<Reply, Stopped> {
         self.ask(|reply| Input::Session { id, call, reply }).await
     }
 
     /// Locks after `after`, by key, and the time at which they are so.
-    pub async fn list_locks(
+    pub(crate) async fn list_locks(
         &self,
         prefix: String,
         owner: Option<LockOwner>,
         after: Option<String>,
         limit: usize,
-    ) -> Result<(Time, Vec<LockView>), Error> {
+    ) -> Result<(Time, Vec<LockView>), Stopped> {
         let which = WhichLocks { prefix, owner, after, limit };
         self.ask(|reply| Input::ListLocks { which, reply }).await
     }
 
     /// What became of a branch that a run of this coordinator, with this epoch, prepared.
-    pub async fn inquire(
+    pub(crate) async fn inquire(
         &self,
         id: TransactionId,
         branch: u32,
         epoch: u64,
-    ) -> Result<BranchOutcome, Error> {
+    ) -> Result<BranchOutcome, Stopped> {
         self.ask(|reply| Input::Inquire { id, branch, epoch, reply }).await
     }
 
     /// At most `limit` transactions in memory before `before`, newest first. The driver
     /// does nothing else meanwhile.
-    pub async fn list(
+    pub(crate) async fn list(
         &self,
         before: Option<TransactionId>,
         limit: usize,
-    ) -> Result<Vec<View>, Error> {
+    ) -> Result<Vec<View>, Stopped> {
         self.ask(|reply| Input::List { before, limit, reply }).await
     }
 
     /// All transactions in memory, newest first, in many turns of the driver.
-    pub async fn list_all(&self) -> Result<Vec<View>, Error> {
+    pub(crate) async fn list_all(&self) -> Result<Vec<View>, Stopped> {
         let mut all: Vec<View> = Vec::new();
         loop {
             let page = self.list(all.last().map(|view| view.id), IN_ONE_TURN).await?;
@@ -171,44 +180,44 @@ impl Handle {
     }
 
     /// The transaction in memory that uses a request key.
-    pub async fn user_of(&self, key: RequestKey) -> Result<Option<TransactionId>, Error> {
+    pub(crate) async fn user_of(&self, key: RequestKey) -> Result<Option<TransactionId>, Stopped> {
         self.ask(|reply| Input::UserOf { key, reply }).await
     }
 
     /// How many transactions a participant has unfinished.
-    pub async fn unfinished(&self, participant: ParticipantId) -> Result<usize, Error> {
+    pub(crate) async fn unfinished(&self, participant: ParticipantId) -> Result<usize, Stopped> {
         self.ask(|reply| Input::Unfinished { participant, reply }).await
     }
 
     /// What participants said, in the order in which they said it.
-    pub async fn events(&self, events: Vec<Event>) {
+    pub(crate) async fn events(&self, events: Vec<Event>) {
         let _ = self.inputs.send(Input::Events(events)).await;
     }
 
     /// From here on messages to the participant go into this queue.
-    pub async fn link(&self, participant: ParticipantId, queue: mpsc::Sender<Outgoing>) {
+    pub(crate) async fn link(&self, participant: ParticipantId, queue: mpsc::Sender<Outgoing>) {
         let _ = self.inputs.send(Input::Link { participant, queue }).await;
     }
 
     /// Has all calls that wait answered with what is known, and later ones at once.
-    pub async fn end_waits(&self) {
+    pub(crate) async fn end_waits(&self) {
         let _ = self.inputs.send(Input::EndWaits).await;
     }
 
     /// No link to the participant is there any more, nor will it come back by itself.
-    pub async fn unlink(&self, participant: ParticipantId) {
+    pub(crate) async fn unlink(&self, participant: ParticipantId) {
         let _ = self.inputs.send(Input::Unlink { participant }).await;
     }
 
     /// All that happens from here on.
-    pub fn watch(&self) -> broadcast::Receiver<Happened> {
+    pub(crate) fn watch(&self) -> broadcast::Receiver<Happened> {
         self.events.subscribe()
     }
 
-    async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Error> {
+    async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Stopped> {
         let (reply, replied) = oneshot::channel();
-        self.inputs.send(input(reply)).await.map_err(|_| Error::Stopping)?;
-        replied.await.map_err(|_| Error::Stopping)
+        self.inputs.send(input(reply)).await.map_err(|_| Stopped)?;
+        replied.await.map_err(|_| Stopped)
     }
 }
 

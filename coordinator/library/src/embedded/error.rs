@@ -3,7 +3,8 @@
 use std::fmt;
 
 use dtc_protocol::TransactionId;
-use dtc_store::OpenError;
+
+use crate::StartError;
 
 /// Which phase a resource failed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,19 +146,18 @@ pub enum Error {
 
 /// Why a coordinator can't be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("the journal cannot be taken up: {cause}")]
-pub struct StartError {
-    cause: String,
-}
-
-impl StartError {
-    pub(super) fn new(cause: impl fmt::Display) -> Self {
-        Self { cause: cause.to_string() }
-    }
-}
-
-impl From<OpenError> for StartError {
-    fn from(error: OpenError) -> Self {
-        Self::new(error)
-    }
+#[non_exhaustive]
+pub enum OpenError {
+    /// The journal's file is damaged, another program's, or in use.
+    #[error("the journal cannot be opened: {0}")]
+    Open(#[from] dtc_store::OpenError),
+    /// What it holds cannot be taken up.
+    #[error("the journal cannot be taken up: {0}")]
+    Recover(#[from] StartError),
+    /// The system gives no thread.
+    #[error("no thread is to be had: {0}")]
+    Thread(#[from] std::io::Error),
+    /// A bug: starting it panicked.
+    #[error("starting it panicked: {0}")]
+    Panicked(String),
 }

@@ -1,30 +1,28 @@
 //! What callers are told.
 
-use dtc_proto::dtc;
+use dtc_core::{BranchState, Outcome, TransactionState};
 use dtc_protocol::TransactionId;
 
 use super::{
     error::{Error, Phase},
     local::{Locals, PREFIX},
 };
-use crate::error::Error as CallError;
+use crate::api::{Branch, Error as CallError, Transaction};
 
 /// What became of a transaction, as the caller of a phase wants to know it.
 pub(super) fn outcome(
     id: TransactionId,
-    transaction: &dtc::Transaction,
+    transaction: &Transaction,
     asked: Phase,
     locals: &Locals,
 ) -> Result<(), Error> {
-    use dtc::{BranchState, Outcome};
-    let name =
-        |branch: &dtc::BranchStatus| branch.participant.trim_start_matches(PREFIX).to_owned();
+    let name = |branch: &Branch| branch.participant.trim_start_matches(PREFIX).to_owned();
     let find = |states: &[BranchState]| {
-        transaction.branches.iter().find(|branch| states.contains(&branch.state()))
+        (0..).zip(&transaction.branches).find(|(_, branch)| states.contains(&branch.state))
     };
-    if let Outcome::HeuristicMixed | Outcome::HeuristicHazard = transaction.outcome() {
+    if let Outcome::HeuristicMixed | Outcome::HeuristicHazard = transaction.outcome {
         let branch = find(&[BranchState::Heuristic, BranchState::Hazard]);
-        let resource = branch.map(name).unwrap_or_default();
+        let resource = branch.map(|(_, branch)| name(branch)).unwrap_or_default();
         let cause = "it did not do as it had promised, or that cannot be known".into();
         return Err(Error::Heuristic { transaction: id, resource, cause });
     }
@@ -34,17 +32,16 @@ pub(super) fn outcome(
         BranchState::Preparing,
         BranchState::Enlisted,
     ]);
-    let is_undecided = transaction.outcome() == Outcome::Pending;
-    if let Some(branch) = owed.filter(|_| transaction.ended_at.is_none())
+    let is_undecided = transaction.outcome == Outcome::Pending;
+    if let Some((number, branch)) = owed.filter(|_| transaction.ended_at.is_none())
         && (is_undecided || transaction.committed || asked == Phase::Rollback)
     {
-        use dtc::TransactionState as State;
-        let phase = match transaction.state() {
-            State::Committing | State::Committed => Phase::Commit,
-            State::Aborting | State::Aborted => Phase::Rollback,
+        let phase = match transaction.state {
+            TransactionState::Committing | TransactionState::Committed => Phase::Commit,
+            TransactionState::Aborting | TransactionState::Aborted => Phase::Rollback,
             _ => Phase::Prepare,
         };
-        let said = locals.last_error(id, branch.branch);
+        let said = locals.last_error(id, number);
         let cause = if said.is_empty() { "no answer yet".into() } else { said };
         let (resource, attempts) = (name(branch), branch.attempts);
         return Err(Error::Unfinished { transaction: id, resource, phase, attempts, cause });
@@ -52,14 +49,16 @@ pub(super) fn outcome(
     if transaction.committed {
         return Ok(());
     }
-    let why = transaction.abort_reason.clone().unwrap_or_default();
-    let resource = why.participant.trim_start_matches(PREFIX).to_owned();
-    let cause = why.message;
-    Err(match (why.code.as_str(), why.participant.as_str()) {
+    let (code, cause, participant) = match &transaction.reason {
+        Some(why) => (&*why.code, why.message.clone(), why.participant.as_deref()),
+        None => ("", String::new(), None),
+    };
+    let resource = participant.unwrap_or_default().trim_start_matches(PREFIX).to_owned();
+    Err(match (code, participant) {
         ("PREPARE_TIMEOUT" | "PREPARE_ATTEMPTS", _) => {
             Error::PrepareTimeout { transaction: id, resource, cause }
         }
-        (_, "") => Error::RolledBack { transaction: id, cause },
+        (_, None) => Error::RolledBack { transaction: id, cause },
         ("COMMIT_FAILED", _) => Error::CommitFailed { transaction: id, resource, cause },
         ("BROKEN", _) => Error::Broken { transaction: id, resource, cause },
         ("PANICKED", _) => Error::Panicked { transaction: id, resource, cause },

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dtc_core::{Config, Options, Reply, TrailKind};
-use dtc_runtime::{Environment, Shutdown};
+use dtc_core::{Reply, TrailKind};
+use dtc_runtime::Environment;
 use dtc_store::FailStop;
 use prometheus::Registry;
 use tokio::{
@@ -11,21 +11,13 @@ use tokio::{
     sync::{broadcast::error::RecvError, watch},
 };
 
-use super::{Settings, StartError, local::Locals};
+use super::{OpenError, Settings, local::Locals};
 use crate::{
-    directory::Directory,
-    driver::{Call, Driver, Handle},
+    api::Coordinator,
+    driver::{Call, Handle},
     journal::{Journal, Retention},
-    links::Links,
-    metrics::Metrics,
-    retention,
-    service::{Rules, Services},
+    start::{Config, start},
 };
-
-/// How many messages may wait for one remote participant.
-const CAPACITY: usize = 65_536;
-const MAX_PAYLOAD: usize = 1 << 20;
-const MAX_LOCKS: usize = 1000;
 
 /// The operating system's, but that a failure ends this coordinator, not the process.
 pub(super) fn environment(stop: watch::Sender<Option<String>>) -> Environment {
@@ -49,60 +41,43 @@ pub(super) fn environment(stop: watch::Sender<Option<String>>) -> Environment {
     }
 }
 
-/// All of it, running.
-pub(super) struct Parts {
-    pub(super) handle: Handle,
-    pub(super) services: Services,
-    pub(super) locals: Locals,
-}
-
 /// Takes up the journal and starts everything in the present runtime.
 pub(super) async fn parts(
     settings: Settings,
     environment: Environment,
-    open: impl FnOnce(Environment) -> Result<Arc<dyn Journal>, StartError>,
+    open: impl FnOnce(Environment) -> Result<Arc<dyn Journal>, OpenError>,
     own: runtime::Handle,
     program: runtime::Handle,
-) -> Result<Parts, StartError> {
+) -> Result<(Coordinator, Locals), OpenError> {
     let journal = open(environment.clone())?;
-    let registry = Registry::new();
-    let metrics = Metrics::new(&registry).map_err(StartError::new)?;
-    let retained = retention::Figures::new(&registry).map_err(StartError::new)?;
-    let directory = Arc::new(Directory::default());
-    let options = Options {
-        prepare_timeout: settings.prepare_timeout,
-        commit_attempt_timeout: settings.decision_timeout,
-        idle_timeout: settings.idle_timeout,
-        commit_policy: settings.commit_policy,
-        ..Options::default()
-    };
-    let config = Config {
-        options: options.clone(),
-        max_in_flight: settings.max_in_flight,
-        max_per_participant: settings.max_in_flight,
-        ..Config::default()
-    };
-    let max_branches = config.max_branches;
-    let journal_of_driver = Arc::clone(&journal);
-    let recovered = Driver::recover(config, journal_of_driver, directory, metrics, environment);
-    let (driver, handle) = recovered.await.map_err(StartError::new)?;
-    tokio::spawn(driver.run());
-    let allowed = ["localhost", "127.0.0.0/8", "[::1]"].map(|pattern| pattern.parse());
-    let allowed = allowed.into_iter().filter_map(Result::ok).collect();
-    let links = Links::new(handle.clone(), None, CAPACITY, allowed);
-    for participant in handle.directory.all() {
-        links.ensure(&participant).map_err(StartError::new)?;
+    let coordinator = start(journal, settings.config(), environment, &Registry::new()).await?;
+    let locals = Locals::new(coordinator.handle.clone(), own, program);
+    tokio::spawn(forget_ended(coordinator.handle.clone(), locals.clone()));
+    Ok((coordinator, locals))
+}
+
+impl Settings {
+    fn config(&self) -> Config {
+        let defaults = Config::default();
+        let options = dtc_core::Options {
+            prepare_timeout: self.prepare_timeout,
+            commit_attempt_timeout: self.decision_timeout,
+            idle_timeout: self.idle_timeout,
+            commit_policy: self.commit_policy,
+            ..defaults.core.options
+        };
+        let (max_in_flight, retention) = (self.max_in_flight, self.retention);
+        Config {
+            core: dtc_core::Config {
+                options,
+                max_in_flight,
+                max_per_participant: max_in_flight,
+                ..defaults.core
+            },
+            retention: Retention { age: retention, max_bytes: u64::MAX, floor: retention },
+            ..defaults
+        }
     }
-    let kept =
-        Retention { age: settings.retention, max_bytes: u64::MAX, floor: settings.retention };
-    tokio::spawn(retention::run(journal, kept, retained));
-    let locals = Locals::new(handle.clone(), own, program);
-    tokio::spawn(forget_ended(handle.clone(), locals.clone()));
-    let rules = Rules { options, max_payload: MAX_PAYLOAD, max_branches, max_locks: MAX_LOCKS };
-    let shutdown = Shutdown::new();
-    let services =
-        Services { handle: handle.clone(), links, rules, shutdown, registering: Arc::default() };
-    Ok(Parts { handle, services, locals })
 }
 
 /// Lets go of the resources of what has ended.

@@ -140,7 +140,7 @@ pub(crate) fn intervention(it: &Intervention) -> journal::Intervention {
     }
 }
 
-fn decode_intervention(
+pub(crate) fn decode_intervention(
     id: TransactionId,
     it: &journal::Intervention,
 ) -> Result<Intervention, Damaged> {

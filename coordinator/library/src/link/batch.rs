@@ -120,7 +120,7 @@ fn exception(range: &RangeInclusive<TransactionId>) -> Bytes {
 }
 
 /// An outcome as the wire has it: what, the decision's number, the output.
-pub(crate) fn outcome_parts(outcome: &BranchOutcome) -> (dtc::BranchOutcome, u32, Option<Payload>) {
+pub fn outcome_parts(outcome: &BranchOutcome) -> (dtc::BranchOutcome, u32, Option<Payload>) {
     match outcome {
         BranchOutcome::Committed { number, output } => {
             (dtc::BranchOutcome::Committed, *number, output.as_ref().and_then(payload))

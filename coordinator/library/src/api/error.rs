@@ -1,29 +1,42 @@
-//! Why a call is refused, and its one mapping to gRPC's status.
+//! Why a call is refused. Each edge maps it once to its own codes.
 
+use crate::{directory::Directory, driver::Stopped, journal::JournalError};
 use dtc_core::{Refused, TransactionState};
 use dtc_protocol::{SessionId, TransactionId};
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{directory::Directory, journal::JournalError};
-
-/// The domain of the reasons in `google.rpc.ErrorInfo`.
-const DOMAIN: &str = "dtc.v1";
-
-/// Why a call is refused.
+/// Why a call is refused. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A field is wrong.
     #[error("{field}: {problem}")]
-    Invalid { field: String, problem: String },
+    Invalid {
+        /// Its path within the request, such as `branches[0].participant`.
+        field: String,
+        /// What is wrong with which value, and what would be right.
+        problem: String,
+    },
     /// An address that may not be called.
     #[error(
         "{field}: '{address}' is neither registered nor allowed; register the participant by a name, or start the coordinator with --allow-participant {pattern}"
     )]
-    NotAllowed { field: String, address: String, pattern: String },
+    NotAllowed {
+        /// The field's path.
+        field: String,
+        /// The address.
+        address: String,
+        /// What would allow it.
+        pattern: String,
+    },
     /// A participant that takes no new transactions.
     #[error("{field}: participant '{name}' {why}")]
-    NotOpen { field: String, name: String, why: String },
+    NotOpen {
+        /// The field's path.
+        field: String,
+        /// The participant's name.
+        name: String,
+        /// Why not, as the rest of a sentence.
+        why: String,
+    },
     /// No such participant.
     #[error("no participant '{0}' is registered")]
     UnknownParticipant(String),
@@ -31,7 +44,12 @@ pub enum Error {
     #[error(
         "participant '{name}' has {count} unfinished transactions; deregister it with drain, which waits for them, or when they have ended"
     )]
-    StillUnfinished { name: String, count: usize },
+    StillUnfinished {
+        /// Its name.
+        name: String,
+        /// How many transactions.
+        count: usize,
+    },
     /// A bound would be exceeded.
     #[error("{0}")]
     Exhausted(String),
@@ -50,11 +68,23 @@ pub enum Error {
     #[error("no transaction with request_key '{0}' is known")]
     UnknownKey(String),
     /// The call doesn't fit the transaction's state.
-    #[error("{call} is not possible: the transaction is {state}; {instead}")]
-    WrongState { call: String, state: String, instead: &'static str },
+    #[error("{call} is not possible: the transaction is {}; {instead}", word(*state))]
+    WrongState {
+        /// The call, such as `commit`.
+        call: &'static str,
+        /// The state.
+        state: TransactionState,
+        /// What is possible instead.
+        instead: &'static str,
+    },
     /// Locks that would close a circle of waits.
     #[error("{message}")]
-    Deadlock { message: String, retry_of: TransactionId },
+    Deadlock {
+        /// Which lock, and which transactions.
+        message: String,
+        /// What a retry names, so that it keeps its age.
+        retry_of: TransactionId,
+    },
     /// A wait for locks that has ended.
     #[error("{0}; nothing was locked")]
     LockTimeout(String),
@@ -70,17 +100,24 @@ pub enum Error {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// Being stopped.
-    #[error("the coordinator is being stopped; its outcome will be known when it is back")]
+    #[error("{Stopped}")]
     Stopping,
 }
 
+impl From<Stopped> for Error {
+    fn from(_: Stopped) -> Self {
+        Self::Stopping
+    }
+}
+
 impl Error {
+    /// A field that is wrong.
     pub fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), problem: problem.into() }
     }
 
     /// From the machine's refusal, with names.
-    pub fn refused(refused: &Refused, directory: &Directory) -> Self {
+    pub(crate) fn refused(refused: &Refused, directory: &Directory) -> Self {
         match refused {
             Refused::KeyTaken(key) => Self::KeyTaken(key.to_string()),
             Refused::KeyUnreadable(why) => Self::Journal(JournalError::Damaged(format!(
@@ -123,11 +160,9 @@ impl Error {
             Refused::LockTimeout(message) => Self::LockTimeout(message.clone()),
             Refused::WaitsForLocks => Self::WaitsForLocks,
             Refused::UnknownSession(id) => Self::UnknownSession(*id),
-            Refused::WrongState { state, call } => Self::WrongState {
-                call: (*call).into(),
-                state: format!("{state:?}").to_lowercase(),
-                instead: instead(call, *state),
-            },
+            Refused::WrongState { state, call } => {
+                Self::WrongState { call, state: *state, instead: instead(call, *state) }
+            }
         }
     }
 }
@@ -149,39 +184,6 @@ fn instead(call: &str, state: TransactionState) -> &'static str {
     }
 }
 
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        let message = error.to_string();
-        let info = |reason: &str| ErrorDetails::with_error_info(reason, DOMAIN, []);
-        let (code, details) = match &error {
-            Error::Invalid { field, problem } => {
-                (Code::InvalidArgument, ErrorDetails::with_bad_request_violation(field, problem))
-            }
-            Error::NotAllowed { .. } => (Code::PermissionDenied, info("PARTICIPANT_NOT_ALLOWED")),
-            Error::NotOpen { .. } => (Code::FailedPrecondition, info("PARTICIPANT_NOT_OPEN")),
-            Error::UnknownParticipant(_) => (Code::NotFound, info("UNKNOWN_PARTICIPANT")),
-            Error::StillUnfinished { .. } => {
-                (Code::FailedPrecondition, info("PARTICIPANT_UNFINISHED"))
-            }
-            Error::Exhausted(_) | Error::Full(_) => (Code::ResourceExhausted, info("LIMIT")),
-            Error::KeyTaken(_) => (Code::AlreadyExists, info("REQUEST_KEY_TAKEN")),
-            Error::UnknownTransaction(_) | Error::UnknownKey(_) => {
-                (Code::NotFound, info("UNKNOWN_TRANSACTION"))
-            }
-            Error::WrongState { .. } => (Code::FailedPrecondition, info("WRONG_STATE")),
-            Error::Deadlock { retry_of, .. } => {
-                let metadata = [("retry_of".to_owned(), retry_of.to_string())];
-                (Code::Aborted, ErrorDetails::with_error_info("DEADLOCK", DOMAIN, metadata))
-            }
-            Error::LockTimeout(_) => (Code::DeadlineExceeded, info("LOCK_TIMEOUT")),
-            Error::WaitsForLocks => (Code::FailedPrecondition, info("WAITS_FOR_LOCKS")),
-            Error::UnknownSession(_) => (Code::NotFound, info("UNKNOWN_SESSION")),
-            Error::Journal(JournalError::Damaged(_)) => (Code::DataLoss, info("JOURNAL_DAMAGED")),
-            Error::Journal(JournalError::Failed(_)) => (Code::Internal, info("JOURNAL")),
-            Error::Stopping | Error::Journal(JournalError::Closed) => {
-                (Code::Unavailable, info("STOPPING"))
-            }
-        };
-        Self::with_error_details(code, message, details)
-    }
+fn word(state: TransactionState) -> String {
+    format!("{state:?}").to_lowercase()
 }

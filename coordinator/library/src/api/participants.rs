@@ -1,46 +1,89 @@
-//! `dtc.v1.RegistryService`: participants by name.
+//! Participants by name.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use dtc_proto::dtc::{
-    DeregisterRequest, DeregisterResponse, ListParticipantsRequest, ListParticipantsResponse,
-    Participant, ParticipantStatus, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse,
-    registry_service_server::RegistryService,
-};
-use tonic::{Request, Response, Status, async_trait};
+use dtc_protocol::JournalId;
 
-use super::{Services, request};
+use super::{Coordinator, Error, limits};
 use crate::{
     address::Address,
-    directory::{self, RegistrationStatus, check_name},
-    error::Error,
+    directory::{self, LinkState, RegistrationStatus, check_name},
     journal::{Capabilities, Registration},
 };
 
 /// How many participants may be registered.
 const MAX_REGISTERED: usize = 10_000;
-const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a participant has been drained.
 const LOOK: Duration = Duration::from_millis(250);
 
-impl Services {
-    pub async fn register(&self, request: RegisterRequest) -> Result<(), Error> {
-        let Participant { name, address, supports_inquiry, compensates } =
-            request.participant.unwrap_or_default();
+/// A participant that is to be known by a name.
+#[derive(Debug, Clone, Default)]
+pub struct NewParticipant {
+    /// 1 to 64 of a-z, 0-9 and '-', beginning with a letter.
+    pub name: String,
+    /// `http://host:port` of one that speaks gRPC, `http://host:port/base/prepare` of one
+    /// that speaks HTTP.
+    pub address: String,
+    /// What it can do, where its link does not say.
+    pub capabilities: Capabilities,
+    /// How long the registration is good unless it is renewed, 1 s to 24 h; without end
+    /// where not set.
+    pub lease: Option<Duration>,
+}
+
+/// A participant as it is now.
+#[derive(Debug, Clone)]
+pub struct ParticipantStatus {
+    /// Its name; its address where it was never registered.
+    pub name: Arc<str>,
+    /// Where it is.
+    pub address: String,
+    /// What it can do, as its link or its registration says.
+    pub capabilities: Capabilities,
+    /// Its link.
+    pub link: LinkState,
+    /// Why the last call or connection failed; empty where nothing did.
+    pub last_error: Arc<str>,
+    /// Transactions that name it and have not ended.
+    pub unfinished: usize,
+    /// Its journal, where its link says.
+    pub journal: Option<JournalId>,
+    /// It is refused new transactions and goes when the unfinished ones have ended.
+    pub draining: bool,
+    /// How long its registration is still good; none where it has no end.
+    pub lease_left: Option<Duration>,
+    /// While its link is quarantined: the epoch of this coordinator that it says it knows.
+    pub newer_epoch: Option<u64>,
+}
+
+/// How a participant was deregistered.
+#[derive(Debug, Clone, Copy)]
+pub struct Deregistered {
+    /// It is gone. Else it is being drained.
+    pub removed: bool,
+    /// Transactions that it still has.
+    pub unfinished: usize,
+}
+
+impl Coordinator {
+    /// Registers a participant, durably. One that is known by the name moves to the
+    /// address, with all its unfinished branches.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: nothing was changed.
+    pub async fn register(&self, new: NewParticipant) -> Result<(), Error> {
+        let NewParticipant { name, address, capabilities, lease } = new;
         let field = |field: &str| format!("participant.{field}");
         check_name(&name).map_err(|problem| Error::invalid(field("name"), problem))?;
         let address: Address =
             address.parse().map_err(|problem: String| Error::invalid(field("address"), problem))?;
-        if supports_inquiry && address.is_http() {
+        if capabilities.supports_inquiry && address.is_http() {
             let problem = "is not possible for a participant that speaks HTTP";
             return Err(Error::invalid(field("supports_inquiry"), problem));
         }
-        let lease = request::duration("lease", request.lease.as_ref())?;
-        if lease.is_some_and(|lease| lease < SHORTEST_LEASE) {
-            return Err(Error::invalid("lease", "is too short; at least 1s"));
-        }
+        let lease = limits::lease(lease)?;
         let directory = &self.handle.directory;
-        let capabilities = Capabilities { supports_inquiry, compensates };
         let registration = Registration { name, address, capabilities, lease, draining: false };
         match directory.find(&registration.name) {
             // A repeat is answered as the first was, whatever is allowed now.
@@ -50,53 +93,57 @@ impl Services {
                     "{MAX_REGISTERED} participants are known, the limit"
                 )));
             }
-            _ => self.links.check_allowed(&field("address"), &registration.address)?,
+            _ => self.check_allowed(&field("address"), &registration.address)?,
         }
         let _one = self.registering.lock().await;
         self.handle.journal.register(registration.clone()).await?;
         let Registration { name, address, .. } = &registration;
         tracing::info!(participant = name, %address, ?capabilities, ?lease, "registered");
         let registered = directory.register(&registration);
-        self.links.ensure(&registered)
+        self.ensure_link(&registered)
     }
 
-    pub fn renew(&self, name: &str) -> Result<RenewResponse, Error> {
+    /// Begins a registration's lease anew, and returns it; none where it has no end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownParticipant`].
+    pub fn renew(&self, name: &str) -> Result<Option<Duration>, Error> {
         let status = self.handle.directory.renew(name);
-        let status = status.ok_or_else(|| unknown(name))?;
-        Ok(RenewResponse { lease: status.lease.and_then(|lease| lease.try_into().ok()) })
+        Ok(status.ok_or_else(|| unknown(name))?.lease)
     }
 
-    pub async fn deregister(
-        &self,
-        request: DeregisterRequest,
-    ) -> Result<DeregisterResponse, Error> {
-        let DeregisterRequest { name, drain } = request;
+    /// Deregisters a participant, durably; with `drain` once its transactions have ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StillUnfinished`], [`Error::UnknownParticipant`].
+    pub async fn deregister(&self, name: &str, drain: bool) -> Result<Deregistered, Error> {
         let _one = self.registering.lock().await;
-        let known = self.handle.directory.find(&name);
+        let known = self.handle.directory.find(name);
         let Some((known, status)) = known.and_then(|it| Some((it.clone(), it.status?))) else {
             // It was deregistered before, and the answer may have been lost.
-            if self.handle.directory.is_gone(&name) {
-                return Ok(DeregisterResponse { removed: true, unfinished: 0 });
+            if self.handle.directory.is_gone(name) {
+                return Ok(Deregistered { removed: true, unfinished: 0 });
             }
-            return Err(unknown(&name));
+            return Err(unknown(name));
         };
         let count = self.handle.unfinished(known.id).await?;
         if count > 0 && !drain {
-            return Err(Error::StillUnfinished { name, count });
+            return Err(Error::StillUnfinished { name: name.into(), count });
         }
         // Closed before the last look: what begins after it would be lost.
-        self.close(&known, &status).await?;
+        self.close_to_new(&known, &status).await?;
         let count = self.handle.unfinished(known.id).await?;
         match count {
             0 => self.remove(&known).await?,
             _ => tracing::info!(participant = name, unfinished = count, "being drained"),
         }
-        let unfinished = u32::try_from(count).unwrap_or(u32::MAX);
-        Ok(DeregisterResponse { removed: count == 0, unfinished })
+        Ok(Deregistered { removed: count == 0, unfinished: count })
     }
 
     /// New transactions may not name it from here on.
-    async fn close(
+    async fn close_to_new(
         &self,
         known: &directory::Participant,
         status: &RegistrationStatus,
@@ -130,7 +177,7 @@ impl Services {
 
     /// Removes participants when they have been drained, and addresses that nobody uses,
     /// for as long as the process runs.
-    pub async fn drain(self) {
+    pub(crate) async fn drain(self) {
         loop {
             tokio::time::sleep(LOOK).await;
             if self.let_go_of_addresses().await.is_err() {
@@ -155,7 +202,12 @@ impl Services {
         Ok(())
     }
 
-    pub async fn list_participants(&self) -> Result<Vec<ParticipantStatus>, Error> {
+    /// All participants: registered, and known by their address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopping`].
+    pub async fn participants(&self) -> Result<Vec<ParticipantStatus>, Error> {
         let mut all = Vec::new();
         for known in self.handle.directory.all() {
             let unfinished = self.handle.unfinished(known.id).await?;
@@ -165,6 +217,10 @@ impl Services {
     }
 
     /// One participant, registered or known by its address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownParticipant`].
     pub async fn participant(&self, name: &str) -> Result<ParticipantStatus, Error> {
         let known = self.handle.directory.find(name).ok_or_else(|| unknown(name))?;
         Ok(status(&known, self.handle.unfinished(known.id).await?))
@@ -194,52 +250,16 @@ fn registration(known: &directory::Participant, status: &RegistrationStatus) -> 
 }
 
 fn status(known: &directory::Participant, unfinished: usize) -> ParticipantStatus {
-    let address = known.address.as_ref().map_or_else(String::new, |it| it.to_string());
-    let name = known.name.to_string();
-    let Capabilities { supports_inquiry, compensates } =
-        known.on_its_link.unwrap_or(known.capabilities);
-    let participant = Participant { name, address, supports_inquiry, compensates };
     ParticipantStatus {
-        participant: Some(participant),
-        link: known.link.into(),
-        last_error: known.last_error.to_string(),
-        unfinished: u32::try_from(unfinished).unwrap_or(u32::MAX),
-        journal_id: known.journal.map_or_else(String::new, |id| id.to_string()),
+        name: Arc::clone(&known.name),
+        address: known.address.as_ref().map_or_else(String::new, |it| it.to_string()),
+        capabilities: known.on_its_link.unwrap_or(known.capabilities),
+        link: known.link,
+        last_error: Arc::clone(&known.last_error),
+        unfinished,
+        journal: known.journal,
         draining: known.status.is_some_and(|status| status.draining),
+        lease_left: known.status.and_then(|status| status.lease_left()),
         newer_epoch: known.newer_epoch,
-        lease_left: known.status.and_then(|it| it.lease_left()?.try_into().ok()),
-    }
-}
-
-#[async_trait]
-impl RegistryService for Services {
-    async fn register(
-        &self,
-        request: Request<RegisterRequest>,
-    ) -> Result<Response<RegisterResponse>, Status> {
-        Services::register(self, request.into_inner()).await?;
-        Ok(Response::new(RegisterResponse {}))
-    }
-
-    async fn renew(
-        &self,
-        request: Request<RenewRequest>,
-    ) -> Result<Response<RenewResponse>, Status> {
-        Ok(Response::new(Services::renew(self, &request.into_inner().name)?))
-    }
-
-    async fn deregister(
-        &self,
-        request: Request<DeregisterRequest>,
-    ) -> Result<Response<DeregisterResponse>, Status> {
-        Ok(Response::new(Services::deregister(self, request.into_inner()).await?))
-    }
-
-    async fn list_participants(
-        &self,
-        _request: Request<ListParticipantsRequest>,
-    ) -> Result<Response<ListParticipantsResponse>, Status> {
-        let participants = Services::list_participants(self).await?;
-        Ok(Response::new(ListParticipantsResponse { participants }))
     }
 }

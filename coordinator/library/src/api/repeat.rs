@@ -8,7 +8,8 @@
 
 use dtc_core::Reply;
 
-use crate::error::Error;
+use super::Error;
+use crate::driver::Stopped;
 
 /// Asks the machine, which is given no work where that was not admitted.
 pub(super) async fn unless_repeated<T, F>(
@@ -17,7 +18,7 @@ pub(super) async fn unless_repeated<T, F>(
     ask: impl FnOnce(Option<T>) -> F,
 ) -> Result<Reply, Error>
 where
-    F: Future<Output = Result<Reply, Error>>,
+    F: Future<Output = Result<Reply, Stopped>>,
 {
     let (work, judgement) = match judged {
         Ok(work) => (Some(work), None),
