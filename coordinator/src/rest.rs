@@ -4,6 +4,8 @@
 
 mod body;
 mod document;
+mod locks;
+mod operator;
 mod participants;
 mod problem;
 mod query;
@@ -12,6 +14,7 @@ mod schema;
 mod transactions;
 mod view;
 mod wait;
+mod watch;
 
 use axum::{Router, http::Uri};
 use dtc_protocol::TransactionId;
@@ -20,16 +23,27 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use dtc::api::{Coordinator, parse_id};
 use problem::Problem;
 
-/// Everything under `/transactions` and `/participants`, its description at
+/// Everything that can be asked of the coordinator, its description at
 /// `/openapi.json`, and a page to read that at `/docs`.
 pub(crate) fn router(coordinator: Coordinator) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(document::head())
         .routes(routes!(transactions::create, transactions::list))
         .routes(routes!(transactions::get))
+        .routes(routes!(transactions::get_by_key))
+        .routes(routes!(watch::watch))
         .routes(routes!(transactions::enlist))
         .routes(routes!(transactions::prepare))
         .routes(routes!(transactions::commit))
         .routes(routes!(transactions::rollback))
+        .routes(routes!(operator::resolve))
+        .routes(routes!(operator::retry))
+        .routes(routes!(operator::abandon))
+        .routes(routes!(operator::forget))
+        .routes(routes!(locks::lock))
+        .routes(routes!(locks::begin))
+        .routes(routes!(locks::renew))
+        .routes(routes!(locks::release))
+        .routes(routes!(locks::list))
         .routes(routes!(participants::list))
         .routes(routes!(participants::get, participants::register, participants::deregister))
         .routes(routes!(participants::renew))

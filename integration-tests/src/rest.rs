@@ -97,6 +97,17 @@ impl Rest {
         self.send("GET", path, &[], "").await
     }
 
+    /// Gets a text, when all of it has come.
+    ///
+    /// # Errors
+    ///
+    /// When no answer comes, or its end does not.
+    pub async fn text(&self, path: &str) -> anyhow::Result<String> {
+        let response = self.client.get(format!("{}{path}", self.base).parse()?).await?;
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// A transaction, once it has ended.
     ///
     /// # Errors

@@ -20,6 +20,8 @@ pub(super) fn head() -> OpenApi {
     let tags = [
         tag("transactions", "A whole transaction in one request, and looking at them."),
         tag("interactive", "A transaction that its client drives call by call."),
+        tag("operators", "What is done where the protocol waits for somebody who is not there."),
+        tag("locks", "Locks on names that clients choose, within transactions and without."),
         tag("participants", "Who takes part, by name."),
         tag("probes", "For whoever starts, watches and stops the process."),
     ];

@@ -8,7 +8,7 @@ use dtc::{
 };
 use dtc_proto::{dtc::payload::Kind, json};
 use dtc_protocol::TransactionId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
@@ -71,7 +71,7 @@ pub(super) struct NewLock {
 }
 
 /// How a key is locked.
-#[derive(Debug, Default, Clone, Copy, Deserialize, ToSchema)]
+#[derive(Debug, Default, Clone, Copy, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum LockMode {
     /// Beside others that share it.

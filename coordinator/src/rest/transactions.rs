@@ -160,6 +160,24 @@ pub(super) async fn get(
     Ok(Json(coordinator.get(id_of(&id)?).await?.into()))
 }
 
+/// Look at a transaction by its key
+///
+/// The one that an `Idempotency-Key` began, with its trail.
+#[utoipa::path(
+    get, path = "/request-keys/{key}", operation_id = "getTransactionByKey", tag = "transactions",
+    params(("key" = String, Path, min_length = 1, max_length = 128, description = "The key.")),
+    responses(
+        (status = 200, description = "As it is now.", body = view::Transaction),
+        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn get_by_key(
+    State(coordinator): State<Coordinator>,
+    Path(key): Path<String>,
+) -> Result<Json<view::Transaction>, Problem> {
+    Ok(Json(coordinator.get_by_key(&key).await?.into()))
+}
+
 /// Enlist a branch
 ///
 /// In an interactive transaction that is active.

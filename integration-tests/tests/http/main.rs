@@ -1,6 +1,7 @@
 //! Clients and participants that speak HTTP.
 
 mod api;
+mod calls;
 mod crashes;
 mod hostile;
 mod idle_connections;

@@ -62,7 +62,7 @@ async fn every_malformed_request_is_refused_with_the_field_and_the_reason() {
         ),
         ("/transactions", "{\"answer_at\": \"noon\"}", 400, "answer_at", "unknown variant"),
         ("/transactions?wait=soon", "[]", 400, "wait", "'soon' is not a whole number"),
-        ("/transactions?wait=99999999", "[]", 400, "wait", "too long"),
+        ("/transactions?wait=99999999", "[]", 400, "wait", "out of range; from 0s to 24h"),
         ("/transactions?wiat=1", "[]", 400, "wiat", "unknown field"),
         ("/transactions/7/commit", "", 400, "transaction_id", "'7' is not a UUID"),
         ("/transactions/7/branches", "{}", 400, "transaction_id", "'7' is not a UUID"),

@@ -49,7 +49,7 @@ async fn a_session_holds_its_locks_until_it_releases_them() {
     let bad = renew(&coordinator, "session-1").await.unwrap_err();
     assert!(bad.message().contains("session_id: 'session-1' is not a UUID"), "{bad}");
     let short = coordinator.acquire(&["a"], Some(crate::millis(10)), seconds(0)).await;
-    assert!(short.unwrap_err().message().contains("lease: is too short"));
+    assert!(short.unwrap_err().message().contains("lease: 10ms is out of range; from 1s to 24h"));
     assert!(coordinator.acquire(&[], None, seconds(0)).await.is_err());
 }
 

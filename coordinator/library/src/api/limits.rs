@@ -109,7 +109,11 @@ pub(super) fn within(
 ) -> Result<Option<Duration>, Error> {
     match value {
         Some(value) if !(shortest..=LONGEST).contains(&value) => {
-            let problem = format!("{value:?} is out of range; from {shortest:?} to 24h");
+            let [value, shortest] = [value, shortest].map(|it| match it {
+                Duration::ZERO => "0s".into(),
+                it => format!("{it:?}"),
+            });
+            let problem = format!("{value} is out of range; from {shortest} to 24h");
             Err(Error::invalid(field, problem))
         }
         value => Ok(value),
@@ -137,7 +141,7 @@ mod tests {
         let day = Duration::from_secs(86_400);
         for (bad, part) in [
             (day + Duration::from_nanos(1), "86400.000000001s is out of range"),
-            (Duration::MAX, "from 0ns to 24h"),
+            (Duration::MAX, "from 0s to 24h"),
         ] {
             let error = wait(Some(bad)).unwrap_err().to_string();
             assert!(error.starts_with("wait: ") && error.contains(part), "{error}");
@@ -153,6 +157,6 @@ mod tests {
         };
         let options = Options { idle_timeout: Some(Duration::ZERO), ..Options::default() };
         let error = limits.options(&options).unwrap_err().to_string();
-        assert_eq!(error, "options.idle_timeout: 0ns is out of range; from 1ms to 24h");
+        assert_eq!(error, "options.idle_timeout: 0s is out of range; from 1ms to 24h");
     }
 }

@@ -1,0 +1,65 @@
+//! `/transactions/{id}/watch`: a transaction as it goes on, as server-sent events.
+
+use std::convert::Infallible;
+
+use axum::{
+    extract::{Path, State},
+    response::sse::{Event, KeepAlive, Sse},
+};
+use dtc::api::{self, Coordinator, Watch};
+use futures::{Stream, stream};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    id_of,
+    problem::Problem,
+    view::{TrailEvent, Transaction},
+};
+
+/// A transaction after something has happened to it: the data of an event `update`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Update {
+    /// As it is now.
+    transaction: Transaction,
+    /// What happened; absent in the first update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<TrailEvent>,
+}
+
+impl From<api::Update> for Update {
+    fn from(update: api::Update) -> Self {
+        let event = update.event.map(TrailEvent::from);
+        Self { transaction: update.transaction.into(), event }
+    }
+}
+
+/// Watch a transaction
+///
+/// Server-sent events: an `update` now and after each thing that happens, until it has
+/// finished. An event `problem` is the last one where it cannot be shown any more.
+#[utoipa::path(
+    get, path = "/transactions/{id}/watch", operation_id = "watchTransaction", tag = "transactions",
+    params(("id" = String, Path, format = "uuid", description = "The transaction.")),
+    responses(
+        (status = 200, description = "Its updates.", body = Update, content_type = "text/event-stream"),
+        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn watch(
+    State(coordinator): State<Coordinator>,
+    Path(id): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let watch = coordinator.watch(id_of(&id)?).await?;
+    Ok(Sse::new(stream::unfold(watch, next)).keep_alive(KeepAlive::default()))
+}
+
+async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
+    let event = match watch.next().await {
+        Ok(update) => Event::default().event("update").json_data(Update::from(update?)),
+        Err(error) => Event::default().event("problem").json_data(Problem::from(error)),
+    };
+    // What is shown is made of texts and numbers.
+    let event = event.unwrap_or_else(|error| unreachable!("no JSON: {error}"));
+    Some((Ok(event), watch))
+}
