@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::SeqCst},
 };
 
-use dtc::{Closures, Error, Resource, TransactionCoordinator};
+use dtc::{Closures, Error, Payload, Resource, TransactionCoordinator};
 use integration_tests::{FakeParticipant, Heard, Reply, Speaks, agree, eventually};
 use serde_json::json;
 
@@ -45,8 +45,8 @@ async fn resources_of_the_program_and_remote_participants_have_one_outcome() {
         let id = coordinator.begin_transaction().await.unwrap();
         coordinator.enlist_resource(id, counting(&commits, &rollbacks)).await.unwrap();
         for participant in &all {
-            let payload = json!({"seat": 7});
-            coordinator.enlist_participant(id, &participant.uri(), payload).await.unwrap();
+            let payload = Payload::json(json!({"seat": 7})).unwrap();
+            coordinator.enlist_remote(id, &participant.uri(), payload).await.unwrap();
         }
         let Some(number) = refuses else {
             assert_eq!(coordinator.commit_transaction(id).await, Ok(()));

@@ -37,6 +37,10 @@ impl Misfit {
         Self { path: String::new(), problem: problem.into() }
     }
 
+    pub(crate) fn no_object() -> Self {
+        Self::new("is no object")
+    }
+
     fn within(self, outer: &str) -> Self {
         Self { path: format!("{outer}{}", self.path), ..self }
     }
@@ -55,6 +59,14 @@ impl Misfit {
         &self.problem
     }
 }
+
+impl std::fmt::Display for Misfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.field("the value"), self.problem)
+    }
+}
+
+impl std::error::Error for Misfit {}
 
 /// Why a text is not taken as JSON.
 #[derive(Debug)]

@@ -11,10 +11,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 pub use dtc_core::CommitPolicy;
 use dtc_core::{AnswerAt, NewBranch, Opaque, Reply};
-use dtc_proto::{
-    dtc::{Payload, payload::Kind},
-    json,
-};
+use dtc_proto::dtc::Payload;
 use dtc_protocol::TransactionId;
 use dtc_runtime::Environment;
 use tokio::{
@@ -22,9 +19,9 @@ use tokio::{
     sync::watch,
 };
 
-pub use error::{Error, OpenError, Phase};
+pub use error::{Error, OpenError, Phase, Source};
 pub use optimistic::OptimisticResource;
-pub use resource::{Branch, Closures, Resource, Vote};
+pub use resource::{BoxError, Branch, Closures, Participant, Resource, Vote};
 
 use crate::{
     api::{self, Coordinator},
@@ -32,7 +29,7 @@ use crate::{
     journal::{Journal, MemoryJournal, SqliteJournal},
     start::Config,
 };
-use local::{Locals, PREFIX};
+use local::{Locals, shown};
 use outcome::{error as failure, outcome, refusal};
 use start::{environment, parts};
 
@@ -81,7 +78,7 @@ impl Default for Settings {
 pub struct Orphan {
     /// Its transaction.
     pub transaction: TransactionId,
-    /// The resource's name, as it was when it was enlisted.
+    /// The resource's name, or its type, as it was when it was enlisted.
     pub resource: String,
     /// Whether it is to be committed; it is to be rolled back otherwise.
     pub committed: bool,
@@ -288,13 +285,12 @@ impl TransactionCoordinator {
     pub async fn enlist_resource(
         &self,
         id: TransactionId,
-        resource: impl Resource,
+        resource: impl Participant,
     ) -> Result<u32, Error> {
         self.enlist_resource_with(id, resource, Vec::new()).await
     }
 
-    /// [`enlist_resource`](Self::enlist_resource), with an input that
-    /// [`Resource::prepare_with`] gets.
+    /// [`enlist_resource`](Self::enlist_resource), with an input: [`Branch::input`].
     ///
     /// # Errors
     ///
@@ -302,14 +298,14 @@ impl TransactionCoordinator {
     pub async fn enlist_resource_with(
         &self,
         id: TransactionId,
-        resource: impl Resource,
+        resource: impl Participant,
         input: Vec<u8>,
     ) -> Result<u32, Error> {
-        let resource: Arc<dyn Resource> = Arc::new(resource);
+        let resource: Arc<dyn Participant> = Arc::new(resource);
         let (name, version) = (resource.name().into_owned(), resource.version().await);
         let locals = &self.inner.locals;
         let participant = match name.as_str() {
-            "" => locals.participant(&name).await,
+            "" => locals.unnamed(&*resource).await,
             named => locals.attach(named, Arc::clone(&resource)).await,
         };
         let payload = Opaque::from(input.clone());
@@ -327,27 +323,20 @@ impl TransactionCoordinator {
     }
 
     /// Adds a remote participant: `http://host:port` of one that speaks gRPC, or
-    /// `http://host:port/base/prepare` of one that speaks HTTP; on this machine. The
-    /// payload is a JSON object.
+    /// `http://host:port/base/prepare` of one that speaks HTTP, which takes JSON only; on
+    /// this machine.
     ///
     /// # Errors
     ///
     /// [`Error::Participant`] for an address or a payload that can't be used, and as of
     /// [`enlist_resource`](Self::enlist_resource).
-    pub async fn enlist_participant(
+    pub async fn enlist_remote(
         &self,
         id: TransactionId,
         address: &str,
-        payload: serde_json::Value,
+        payload: Payload,
     ) -> Result<u32, Error> {
-        let serde_json::Value::Object(payload) = payload else {
-            return Err(Error::Participant(format!("the payload is no JSON object: {payload}")));
-        };
-        let payload = json::to_struct(payload).map_err(|misfit| {
-            Error::Participant(format!("{}: {}", misfit.field("payload"), misfit.problem()))
-        })?;
-        let payload = Some(Payload { kind: Some(Kind::Json(payload)) });
-        let branch = api::NewBranch { participant: address.into(), payload };
+        let branch = api::NewBranch { participant: address.into(), payload: Some(payload) };
         let enlisted = self.inner.coordinator.enlist(id, &branch, None);
         self.unless_stopped(enlisted).await?.map_err(|error| failure(Some(id), error))
     }
@@ -360,6 +349,7 @@ impl TransactionCoordinator {
     /// [`Error::Broken`], [`Error::Panicked`], [`Error::PrepareTimeout`]: it is rolled
     /// back. Also as of [`enlist_resource`](Self::enlist_resource).
     pub async fn prepare_transaction(&self, id: TransactionId) -> Result<bool, Error> {
+        let _awaiting = self.inner.locals.awaiting(id);
         let transaction = self.drive(id, Call::Prepare).await?;
         match transaction.is_prepared() {
             true => Ok(true),
@@ -378,6 +368,7 @@ impl TransactionCoordinator {
     /// [`Error::Heuristic`]: some resource did not do as it had promised. Also as of
     /// [`enlist_resource`](Self::enlist_resource).
     pub async fn commit_transaction(&self, id: TransactionId) -> Result<(), Error> {
+        let _awaiting = self.inner.locals.awaiting(id);
         let transaction = self.drive(id, Call::Commit(AnswerAt::Completion)).await?;
         outcome(id, &transaction, Phase::Commit, &self.inner.locals)
     }
@@ -389,6 +380,7 @@ impl TransactionCoordinator {
     /// [`Error::WrongState`] if it is committed; [`Error::Unfinished`] if some resource
     /// has not rolled back yet. Also as of [`enlist_resource`](Self::enlist_resource).
     pub async fn rollback_transaction(&self, id: TransactionId) -> Result<(), Error> {
+        let _awaiting = self.inner.locals.awaiting(id);
         let transaction = self.drive(id, Call::Rollback(AnswerAt::Completion)).await?;
         if transaction.committed {
             let cause = "it is committed, and a commit decision is not taken back".into();
@@ -407,10 +399,10 @@ impl TransactionCoordinator {
     ///
     /// As of [`commit_transaction`](Self::commit_transaction), but for
     /// [`Error::Refused`].
-    pub async fn execute<R: Resource>(
+    pub async fn execute<P: Participant>(
         &self,
         id: TransactionId,
-        resources: impl IntoIterator<Item = R>,
+        resources: impl IntoIterator<Item = P>,
     ) -> Result<bool, Error> {
         for resource in resources {
             self.enlist_resource(id, resource).await?;
@@ -427,7 +419,7 @@ impl TransactionCoordinator {
     /// # Errors
     ///
     /// [`Error::Participant`] for a resource without a name.
-    pub async fn attach(&self, resource: impl Resource) -> Result<(), Error> {
+    pub async fn attach(&self, resource: impl Participant) -> Result<(), Error> {
         let name = resource.name().into_owned();
         if name.is_empty() {
             return Err(Error::Participant("a resource without a name cannot be attached".into()));
@@ -451,7 +443,7 @@ impl TransactionCoordinator {
         for view in views.iter().filter(|view| !held.contains(&view.id)) {
             for branch in view.branches.iter().filter(|branch| branch.state.is_owed()) {
                 let name = handle.directory.name(branch.participant);
-                if let Some(resource) = name.strip_prefix(PREFIX)
+                if let (resource, true) = shown(&name)
                     && !inner.locals.is_attached(branch.participant)
                 {
                     let (transaction, resource) = (view.id, resource.to_owned());

@@ -26,10 +26,11 @@ pub use address::Address;
 pub use allow::Pattern;
 pub use directory::{LinkState, check_name};
 pub use driver::RecoverError;
+pub use dtc_proto::dtc::Payload;
 pub use dtc_protocol::TransactionId;
 pub use embedded::{
-    Branch, Closures, CommitPolicy, Error, OpenError, OptimisticResource, Orphan, Phase, Resource,
-    Settings, TransactionCoordinator, Vote,
+    BoxError, Branch, Closures, CommitPolicy, Error, OpenError, OptimisticResource, Orphan,
+    Participant, Phase, Resource, Settings, Source, TransactionCoordinator, Vote,
 };
 pub use link::outcome_parts;
 pub use links::InvalidAddress;

@@ -11,9 +11,10 @@ use std::{
 };
 
 use dtc::{
-    Branch, Closures, CommitPolicy, Error, OptimisticResource, Phase, Resource, Settings,
-    TransactionCoordinator, TransactionId, Vote, async_trait,
+    BoxError, Branch, Closures, CommitPolicy, Error, OptimisticResource, Participant, Payload,
+    Phase, Resource, Settings, Source, TransactionCoordinator, TransactionId, Vote, async_trait,
 };
+use serde_json::json;
 use tokio::sync::Semaphore;
 
 /// What a resource was asked, in order.
@@ -235,7 +236,7 @@ async fn different_resources_may_be_in_one_list() {
     let coordinator = in_memory().await;
     let (till, account) =
         (Scripted::new("till"), OptimisticResource::new(Scripted::new("account")));
-    let all: Vec<Box<dyn Resource>> = vec![Box::new(till.clone()), Box::new(account.clone())];
+    let all: Vec<Box<dyn Participant>> = vec![Box::new(till.clone()), Box::new(account.clone())];
     let id = coordinator.begin_transaction().await.unwrap();
     assert_eq!(coordinator.execute(id, all).await, Ok(true));
     assert_eq!(till.calls(), ["prepare", "commit"]);
@@ -336,21 +337,9 @@ struct Accounts {
 }
 
 #[async_trait]
-impl Resource for Accounts {
-    async fn prepare(&self) -> Result<bool, String> {
-        Err("only with an input".into())
-    }
-
-    async fn commit(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    async fn rollback(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    async fn prepare_with(&self, branch: &Branch) -> Result<Vote, String> {
-        let key = String::from_utf8(branch.input.clone()).map_err(|error| error.to_string())?;
+impl Participant for Accounts {
+    async fn prepare(&self, branch: &Branch) -> Result<Vote, BoxError> {
+        let key = String::from_utf8(branch.input.clone())?;
         Ok(match self.amounts.lock().unwrap().get(&key) {
             Some(amount) => Vote::Commit(amount.to_string().into_bytes()),
             None if key.is_empty() => Vote::ReadOnly,
@@ -358,12 +347,12 @@ impl Resource for Accounts {
         })
     }
 
-    async fn commit_with(&self, _: &Branch, output: &[u8]) -> Result<(), String> {
+    async fn commit(&self, _: &Branch, output: &[u8]) -> Result<(), BoxError> {
         self.returned.lock().unwrap().push((true, output.to_vec()));
         Ok(())
     }
 
-    async fn rollback_with(&self, _: &Branch, output: Option<&[u8]>) -> Result<(), String> {
+    async fn rollback(&self, _: &Branch, output: Option<&[u8]>) -> Result<(), BoxError> {
         self.returned.lock().unwrap().push((false, output.unwrap_or_default().to_vec()));
         Ok(())
     }
@@ -384,10 +373,20 @@ async fn inputs_go_in_and_outputs_come_back_with_the_decision() {
         coordinator.enlist_resource_with(id, accounts.clone(), input.into()).await.unwrap();
     }
     let refused = coordinator.commit_transaction(id).await.unwrap_err();
-    assert!(matches!(&refused, Error::Refused { cause, .. } if cause == "there is no 'bob'"));
+    assert!(matches!(&refused, Error::Refused { resource, cause, .. }
+        if cause == "there is no 'bob'" && resource == "embedded::Accounts"));
     let rolled_back = |returned: &Returned| returned.lock().unwrap().iter().any(|it| !it.0);
     eventually(|| rolled_back(&accounts.returned)).await;
     // Whether its output was known by then depends on whose vote came first.
+    accounts.returned.lock().unwrap().truncate(1);
+
+    let id = coordinator.begin_transaction().await.unwrap();
+    coordinator.enlist_resource_with(id, accounts.clone(), vec![0xff]).await.unwrap();
+    let broken = coordinator.commit_transaction(id).await.unwrap_err();
+    let source = std::error::Error::source(&broken).expect("the resource's own error");
+    let source = source.downcast_ref::<Source>().unwrap().get();
+    assert!(source.is::<std::string::FromUtf8Error>(), "{source}");
+    eventually(|| accounts.returned.lock().unwrap().len() == 2).await;
     accounts.returned.lock().unwrap().truncate(1);
 
     let id = coordinator.begin_transaction().await.unwrap();
@@ -469,7 +468,7 @@ async fn thousands_go_on_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_unknown_or_left_alone_is_told() {
+async fn what_is_unknown_or_left_alone_is_named() {
     let mut settings = quick();
     settings.idle_timeout = Duration::from_secs(1);
     let coordinator = TransactionCoordinator::in_memory_with(settings).await.unwrap();
@@ -492,7 +491,7 @@ async fn what_is_unknown_or_left_alone_is_told() {
         assert!(begun.elapsed() < Duration::from_secs(20));
     }
     let refused = coordinator
-        .enlist_participant(nobody, "http://10.0.0.1:1", serde_json::json!({}))
+        .enlist_remote(nobody, "http://10.0.0.1:1", Payload::json(json!({})).unwrap())
         .await
         .unwrap_err();
     assert!(matches!(&refused, Error::Participant(why) if why.contains("allow")), "{refused}");

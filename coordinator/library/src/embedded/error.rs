@@ -1,19 +1,58 @@
 //! What can go wrong for a program that embeds the coordinator.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use dtc_protocol::TransactionId;
 
+use super::resource::BoxError;
 use crate::StartError;
+
+/// What a resource failed with: an error of the program's own.
+#[derive(Debug, Clone)]
+pub struct Source(Arc<dyn std::error::Error + Send + Sync>);
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Source {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl Source {
+    /// The error itself, which may be of a type to look for (`downcast_ref`).
+    pub fn get(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        &*self.0
+    }
+}
+
+impl From<BoxError> for Source {
+    fn from(error: BoxError) -> Self {
+        Self(error.into())
+    }
+}
+
+/// Equal where they say the same.
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for Source {}
 
 /// Which phase a resource failed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Votes were being collected.
     Prepare,
-    /// The decision to commit was being told.
+    /// The decision to commit was being carried out.
     Commit,
-    /// The decision to roll back was being told.
+    /// The decision to roll back was being carried out.
     Rollback,
 }
 
@@ -36,7 +75,7 @@ pub enum Error {
     Refused {
         /// The transaction.
         transaction: TransactionId,
-        /// The resource's name.
+        /// The resource's name, or its type where it has none.
         resource: String,
         /// Why, in its words.
         cause: String,
@@ -48,17 +87,19 @@ pub enum Error {
     Broken {
         /// The transaction.
         transaction: TransactionId,
-        /// The resource's name.
+        /// The resource's name, or its type where it has none.
         resource: String,
         /// What it said.
         cause: String,
+        /// Its error, where it failed in this process.
+        source: Option<Source>,
     },
     /// A resource panicked in prepare.
     #[error("transaction {transaction} was rolled back: '{resource}' panicked in prepare: {cause}")]
     Panicked {
         /// The transaction.
         transaction: TransactionId,
-        /// The resource's name.
+        /// The resource's name, or its type where it has none.
         resource: String,
         /// The panic's message.
         cause: String,
@@ -68,7 +109,7 @@ pub enum Error {
     PrepareTimeout {
         /// The transaction.
         transaction: TransactionId,
-        /// The resource's name.
+        /// The resource's name, or its type where it has none.
         resource: String,
         /// How long was waited.
         cause: String,
@@ -80,7 +121,7 @@ pub enum Error {
     CommitFailed {
         /// The transaction.
         transaction: TransactionId,
-        /// The resource's name.
+        /// The resource's name, or its type where it has none.
         resource: String,
         /// How often it was tried.
         cause: String,
@@ -110,6 +151,8 @@ pub enum Error {
         attempts: u32,
         /// What it said last.
         cause: String,
+        /// Its error, where it failed in this process.
+        source: Option<Source>,
     },
     /// A resource did the opposite of the decision, or may have.
     #[error("transaction {transaction} has a heuristic outcome at '{resource}': {cause}")]

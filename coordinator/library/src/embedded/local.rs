@@ -17,11 +17,16 @@ use dtc_core::{
 use dtc_protocol::{JournalId, TransactionId};
 use tokio::{runtime, sync::mpsc};
 
-use super::resource::{Branch, Resource, Vote};
+use super::{
+    error::Source,
+    resource::{BoxError, Branch, Participant, Vote},
+};
 use crate::{driver::Handle, link::Outgoing, running::Running};
 
 /// What stands before a resource's name where participants are named.
-pub(super) const PREFIX: &str = "local:";
+const NAMED: &str = "local:";
+/// What stands before its type, where it has no name.
+const UNNAMED: &str = "local-type:";
 const QUEUE: usize = 65_536;
 
 /// All resources that take part.
@@ -41,16 +46,32 @@ pub(super) struct Locals {
 struct Known {
     linked: HashMap<String, ParticipantId>,
     branches: BTreeMap<(TransactionId, u32), Enlisted>,
+    /// Calls that want to know what became of a transaction: its branches stay until then.
+    awaited: BTreeMap<TransactionId, Awaited>,
     /// For branches of earlier runs.
-    attached: HashMap<ParticipantId, Arc<dyn Resource>>,
+    attached: HashMap<ParticipantId, Arc<dyn Participant>>,
+}
+
+/// How many calls want to know what became of a transaction, and whether it has ended.
+#[derive(Default)]
+struct Awaited {
+    calls: usize,
+    ended: bool,
 }
 
 #[derive(Clone)]
 struct Enlisted {
-    resource: Arc<dyn Resource>,
+    resource: Arc<dyn Participant>,
     branch: Branch,
     vote: Option<CoreVote>,
-    last_error: String,
+    /// What the resource failed with last.
+    error: Option<Source>,
+}
+
+/// What errors call a participant, and whether that is a resource of this process.
+pub(super) fn shown(participant: &str) -> (&str, bool) {
+    let local = participant.strip_prefix(NAMED).or_else(|| participant.strip_prefix(UNNAMED));
+    (local.unwrap_or(participant), local.is_some())
 }
 
 /// What a branch is told.
@@ -80,15 +101,20 @@ impl Locals {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The participant of a name, with a link that the driver knows.
-    pub(super) async fn participant(&self, name: &str) -> ParticipantId {
+    /// The participant that a resource without a name is, with all of its type.
+    pub(super) async fn unnamed(&self, resource: &dyn Participant) -> ParticipantId {
+        self.participant(format!("{UNNAMED}{}", resource.type_name())).await
+    }
+
+    /// With a link that the driver knows.
+    async fn participant(&self, name: String) -> ParticipantId {
         let id = {
             let mut known = self.known();
-            if let Some(id) = known.linked.get(name) {
+            if let Some(id) = known.linked.get(&name) {
                 return *id;
             }
-            let id = self.handle.directory.intern(&format!("{PREFIX}{name}"));
-            known.linked.insert(name.into(), id);
+            let id = self.handle.directory.intern(&name);
+            known.linked.insert(name, id);
             id
         };
         let (queue, queued) = mpsc::channel(QUEUE);
@@ -103,22 +129,27 @@ impl Locals {
     }
 
     /// Branches of earlier runs are this resource's from here on.
-    pub(super) async fn attach(&self, name: &str, resource: Arc<dyn Resource>) -> ParticipantId {
-        let id = self.participant(name).await;
+    pub(super) async fn attach(&self, name: &str, resource: Arc<dyn Participant>) -> ParticipantId {
+        let id = self.participant(format!("{NAMED}{name}")).await;
         self.known().attached.insert(id, resource);
         id
     }
 
     /// Takes in a branch, before its prepare is sent.
-    pub(super) fn enlist(&self, branch: Branch, resource: Arc<dyn Resource>) {
+    pub(super) fn enlist(&self, branch: Branch, resource: Arc<dyn Participant>) {
         let key = (branch.transaction, branch.number);
-        let last_error = String::new();
-        self.known().branches.insert(key, Enlisted { resource, branch, vote: None, last_error });
+        let enlisted = Enlisted { resource, branch, vote: None, error: None };
+        self.known().branches.insert(key, enlisted);
     }
 
     /// Forgets the branches of a transaction that has ended.
     pub(super) fn forget(&self, id: TransactionId) {
-        let branches = &mut self.known().branches;
+        let mut known = self.known();
+        if let Some(awaited) = known.awaited.get_mut(&id) {
+            awaited.ended = true;
+            return;
+        }
+        let branches = &mut known.branches;
         let all: Vec<_> = branches.range((id, 0)..=(id, u32::MAX)).map(|(key, _)| *key).collect();
         for key in all {
             branches.remove(&key);
@@ -130,10 +161,23 @@ impl Locals {
         self.known().branches.keys().map(|(id, _)| *id).collect()
     }
 
-    /// What a branch's resource said last, if that was an error.
-    pub(super) fn last_error(&self, id: TransactionId, number: u32) -> String {
-        let known = self.known();
-        known.branches.get(&(id, number)).map_or_else(String::new, |it| it.last_error.clone())
+    /// Keeps a transaction's branches until this is dropped.
+    pub(super) fn awaiting(&self, id: TransactionId) -> Awaiting<'_> {
+        self.known().awaited.entry(id).or_default().calls += 1;
+        Awaiting { locals: self, id }
+    }
+
+    /// What a branch's resource failed with last.
+    pub(super) fn error(&self, id: TransactionId, number: u32) -> Option<Source> {
+        self.known().branches.get(&(id, number))?.error.clone()
+    }
+
+    fn failed(&self, id: TransactionId, number: u32, error: BoxError) -> String {
+        let text = error.to_string();
+        if let Some(enlisted) = self.known().branches.get_mut(&(id, number)) {
+            enlisted.error = Some(error.into());
+        }
+        text
     }
 
     /// Whether somebody answers for earlier branches of a participant.
@@ -156,7 +200,7 @@ impl Locals {
             let resource = known.attached.get(&participant)?.clone();
             let (version, input, compensating) = (0, Vec::new(), false);
             let branch = Branch { transaction: id, number, version, input, compensating };
-            Some(Enlisted { resource, branch, vote: None, last_error: String::new() })
+            Some(Enlisted { resource, branch, vote: None, error: None })
         })
     }
 
@@ -225,7 +269,7 @@ impl Locals {
         let (resource, branch) = (enlisted.resource, enlisted.branch);
         let called = {
             let (resource, branch) = (Arc::clone(&resource), branch.clone());
-            self.run(async move { resource.prepare_with(&branch).await }, &turn).await?
+            self.run(async move { resource.prepare(&branch).await }, &turn).await?
         };
         let refused = |code: &str, message: String| {
             CoreVote::Abort(Arc::new(Reason {
@@ -241,15 +285,19 @@ impl Locals {
             }
             Ok(Ok(Vote::ReadOnly)) => (CoreVote::ReadOnly, true),
             Ok(Ok(Vote::Abort(why))) => (refused("REFUSED", why), true),
-            Ok(Err(why)) => (refused("BROKEN", why), false),
+            Ok(Err(error)) => (refused("BROKEN", self.failed(id, number, error)), false),
             Err(panic) => (refused("PANICKED", panic), false),
         };
         if !is_clean {
             // Nobody knows what it did before it broke.
-            let name = resource.name().into_owned();
-            let undone =
-                self.run(async move { resource.rollback_with(&branch, None).await }, &turn);
-            if let Ok(Err(error)) | Err(error) = undone.await? {
+            let name = label(&*resource);
+            let undone = self.run(async move { resource.rollback(&branch, None).await }, &turn);
+            let failed = match undone.await? {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(panic) => Some(panic),
+            };
+            if let Some(error) = failed {
                 tracing::warn!(transaction = %id, resource = name, error,
                     "could not be rolled back after it broke in prepare");
             }
@@ -272,7 +320,7 @@ impl Locals {
         let turn = self.running.enter(id, number).await.ok_or(Silence::Nobody)?;
         let enlisted = self.find(from, id, number).ok_or(Silence::Nobody)?;
         let Enlisted { resource, mut branch, .. } = enlisted;
-        let name = resource.name().into_owned();
+        let name = label(&*resource);
         if let Decided::Rollback { compensate: true } = decided {
             branch.compensating = true;
             tracing::warn!(transaction = %id, branch = number, resource = name,
@@ -281,17 +329,15 @@ impl Locals {
         let work = async move {
             match decided {
                 Decided::Commit => {
-                    resource.commit_with(&branch, output.as_deref().unwrap_or_default()).await
+                    resource.commit(&branch, output.as_deref().unwrap_or_default()).await
                 }
-                Decided::Rollback { .. } => {
-                    resource.rollback_with(&branch, output.as_deref()).await
-                }
+                Decided::Rollback { .. } => resource.rollback(&branch, output.as_deref()).await,
             }
         };
         let error = match self.run(work, &turn).await? {
             Ok(Ok(())) => return Ok(None),
-            Ok(Err(error)) => error,
-            Err(panic) => format!("it panicked: {panic}"),
+            Ok(Err(error)) => self.failed(id, number, error),
+            Err(panic) => self.failed(id, number, format!("it panicked: {panic}").into()),
         };
         let phase = match decided {
             Decided::Commit => "commit",
@@ -299,9 +345,6 @@ impl Locals {
         };
         tracing::warn!(transaction = %id, branch = number, resource = name, phase, error,
             "a resource failed; it is called again");
-        if let Some(enlisted) = self.known().branches.get_mut(&(id, number)) {
-            enlisted.last_error.clone_from(&error);
-        }
         Ok(Some(Acknowledgement::Failed(error)))
     }
 
@@ -330,6 +373,37 @@ impl Locals {
                 Err(_) => Err(Silence::Nobody),
             },
         }
+    }
+}
+
+/// A call that wants to know what became of a transaction.
+pub(super) struct Awaiting<'a> {
+    locals: &'a Locals,
+    id: TransactionId,
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        let ended = {
+            let mut known = self.locals.known();
+            let Some(awaited) = known.awaited.get_mut(&self.id) else { return };
+            awaited.calls -= 1;
+            match awaited.calls {
+                0 => known.awaited.remove(&self.id).is_some_and(|awaited| awaited.ended),
+                _ => false,
+            }
+        };
+        if ended {
+            self.locals.forget(self.id);
+        }
+    }
+}
+
+/// What logs and errors call a resource.
+fn label(resource: &dyn Participant) -> String {
+    match resource.name().as_ref() {
+        "" => resource.type_name().into(),
+        name => name.into(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use dtc_protocol::TransactionId;
 use tonic::async_trait;
 
-use super::resource::{Branch, Resource, Vote};
+use super::resource::{BoxError, Branch, Participant, Vote};
 
 /// A resource with a version that only one transaction at a time may raise.
 ///
@@ -36,12 +36,12 @@ use super::resource::{Branch, Resource, Vote};
 /// assert!(matches!(refused, Err(Error::Refused { .. })), "it saw version 0");
 /// # Ok(()) }
 /// ```
-pub struct OptimisticResource<R> {
-    shared: Arc<Shared<R>>,
+pub struct OptimisticResource<P> {
+    shared: Arc<Shared<P>>,
 }
 
-struct Shared<R> {
-    resource: R,
+struct Shared<P> {
+    resource: P,
     state: Mutex<State>,
 }
 
@@ -52,20 +52,20 @@ struct State {
     held_by: Option<(TransactionId, u32)>,
 }
 
-impl<R> Clone for OptimisticResource<R> {
+impl<P> Clone for OptimisticResource<P> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<R: Resource> OptimisticResource<R> {
+impl<P: Participant> OptimisticResource<P> {
     /// At version 0.
-    pub fn new(resource: R) -> Self {
+    pub fn new(resource: P) -> Self {
         Self { shared: Arc::new(Shared { resource, state: Mutex::default() }) }
     }
 
     /// The resource itself.
-    pub fn get(&self) -> &R {
+    pub fn get(&self) -> &P {
         &self.shared.resource
     }
 
@@ -105,32 +105,24 @@ impl<R: Resource> OptimisticResource<R> {
 }
 
 #[async_trait]
-impl<R: Resource> Resource for OptimisticResource<R> {
+impl<P: Participant> Participant for OptimisticResource<P> {
     fn name(&self) -> Cow<'_, str> {
         self.shared.resource.name()
     }
 
-    async fn prepare(&self) -> Result<bool, String> {
-        self.shared.resource.prepare().await
-    }
-
-    async fn commit(&self) -> Result<(), String> {
-        self.shared.resource.commit().await
-    }
-
-    async fn rollback(&self) -> Result<(), String> {
-        self.shared.resource.rollback().await
+    fn type_name(&self) -> &'static str {
+        self.shared.resource.type_name()
     }
 
     async fn version(&self) -> u64 {
         self.current_version()
     }
 
-    async fn prepare_with(&self, branch: &Branch) -> Result<Vote, String> {
+    async fn prepare(&self, branch: &Branch) -> Result<Vote, BoxError> {
         if let Err(why) = self.hold(branch) {
             return Ok(Vote::Abort(why));
         }
-        let vote = self.shared.resource.prepare_with(branch).await;
+        let vote = self.shared.resource.prepare(branch).await;
         match vote {
             // Read-only as it may be: what was checked has to hold until the decision.
             Ok(Vote::ReadOnly) => Ok(Vote::Commit(Vec::new())),
@@ -142,14 +134,14 @@ impl<R: Resource> Resource for OptimisticResource<R> {
         }
     }
 
-    async fn commit_with(&self, branch: &Branch, output: &[u8]) -> Result<(), String> {
-        self.shared.resource.commit_with(branch, output).await?;
+    async fn commit(&self, branch: &Branch, output: &[u8]) -> Result<(), BoxError> {
+        self.shared.resource.commit(branch, output).await?;
         self.release(branch, true);
         Ok(())
     }
 
-    async fn rollback_with(&self, branch: &Branch, output: Option<&[u8]>) -> Result<(), String> {
-        self.shared.resource.rollback_with(branch, output).await?;
+    async fn rollback(&self, branch: &Branch, output: Option<&[u8]>) -> Result<(), BoxError> {
+        self.shared.resource.rollback(branch, output).await?;
         let own = Some((branch.transaction, branch.number));
         if branch.compensating && self.state().held_by != own {
             // Committed, and undone: whoever saw either saw something else.

@@ -1,11 +1,11 @@
-//! What callers are told.
+//! What became of a transaction, for callers.
 
 use dtc_core::{BranchState, Outcome, TransactionState};
 use dtc_protocol::TransactionId;
 
 use super::{
     error::{Error, Phase},
-    local::{Locals, PREFIX},
+    local::{Locals, shown},
 };
 use crate::api::{Branch, Error as CallError, Transaction};
 
@@ -16,7 +16,7 @@ pub(super) fn outcome(
     asked: Phase,
     locals: &Locals,
 ) -> Result<(), Error> {
-    let name = |branch: &Branch| branch.participant.trim_start_matches(PREFIX).to_owned();
+    let name = |branch: &Branch| shown(&branch.participant).0.to_owned();
     let find = |states: &[BranchState]| {
         (0..).zip(&transaction.branches).find(|(_, branch)| states.contains(&branch.state))
     };
@@ -41,10 +41,17 @@ pub(super) fn outcome(
             TransactionState::Aborting | TransactionState::Aborted => Phase::Rollback,
             _ => Phase::Prepare,
         };
-        let said = locals.last_error(id, number);
-        let cause = if said.is_empty() { "no answer yet".into() } else { said };
+        let source = locals.error(id, number);
+        let cause = source.as_ref().map_or_else(|| "no answer yet".into(), ToString::to_string);
         let (resource, attempts) = (name(branch), branch.attempts);
-        return Err(Error::Unfinished { transaction: id, resource, phase, attempts, cause });
+        return Err(Error::Unfinished {
+            transaction: id,
+            resource,
+            phase,
+            attempts,
+            cause,
+            source,
+        });
     }
     if transaction.committed {
         return Ok(());
@@ -53,14 +60,19 @@ pub(super) fn outcome(
         Some(why) => (&*why.code, why.message.clone(), why.participant.as_deref()),
         None => ("", String::new(), None),
     };
-    let resource = participant.unwrap_or_default().trim_start_matches(PREFIX).to_owned();
+    let resource = shown(participant.unwrap_or_default()).0.to_owned();
     Err(match (code, participant) {
         ("PREPARE_TIMEOUT" | "PREPARE_ATTEMPTS", _) => {
             Error::PrepareTimeout { transaction: id, resource, cause }
         }
         (_, None) => Error::RolledBack { transaction: id, cause },
         ("COMMIT_FAILED", _) => Error::CommitFailed { transaction: id, resource, cause },
-        ("BROKEN", _) => Error::Broken { transaction: id, resource, cause },
+        ("BROKEN", _) => {
+            let refused = |(_, branch): &(u32, &Branch)| branch.state == BranchState::Refused;
+            let broken = (0..).zip(&transaction.branches).find(refused);
+            let source = broken.and_then(|(number, _)| locals.error(id, number));
+            Error::Broken { transaction: id, resource, cause, source }
+        }
         ("PANICKED", _) => Error::Panicked { transaction: id, resource, cause },
         _ => Error::Refused { transaction: id, resource, cause },
     })
