@@ -25,6 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.enable_type_names();
     tonic_prost_build::configure()
         .bytes(".")
+        .client_mod_attribute(".", "#[cfg(feature = \"services\")]")
+        .server_mod_attribute(".", "#[cfg(feature = \"services\")]")
         .compile_fds_with_config(descriptors.clone(), config)?;
     // The journal's format is no part of the wire, so reflection does not show it.
     descriptors.file.retain(|file| file.package() != "dtc.journal.v1");

@@ -1,6 +1,6 @@
 //! The structure that the documents promise.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
 
 use serde_json::Value;
 
@@ -172,6 +172,30 @@ fn files_are_small_and_none_is_called_mod() {
     let mut problems = Vec::new();
     look(Path::new(ROOT), &mut problems);
     assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn the_library_is_light() {
+    const MOST: usize = 90;
+    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let tree = |features: &str| {
+        let output = Command::new(&cargo)
+            .args(["tree", "--package", "dtc", "--edges", "normal", "--prefix", "none"])
+            .args(["--format", "{lib}", "--locked", "--offline", "--features", features])
+            .current_dir(ROOT)
+            .output()
+            .expect("cargo tree runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect::<BTreeSet<_>>()
+    };
+    let all = tree("");
+    assert!(all.len() <= MOST, "{} packages, more than {MOST}: {all:#?}", all.len());
+    assert!(!all.contains("tonic"), "without grpc-client it has no use for it");
+    let with_links = tree("grpc-client");
+    for forbidden in ["axum", "clap", "utoipa", "dtc_service", "tonic_reflection"] {
+        assert!(!with_links.contains(forbidden), "a library has no use for {forbidden}");
+    }
 }
 
 /// The words in backticks of a line.

@@ -4,8 +4,11 @@
 pub mod json;
 pub mod marker;
 mod payload;
+#[cfg(feature = "reflection")]
+mod reflection;
 
-pub use payload::{DESCRIPTORS, Descriptors, PayloadError, decode_payload};
+#[cfg(feature = "reflection")]
+pub use reflection::{DESCRIPTORS, Descriptors, PayloadError, decode_payload};
 
 /// The encoded `FileDescriptorSet` of `dtc.v1` and what it imports.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -14,17 +17,17 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 mod generated {
     pub mod dtc {
         pub mod v1 {
-            tonic::include_proto!("dtc.v1");
+            include!(concat!(env!("OUT_DIR"), "/dtc.v1.rs"));
         }
         pub mod journal {
             pub mod v1 {
-                tonic::include_proto!("dtc.journal.v1");
+                include!(concat!(env!("OUT_DIR"), "/dtc.journal.v1.rs"));
             }
         }
     }
     pub mod google {
         pub mod rpc {
-            tonic::include_proto!("google.rpc");
+            include!(concat!(env!("OUT_DIR"), "/google.rpc.rs"));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! the same codes for reasons of their own: without the mark they say nothing about a
 //! branch.
 
+#[cfg(feature = "services")]
 use tonic::{Status, metadata::MetadataValue};
 
 /// Metadata (of a gRPC status) that holds one of the codes below. Over HTTP they are the
@@ -25,12 +26,14 @@ pub const COMMITTED: &str = "COMMITTED";
 pub const LATE_DECISION: &str = "LATE_DECISION";
 
 /// Puts the mark on a status.
+#[cfg(feature = "services")]
 pub fn mark(mut status: Status, code: &'static str) -> Status {
     status.metadata_mut().insert(MARKER, MetadataValue::from_static(code));
     status
 }
 
 /// The mark on a status, where it has one.
+#[cfg(feature = "services")]
 pub fn marker(status: &Status) -> Option<&str> {
     status.metadata().get(MARKER)?.to_str().ok()
 }

@@ -3,13 +3,22 @@
 //!
 //! Neither flags nor a web framework: those are the server's (`dtc-service`).
 
+#[cfg(feature = "network")]
 mod dns;
 mod environment;
 mod exit;
+mod forbidden;
+#[cfg(feature = "network")]
+mod network;
 mod shutdown;
+#[cfg(feature = "network")]
 mod tcp;
 
-pub use dns::{Resolver, connector, is_forbidden};
-pub use environment::{Environment, Listener, Network, Stream};
+#[cfg(feature = "network")]
+pub use dns::{Resolver, connector};
+pub use environment::Environment;
 pub use exit::Exit;
+pub use forbidden::is_forbidden;
+#[cfg(feature = "network")]
+pub use network::{Listener, Network, Stream};
 pub use shutdown::{Shutdown, terminated};

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
+use async_trait::async_trait;
 use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint, Error, Uri};
@@ -12,7 +13,7 @@ use crate::{Listener, Network, Resolver, Stream, connector};
 /// TCP.
 pub(crate) struct Tcp;
 
-#[tonic::async_trait]
+#[async_trait]
 impl Network for Tcp {
     async fn bind(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>> {
         Ok(Box::new(TcpListener::bind(address).await?))
@@ -40,7 +41,7 @@ fn dialer(endpoint: &Endpoint) -> HttpConnector<Resolver> {
     connector
 }
 
-#[tonic::async_trait]
+#[async_trait]
 impl Listener for TcpListener {
     async fn accept(&mut self) -> io::Result<(Box<dyn Stream>, SocketAddr)> {
         let (stream, peer) = TcpListener::accept(self).await?;

@@ -115,6 +115,7 @@ mod tests {
         ]
     }
 
+    #[cfg(feature = "grpc-client")]
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -29,7 +29,7 @@ use dtc_runtime::Shutdown;
 
 use crate::{
     driver::{Call, Handle},
-    links::Links,
+    link::Links,
 };
 pub use dtc_core::{
     AnswerAt, BranchOutcome, BranchState, CommitPolicy, HeldLock, Intervention, InterventionAction,

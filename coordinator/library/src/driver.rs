@@ -12,6 +12,7 @@ mod keys;
 mod locks;
 mod lookups;
 mod lost;
+mod outgoing;
 mod pending;
 mod stalled;
 mod waits;
@@ -37,7 +38,6 @@ use crate::{
     event_log,
     ids::Ids,
     journal::{Entry, Journal, JournalError, codec},
-    link::Outgoing,
     metrics::Metrics,
 };
 pub(crate) use call::{Call, OperatorCall};
@@ -45,6 +45,7 @@ pub(crate) use handle::{
     Handle, Happened, IN_ONE_TURN, NewLocks, NewSession, NewTransaction, NewWork, Stopped,
 };
 use locks::WhichLocks;
+pub(crate) use outgoing::Outgoing;
 use pending::Pending;
 use stalled::Stalled;
 

@@ -6,10 +6,10 @@ mod sqlite;
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use dtc_core::{Fingerprint, RequestKey};
 use dtc_proto::journal;
 use dtc_protocol::{CoordinatorId, SessionId, TransactionId, fence::Run};
-use tonic::async_trait;
 
 use crate::address::Address;
 pub use memory::MemoryJournal;

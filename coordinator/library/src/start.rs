@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dtc_proto::dtc::Origin;
 use dtc_runtime::{Environment, Exit, Shutdown};
 use prometheus::Registry;
 
@@ -12,7 +13,7 @@ use crate::{
     directory::Directory,
     driver::{Driver, RecoverError},
     journal::{Journal, JournalError, Registration, Retention},
-    links::{InvalidAddress, Links},
+    link::{InvalidAddress, Links},
     metrics::Metrics,
     retention,
 };
@@ -109,7 +110,14 @@ pub async fn start(
             exit(Exit::Software);
         }
     });
-    let links = Links::new(handle.clone(), config.advertised, config.max_queue);
+    let run = handle.journal.run();
+    let origin = Origin {
+        coordinator_id: handle.journal.coordinator().to_string(),
+        epoch: run.epoch,
+        incarnation: run.incarnation.to_string(),
+        recovery_address: config.advertised.unwrap_or_default(),
+    };
+    let links = Links::new(handle.clone(), origin, config.max_queue);
     for participant in handle.directory.all() {
         links.ensure(&participant)?;
     }

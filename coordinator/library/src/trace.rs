@@ -2,6 +2,7 @@
 //! participants that speak HTTP, each of which is a span of its own.
 
 use dtc_core::Opaque;
+#[cfg(any(test, feature = "grpc-client"))]
 use dtc_protocol::TransactionId;
 use http::HeaderMap;
 
@@ -9,6 +10,7 @@ const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 /// The longest state that is passed on, as the specification asks for.
 const MAX_STATE: usize = 512;
+#[cfg(feature = "grpc-client")]
 const SAMPLED: &str = "01";
 
 /// A client's trace, as the machine carries it: trace id and flags, and behind a
@@ -32,6 +34,7 @@ pub fn of_client(headers: &HeaderMap) -> Option<Opaque> {
     good.then(|| Opaque::from(format!("{trace}-{flags} {state}").into_bytes()))
 }
 
+#[cfg(feature = "grpc-client")]
 /// `traceparent` and `tracestate` of a call. Without a client's trace the
 /// transaction is one.
 pub fn of_call(client: Option<&Opaque>, id: TransactionId, span: u64) -> (String, String) {
@@ -51,7 +54,7 @@ pub fn of_call(client: Option<&Opaque>, id: TransactionId, span: u64) -> (String
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "grpc-client"))]
 mod tests {
     use super::*;
 

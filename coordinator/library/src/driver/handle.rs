@@ -10,8 +10,8 @@ use dtc_protocol::{SessionId, TransactionId};
 use dtc_runtime::Environment;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Call, Input, locks::WhichLocks};
-use crate::{directory::Directory, journal::Journal, link::Outgoing};
+use super::{Call, Input, Outgoing, locks::WhichLocks};
+use crate::{directory::Directory, journal::Journal};
 
 /// Transactions that are listed in one turn of the driver.
 pub(crate) const IN_ONE_TURN: usize = 256;

@@ -21,7 +21,10 @@ use super::{
     error::Source,
     resource::{BoxError, Branch, Participant, Vote},
 };
-use crate::{driver::Handle, link::Outgoing, running::Running};
+use crate::{
+    driver::{Handle, Outgoing},
+    running::Running,
+};
 
 /// What stands before a resource's name where participants are named.
 const NAMED: &str = "local:";

@@ -5,8 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use async_trait::async_trait;
 use dtc_protocol::TransactionId;
-use tonic::async_trait;
 
 use super::resource::{BoxError, Branch, Participant, Vote};
 

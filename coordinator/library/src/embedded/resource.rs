@@ -2,8 +2,8 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use async_trait::async_trait;
 use dtc_protocol::TransactionId;
-use tonic::async_trait;
 
 /// An error of any kind, as [`Participant`] has it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -7,12 +7,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use async_trait::async_trait;
 use dtc_core::RequestKey;
 use dtc_proto::journal;
 use dtc_protocol::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
 use prost::Message;
 use tokio::time::Instant;
-use tonic::async_trait;
 
 use super::{
     Durable, Entry, Forgotten, Journal, JournalError, Keep, Recalled, Registration, Retention,

@@ -4,6 +4,7 @@ mod forgetting;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use dtc_core::RequestKey;
 use dtc_proto::journal;
 use dtc_protocol::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
@@ -14,7 +15,6 @@ use dtc_store::{
 };
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
-use tonic::async_trait;
 
 use crate::{address::Address, directory::check_name};
 

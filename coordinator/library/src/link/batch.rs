@@ -10,7 +10,7 @@ use dtc_proto::dtc::{
 use dtc_protocol::TransactionId;
 use prost::Message as _;
 
-use super::Outgoing;
+use crate::driver::Outgoing;
 use crate::journal::codec::retry_of;
 
 /// No batch of several messages is larger: receivers refuse messages of over 4 MiB.

@@ -9,7 +9,8 @@ use dtc_core::{Message, Opaque};
 use dtc_protocol::TransactionId;
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
-use super::{KEEP_ALIVE, Link, Lost, Outgoing};
+use super::{KEEP_ALIVE, Link, Lost};
+use crate::driver::Outgoing;
 
 /// Calls to one participant at a time.
 const CALLS: usize = 256;

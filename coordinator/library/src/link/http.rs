@@ -28,12 +28,13 @@ use tokio::io::AsyncReadExt;
 
 use dialer::Dialer;
 
+use super::fence;
 use super::{
     Link, Lost,
     calls::{self, Heard},
     with_causes,
 };
-use crate::{address::Address, driver::Handle, fence, running::Running, trace};
+use crate::{address::Address, driver::Handle, running::Running, trace};
 
 /// What all HTTP participants are called with: connections are kept and shared.
 pub(crate) type Client = legacy::Client<Dialer, Full<Bytes>>;

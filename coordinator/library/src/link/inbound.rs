@@ -9,7 +9,7 @@ use dtc_proto::dtc::{self, LinkInquiry, LinkResponse, Payload};
 use dtc_protocol::{Incarnation, JournalId, TransactionId, fence::Run};
 use prost::Message as _;
 
-use super::Outgoing;
+use crate::driver::Outgoing;
 use crate::journal::Journal;
 
 /// Longest code and message of a participant's refusal that are kept.

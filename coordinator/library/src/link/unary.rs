@@ -14,13 +14,14 @@ use dtc_protocol::JournalId;
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
+use super::fence;
 use super::{
     CONNECT_TIMEOUT, Link, Lost,
     batch::payload,
     calls::{self, Heard},
     inbound, transport,
 };
-use crate::{driver::Handle, fence};
+use crate::driver::Handle;
 
 use transport::Trouble;
 

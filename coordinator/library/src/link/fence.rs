@@ -16,7 +16,7 @@ use tonic::Status;
 use crate::{directory::LinkState, driver::Handle};
 
 /// If a participant refused this run for a newer one: the epoch that it knows.
-pub(crate) fn newer_epoch(status: &Status, own: &Run) -> Option<u64> {
+pub(super) fn newer_epoch(status: &Status, own: &Run) -> Option<u64> {
     if status.code() != tonic::Code::FailedPrecondition || marker(status) != Some(FENCED) {
         return None;
     }
@@ -25,7 +25,7 @@ pub(crate) fn newer_epoch(status: &Status, own: &Run) -> Option<u64> {
 }
 
 /// The epoch of a run that a participant names, where that is not before this one.
-pub(crate) fn newer_run(epoch: Option<&str>, incarnation: Option<&str>, own: &Run) -> Option<u64> {
+pub(super) fn newer_run(epoch: Option<&str>, incarnation: Option<&str>, own: &Run) -> Option<u64> {
     let epoch = u64::from_str(epoch?).ok()?;
     let other = || incarnation.and_then(|it| it.parse::<Incarnation>().ok());
     let replaced = epoch == own.epoch && other().is_some_and(|it| it != own.incarnation);
@@ -34,7 +34,7 @@ pub(crate) fn newer_run(epoch: Option<&str>, incarnation: Option<&str>, own: &Ru
 
 /// What a participant's word about a newer run leads to. `seen` is the epoch that it knows.
 /// True where its link is quarantined; otherwise this process is ending.
-pub(crate) async fn accused(
+pub(super) async fn accused(
     handle: &Handle,
     participant: ParticipantId,
     name: &str,

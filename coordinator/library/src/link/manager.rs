@@ -9,12 +9,14 @@ use dtc_core::{Event, ParticipantId};
 use dtc_proto::dtc::Origin;
 use tokio::sync::mpsc;
 
+use super::connection;
+use super::http;
+use super::{Link, Target};
 use crate::{
     address::Address,
     directory::Participant,
-    driver::Handle,
+    driver::{Handle, Outgoing},
     journal::Capabilities,
-    link::{self, Link, Outgoing, Target},
 };
 
 /// Starts links, and moves them when a participant's address changes.
@@ -23,7 +25,7 @@ pub(crate) struct Links {
     handle: Handle,
     origin: Origin,
     capacity: usize,
-    client: link::Client,
+    client: http::Client,
     running: Arc<Mutex<HashMap<ParticipantId, Running>>>,
 }
 
@@ -40,17 +42,9 @@ pub struct InvalidAddress(String, String);
 
 impl Links {
     /// `capacity` messages may wait for one participant.
-    pub(crate) fn new(handle: Handle, advertise: Option<String>, capacity: usize) -> Self {
-        let run = handle.journal.run();
-        let origin = Origin {
-            coordinator_id: handle.journal.coordinator().to_string(),
-            epoch: run.epoch,
-            incarnation: run.incarnation.to_string(),
-            recovery_address: advertise.unwrap_or_default(),
-        };
-        let (client, running) =
-            (link::client(Arc::clone(&handle.environment.network)), Arc::default());
-        Self { handle, origin, capacity, client, running }
+    pub(crate) fn new(handle: Handle, origin: Origin, capacity: usize) -> Self {
+        let client = http::client(Arc::clone(&handle.environment.network));
+        Self { handle, origin, capacity, client, running: Arc::default() }
     }
 
     /// Who this coordinator is, in this run.
@@ -70,14 +64,7 @@ impl Links {
             supports_inquiry: capabilities.supports_inquiry && can_ask,
             ..capabilities
         };
-        let target = match address.is_http() {
-            true => Target::Http(address.base()),
-            false => {
-                let endpoint = link::endpoint(&address)
-                    .map_err(|error| InvalidAddress(address.to_string(), error.to_string()))?;
-                Target::Grpc(Box::new(endpoint))
-            }
-        };
+        let target = target(&address)?;
         let mut running = self.running();
         if let Some(known) = running.get(&participant.id) {
             if known.address == address && known.capabilities == capabilities {
@@ -124,4 +111,13 @@ impl Links {
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<ParticipantId, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn target(address: &Address) -> Result<Target, InvalidAddress> {
+    if address.is_http() {
+        return Ok(Target::Http(address.base()));
+    }
+    let invalid =
+        |error: tonic::transport::Error| InvalidAddress(address.to_string(), error.to_string());
+    Ok(Target::Grpc(Box::new(connection::endpoint(address).map_err(invalid)?)))
 }
