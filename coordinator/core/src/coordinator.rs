@@ -25,10 +25,11 @@ use crate::{
     intervention::MAX_RETRIES,
     keys::{Keys, MAX_REPEATS, PendingLookup},
     locks::Locks,
+    log::Log,
     participants::Participants,
     sessions::Sessions,
     timers::Timers,
-    transaction::{Context, Log, Transaction},
+    transaction::{Context, Transaction},
 };
 
 /// The coordinator's protocol: see the crate's docs.

@@ -115,6 +115,7 @@ mod failure;
 mod intervention;
 mod keys;
 mod locks;
+mod log;
 mod participants;
 mod projection;
 mod record;
@@ -138,15 +139,16 @@ pub use event::{
 pub use failure::Failure;
 pub use intervention::{Intervention, InterventionAction};
 pub use locks::{Blocked, LockOwner, LockView, MAX_LOCK_KEY};
+pub use log::RecordPurpose;
 pub use projection::{
-    BranchProjection, Pace, ParticipantProjection, Phase, Projection, RecordPurpose,
-    TransactionProjection,
+    BranchProjection, Pace, ParticipantProjection, Projection, TransactionProjection,
 };
 pub use record::{
     BeginBranch, BeginRecord, DecisionBranch, DecisionRecord, EndRecord, EnlistCall, Record,
     Sequence, SessionRecord,
 };
 pub use trail::{TrailEvent, TrailKind};
+pub use transaction::Phase;
 pub use view::{BranchState, BranchView, Outcome, TransactionState, View};
 pub use waiter::{AnswerAt, Waiter};
 

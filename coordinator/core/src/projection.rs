@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use dtc_protocol::{JournalId, TransactionId};
 
-use crate::{AnswerAt, BranchState, CommitPolicy, ParticipantId};
+use crate::{AnswerAt, BranchState, CommitPolicy, ParticipantId, Phase, RecordPurpose};
 
 /// See [`Coordinator::projection`](crate::Coordinator::projection).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -120,64 +120,4 @@ pub enum Pace {
     Running,
     /// To be sent again.
     Waiting,
-}
-
-/// What a record means to its transaction once it is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RecordPurpose {
-    /// Interactive: the client may have the id.
-    Opened,
-    /// Prepare may be sent.
-    Logged,
-    /// It is committed.
-    Committed,
-    /// Its client may be told that it is aborted.
-    Aborted,
-    /// The decision is compensated.
-    CompensationDecided,
-    /// Branches are resolved by an operator.
-    Resolved,
-    /// Nothing: it is kept for people.
-    Noted,
-    /// It has ended for its clients; a participant is still to be notified.
-    Closed,
-    /// Participants are not to be notified any more.
-    Abandoned,
-    /// It may be forgotten.
-    Ended,
-}
-
-/// Where a transaction is, to itself; [`TransactionState`](crate::TransactionState)
-/// is what is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// Interactive, not durable yet.
-    Opening,
-    /// Interactive, may be enlisted to.
-    Active,
-    /// Waits for links to its participants; nothing was sent.
-    Linking,
-    /// Waits for its locks; nothing was sent.
-    Locking,
-    /// The begin record is being written; prepare comes next.
-    ForcingBegin,
-    /// Votes are being collected.
-    Preparing,
-    /// One phase, and the answer is lost: the participant is being asked.
-    Settling,
-    /// Interactive: all votes are in.
-    Prepared,
-    /// The commit record is being written.
-    Deciding,
-    /// Committed; branches are being told.
-    Committing,
-    /// The record that compensates the decision is being written.
-    Compensating,
-    /// Aborted; branches are being told.
-    Aborting,
-    /// It has ended for its clients; a participant is still to be notified of what an
-    /// operator resolved.
-    Notifying,
-    /// Nothing is owed; to be forgotten once that is durable.
-    Ended,
 }

@@ -21,6 +21,7 @@ mod finish;
 mod linking;
 mod locking;
 mod notify;
+mod phase;
 mod prepare;
 mod projection;
 mod repeat;
@@ -28,7 +29,7 @@ mod resolve;
 mod show;
 mod timing;
 
-use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::time::Duration;
 
 use dtc_protocol::{JournalId, TransactionId, planted};
@@ -38,12 +39,13 @@ use crate::{
     NewBranch, Opaque, Options, Reason, Record, Reply, RequestKey, Sequence, SessionRecord, Time,
     TrailEvent, TrailKind, Waiter,
     locks::Locks,
+    log::{Log, RecordPurpose},
     participants::Participants,
-    projection::{Phase as State, RecordPurpose},
     timers::Timers,
 };
 use branch::Branch;
 use locking::Locking;
+pub use phase::Phase;
 use repeat::Answered;
 pub(crate) use repeat::refuse;
 
@@ -61,26 +63,16 @@ pub(crate) struct Context<'a> {
     pub(crate) actions: &'a mut Vec<Action>,
 }
 
-/// Records that were asked for and are not reported durable.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Log {
-    last: Sequence,
-    pub(crate) pending: VecDeque<(Sequence, TransactionId, RecordPurpose)>,
-}
-
 impl Context<'_> {
-    fn append(&mut self, record: Record, sync: bool, milestone: RecordPurpose) {
-        self.log.last += 1;
-        let sequence = self.log.last;
-        self.log.pending.push_back((sequence, record.id(), milestone));
+    fn append(&mut self, record: Record, sync: bool, purpose: RecordPurpose) {
+        let sequence = self.log.expect(record.id(), purpose);
         let record = Box::new(record);
         self.actions.push(Action::Append { sequence, record, sync });
     }
 
     /// The same for a session, which is told of it by the place of the record.
     pub(crate) fn append_session(&mut self, record: SessionRecord, sync: bool) -> Sequence {
-        self.log.last += 1;
-        let sequence = self.log.last;
+        let sequence = self.log.next();
         let record = Box::new(record);
         self.actions.push(Action::AppendSession { sequence, record, sync });
         sequence
@@ -97,7 +89,7 @@ pub(crate) struct Transaction {
     id_may_be_known: bool,
     trace: Option<Opaque>,
     options: Box<Options>,
-    state: State,
+    state: Phase,
     branches: Vec<Branch>,
     /// What it is to lock before anything is sent.
     locks: Vec<(LockKey, LockMode)>,
@@ -106,33 +98,21 @@ pub(crate) struct Transaction {
     /// Calls with keys, and how they were answered.
     answered: Vec<Answered>,
     waiters: Vec<Waiter>,
-    trail: Vec<TrailEvent>,
-    /// What happened since a decision that may not be told yet.
-    withheld: Vec<Action>,
-    /// How much of the trail the decision record has.
-    recorded: usize,
+    trail: Trail,
     begun_at: Time,
-    decided_at: Option<Time>,
-    ended_at: Option<Time>,
-    reason: Option<Arc<Reason>>,
+    decision: Decision,
+    end: End,
     interventions: Vec<Intervention>,
     /// Branches that are resolved by an operator once that is durable, and how.
     resolving: Vec<(usize, bool)>,
     /// Branches whose participants are not to be notified, once that is durable.
     abandoning: Vec<usize>,
-    /// The decision, once there is one.
-    commit: bool,
-    number: u32,
     /// One phase was asked of the only branch.
     one_phase: bool,
     /// Votes lead to the decision, with no further word of the client.
     commit_requested: bool,
     /// The begin record is durable.
     logged: bool,
-    /// The abort record is durable, or nobody has to wait for it.
-    outcome_visible: bool,
-    /// Its end is durable: what it was turned into can't change any more.
-    is_final: bool,
     stalled: bool,
     /// Prepare's deadline, or the client's idle limit.
     deadline: Option<Time>,
@@ -140,10 +120,37 @@ pub(crate) struct Transaction {
     timer: Option<Time>,
     /// Read from the journal at start.
     recovered: bool,
-    /// It is one of this run, and counts for its bounds.
-    counted: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Default)]
+struct Trail {
+    events: Vec<TrailEvent>,
+    /// What happened since a decision that may not be told yet.
+    withheld: Vec<Action>,
+    /// How many of the events the decision record has.
+    recorded: usize,
+}
+
+/// The decision, once there is one.
+#[derive(Debug, Clone)]
+struct Decision {
+    commit: bool,
+    number: u32,
+    at: Option<Time>,
+    reason: Option<Arc<Reason>>,
+    /// The abort record is durable, or nobody has to wait for it.
+    is_visible: bool,
+}
+
+/// Its end, once it has one.
+#[derive(Debug, Clone, Default)]
+struct End {
+    at: Option<Time>,
+    /// What it was turned into can't change any more.
+    is_durable: bool,
     /// It has ended for its clients, durably, and still notifies.
-    closed: bool,
+    is_closed: bool,
 }
 
 impl Transaction {
@@ -156,42 +163,39 @@ impl Transaction {
             id_may_be_known: false,
             trace: None,
             options,
-            state: State::Opening,
+            state: Phase::Opening,
             branches: Vec::new(),
             locks: Vec::new(),
             locking: None,
             answered: Vec::new(),
             waiters: Vec::new(),
-            trail: Vec::new(),
-            withheld: Vec::new(),
-            recorded: 0,
+            trail: Trail::default(),
             begun_at,
-            decided_at: None,
-            ended_at: None,
-            reason: None,
+            decision: Decision {
+                commit: false,
+                number: 1,
+                at: None,
+                reason: None,
+                is_visible: false,
+            },
+            end: End::default(),
             interventions: Vec::new(),
             resolving: Vec::new(),
             abandoning: Vec::new(),
-            commit: false,
-            number: 1,
             one_phase: false,
             commit_requested: false,
             logged: false,
-            outcome_visible: false,
-            is_final: false,
             stalled: false,
             deadline: None,
             timer: None,
             recovered: false,
-            counted: true,
-            closed: false,
         }
     }
 
     /// One of a run before, whose record is durable.
     fn recovered(id: TransactionId, begun_at: Time, options: Options) -> Self {
         let new = Self::new(id, begun_at, Box::new(options));
-        Self { logged: true, recovered: true, counted: false, ..new }
+        Self { logged: true, recovered: true, ..new }
     }
 
     /// Starts one that a client asked for.
@@ -205,7 +209,10 @@ impl Transaction {
             branches: Vec::with_capacity(begin.branches.len()),
             locks: begin.locks,
             waiters: Vec::from([begin.waiter]),
-            trail: Vec::with_capacity(4 + 4 * begin.branches.len()),
+            trail: Trail {
+                events: Vec::with_capacity(4 + 4 * begin.branches.len()),
+                ..Trail::default()
+            },
             commit_requested: !begin.interactive,
             ..Self::new(begin.id, context.now, begin.options)
         };
@@ -229,7 +236,7 @@ impl Transaction {
         token: u64,
         context: &mut Context,
     ) {
-        debug_assert_eq!(self.state, State::Active);
+        debug_assert_eq!(self.state, Phase::Active);
         self.add(branch, context);
         let number = self.branches.len() as u32 - 1;
         self.remember_enlisted(key, number);
@@ -249,8 +256,8 @@ impl Transaction {
 
     /// A record that was asked for is durable. True when the transaction may be
     /// forgotten.
-    pub(crate) fn durable(&mut self, milestone: RecordPurpose, context: &mut Context) -> bool {
-        match milestone {
+    pub(crate) fn durable(&mut self, purpose: RecordPurpose, context: &mut Context) -> bool {
+        match purpose {
             RecordPurpose::Opened => {
                 self.logged = true;
                 self.become_active(context);
@@ -259,7 +266,7 @@ impl Transaction {
             }
             RecordPurpose::Logged => {
                 self.logged = true;
-                if self.state == State::ForcingBegin {
+                if self.state == Phase::ForcingBegin {
                     self.become_preparing(context);
                 }
                 self.answer(context);
@@ -267,8 +274,8 @@ impl Transaction {
             }
             RecordPurpose::Committed => self.become_committing(context),
             RecordPurpose::Aborted => {
-                self.outcome_visible = true;
-                context.actions.append(&mut self.withheld);
+                self.decision.is_visible = true;
+                context.actions.append(&mut self.trail.withheld);
                 self.answer(context);
             }
             RecordPurpose::CompensationDecided => self.become_compensating(context),
@@ -277,8 +284,8 @@ impl Transaction {
             RecordPurpose::Closed => self.become_closed(context),
             RecordPurpose::Abandoned => self.become_abandoned(context),
             RecordPurpose::Ended => {
-                self.is_final = true;
-                context.actions.append(&mut self.withheld);
+                self.end.is_durable = true;
+                context.actions.append(&mut self.trail.withheld);
                 self.answer(context);
                 return true;
             }
@@ -287,10 +294,10 @@ impl Transaction {
     }
 
     fn become_active(&mut self, context: &mut Context) {
-        if self.state != State::Opening {
+        if self.state != Phase::Opening {
             return;
         }
-        self.state = State::Active;
+        self.state = Phase::Active;
         for waiter in self.waiters.drain(..) {
             let reply = Reply::Begun(self.id);
             context.actions.push(Action::Reply { token: waiter.token, reply });
@@ -300,7 +307,7 @@ impl Transaction {
 
     /// The client is alive: its idle limit begins anew.
     pub(crate) fn touch(&mut self, context: &mut Context) {
-        if matches!(self.state, State::Active | State::Prepared) && self.locking.is_none() {
+        if matches!(self.state, Phase::Active | Phase::Prepared) && self.locking.is_none() {
             self.deadline = Some(context.now + self.options.idle_timeout);
             self.set_timer(context);
         }
@@ -336,7 +343,7 @@ impl Transaction {
         let visible = self.is_outcome_visible();
         let reached = |at| match at {
             AnswerAt::Begun => visible || self.logged,
-            AnswerAt::Prepared => visible || self.state == State::Prepared,
+            AnswerAt::Prepared => visible || self.state == Phase::Prepared,
             AnswerAt::Decision => visible,
             AnswerAt::Completion => visible && self.has_ended() && self.abandoning.is_empty(),
         };
@@ -368,11 +375,11 @@ impl Transaction {
     /// Whether its outcome may be told to clients.
     fn is_outcome_visible(&self) -> bool {
         match self.state {
-            State::Committing => self.commit_stands() || planted!(CompensableToldEarly),
-            State::Notifying | State::Ended if self.commit => self.commit_stands(),
-            State::Deciding => planted!(CommitShownEarly),
-            State::Aborting => self.outcome_visible && !self.is_compensating(),
-            State::Notifying | State::Ended => self.outcome_visible,
+            Phase::Committing => self.commit_stands() || planted!(CompensableToldEarly),
+            Phase::Notifying | Phase::Ended if self.decision.commit => self.commit_stands(),
+            Phase::Deciding => planted!(CommitShownEarly),
+            Phase::Aborting => self.decision.is_visible && !self.is_compensating(),
+            Phase::Notifying | Phase::Ended => self.decision.is_visible,
             _ => false,
         }
     }
@@ -380,11 +387,11 @@ impl Transaction {
     /// Whether its newest decision is not durable, so that nothing of it may be shown.
     fn is_outcome_hidden(&self) -> bool {
         match self.state {
-            State::Deciding => !planted!(CommitShownEarly),
-            State::Compensating => true,
-            State::Notifying | State::Ended if self.commit => !self.commit_stands(),
-            State::Aborting | State::Notifying | State::Ended => {
-                !self.commit && !self.outcome_visible
+            Phase::Deciding => !planted!(CommitShownEarly),
+            Phase::Compensating => true,
+            Phase::Notifying | Phase::Ended if self.decision.commit => !self.commit_stands(),
+            Phase::Aborting | Phase::Notifying | Phase::Ended => {
+                !self.decision.commit && !self.decision.is_visible
             }
             _ => false,
         }
@@ -393,9 +400,9 @@ impl Transaction {
     /// Whether its decision is durable, and what becomes of it may be shown.
     fn is_durably_decided(&self) -> bool {
         self.is_outcome_visible()
-            || self.state == State::Committing
-            || self.has_ended() && self.commit
-            || self.state == State::Aborting && self.is_compensating()
+            || self.state == Phase::Committing
+            || self.has_ended() && self.decision.commit
+            || self.state == Phase::Aborting && self.is_compensating()
     }
 
     /// Puts an event on the trail and tells the shell.
@@ -405,34 +412,36 @@ impl Transaction {
             None => (None, None, 0),
         };
         let reason = match kind {
-            TrailKind::DecidedAbort | TrailKind::CompensationDecided => self.reason.clone(),
+            TrailKind::DecidedAbort | TrailKind::CompensationDecided => {
+                self.decision.reason.clone()
+            }
             TrailKind::VotedAbort => refusal,
             _ => None,
         };
         let branch = branch.map(|number| number as u32);
         let event = TrailEvent { at: context.now, kind, branch, attempt };
         let same = |old: &&mut TrailEvent| old.kind == kind && old.branch == branch;
-        let recorded = self.recorded;
+        let recorded = self.trail.recorded;
         // Where the number of attempts decides, each of them is kept.
         let counted = matches!(kind, TrailKind::Retried | TrailKind::Unreachable)
-            && self.state == State::Committing
+            && self.state == Phase::Committing
             && self.attempts_to_commit().is_some()
             && !self.is_forced();
-        let repeated =
-            (kind.repeats() && !counted).then(|| self.trail[recorded..].iter_mut().find(same));
+        let repeated = (kind.repeats() && !counted)
+            .then(|| self.trail.events[recorded..].iter_mut().find(same));
         match repeated.flatten() {
             Some(old) => *old = event,
-            None => self.trail.push(event),
+            None => self.trail.events.push(event),
         }
         let since = match kind {
             TrailKind::DecidedCommit | TrailKind::DecidedAbort => Some(self.begun_at),
-            TrailKind::Ended => self.decided_at,
+            TrailKind::Ended => self.decision.at,
             _ => None,
         };
         let took = since.map_or(Duration::ZERO, |since| context.now.since(since));
         let happened = Action::Happened { id: self.id, event, participant, reason, took };
         if show::shows_a_decision(kind) && self.is_outcome_hidden() {
-            self.withheld.push(happened);
+            self.trail.withheld.push(happened);
         } else {
             context.actions.push(happened);
         }
@@ -450,7 +459,7 @@ impl Transaction {
 
     /// Whether it counts for the bounds of this run.
     pub(crate) fn is_counted(&self) -> bool {
-        self.counted
+        !self.recovered && !self.end.is_closed
     }
 
     /// How many branches it has.
@@ -469,7 +478,7 @@ impl Transaction {
     pub(crate) fn journals(
         &self,
     ) -> impl Iterator<Item = (crate::ParticipantId, Option<JournalId>)> {
-        let owed = |it: &&Branch| !self.closed || it.notify && it.journal.is_some();
+        let owed = |it: &&Branch| !self.end.is_closed || it.notify && it.journal.is_some();
         self.branches.iter().filter(owed).map(|it| (it.participant, it.journal))
     }
 

@@ -9,20 +9,17 @@ use alloc::vec::Vec;
 impl Coordinator {
     pub(super) fn durable(&mut self, now: Time, up_to: Sequence, actions: &mut Vec<Action>) {
         self.sessions.durable(up_to, &mut context!(self, now, actions));
-        while let Some(&(sequence, id, milestone)) = self.log.pending.front()
-            && sequence <= up_to
-        {
-            self.log.pending.pop_front();
+        while let Some((id, purpose)) = self.log.take_durable(up_to) {
             let Some(transaction) = self.transactions.get_mut(&id) else {
                 continue;
             };
             let was_counted = transaction.is_counted();
-            let ended = transaction.durable(milestone, &mut context!(self, now, actions));
+            let ended = transaction.durable(purpose, &mut context!(self, now, actions));
             if was_counted && !transaction.is_counted() {
                 self.begun -= 1;
                 self.bytes -= transaction.bytes();
             }
-            self.notifying += usize::from(milestone == RecordPurpose::Closed);
+            self.notifying += usize::from(purpose == RecordPurpose::Closed);
             if ended {
                 self.forget(id);
             }

@@ -28,7 +28,7 @@ impl Coordinator {
             lookups: self.keys.all_pending().collect(),
             keyed: self.keys.users().collect(),
             participants: participants.collect(),
-            pending: self.log.pending.iter().map(|(_, id, milestone)| (*id, *milestone)).collect(),
+            pending: self.log.pending().collect(),
         }
     }
 }

@@ -10,7 +10,7 @@ use alloc::{format, sync::Arc};
 
 use dtc_protocol::planted;
 
-use super::{Context, RecordPurpose, State, Transaction};
+use super::{Context, Phase, RecordPurpose, Transaction};
 use crate::{BranchState, CommitPolicy, ParticipantId, Reason, TrailKind};
 
 impl Transaction {
@@ -25,12 +25,12 @@ impl Transaction {
 
     /// Whether its decision to commit can't be compensated, by a crash either.
     pub(super) fn commit_stands(&self) -> bool {
-        self.attempts_to_commit().is_none() || self.is_final
+        self.attempts_to_commit().is_none() || self.end.is_durable
     }
 
     /// Whether its decision to commit was compensated, or is about to be.
     pub(super) fn is_compensating(&self) -> bool {
-        self.number > 1
+        self.decision.number > 1
     }
 
     /// A participant that is known not to be able to undo a commit, where that may
@@ -59,7 +59,7 @@ impl Transaction {
     /// Whether a branch has had all the attempts of commit that its client allows.
     pub(super) fn has_failed_to_commit(&self, index: usize) -> bool {
         let branch = &self.branches[index];
-        let committing = (self.state, branch.state) == (State::Committing, BranchState::Committing);
+        let committing = (self.state, branch.state) == (Phase::Committing, BranchState::Committing);
         // At a start nobody is linked yet; that is no attempt.
         let none = u32::from(self.recovered);
         let limit = self.attempts_to_commit().filter(|_| committing && !self.is_forced());
@@ -72,13 +72,13 @@ impl Transaction {
     }
 
     /// The record that compensates the decision is asked for.
-    pub(super) fn become_turning(&mut self, index: usize, context: &mut Context) {
-        debug_assert_eq!((self.state, self.number), (State::Committing, 1));
-        self.state = State::Compensating;
-        self.commit = false;
-        self.number = 2;
-        self.decided_at = Some(context.now);
-        self.outcome_visible = false;
+    pub(super) fn compensate(&mut self, index: usize, context: &mut Context) {
+        debug_assert_eq!((self.state, self.decision.number), (Phase::Committing, 1));
+        self.state = Phase::Compensating;
+        self.decision.commit = false;
+        self.decision.number = 2;
+        self.decision.at = Some(context.now);
+        self.decision.is_visible = false;
         self.stalled = false;
         let (participant, attempts) =
             (self.branches[index].participant, self.branches[index].attempts);
@@ -86,7 +86,7 @@ impl Transaction {
             "branch {index} did not commit in {attempts} attempts; what the others committed is undone"
         );
         let (code, participant) = ("COMMIT_FAILED".into(), Some(participant));
-        self.reason = Some(Arc::new(Reason { code, message, participant }));
+        self.decision.reason = Some(Arc::new(Reason { code, message, participant }));
         for branch in &mut self.branches {
             use BranchState::{Committed, Committing, Heuristic};
             if matches!(branch.state, Committing | Committed | Heuristic) {
@@ -102,15 +102,15 @@ impl Transaction {
 
     /// It is compensated, durably: now, and not before, branches are told.
     pub(super) fn become_compensating(&mut self, context: &mut Context) {
-        if planted!(CompensatedEarly) && self.state != State::Compensating {
+        if planted!(CompensatedEarly) && self.state != Phase::Compensating {
             return;
         }
-        debug_assert_eq!(self.state, State::Compensating);
-        self.state = State::Aborting;
-        self.outcome_visible = true;
-        context.actions.append(&mut self.withheld);
+        debug_assert_eq!(self.state, Phase::Compensating);
+        self.state = Phase::Aborting;
+        self.decision.is_visible = true;
+        context.actions.append(&mut self.trail.withheld);
         self.note(context, TrailKind::CompensationDecided, None);
-        self.recorded = self.trail.len();
-        self.tell_branches(context);
+        self.trail.recorded = self.trail.events.len();
+        self.send_decision(context);
     }
 }

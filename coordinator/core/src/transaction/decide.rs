@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use dtc_protocol::planted;
 
-use super::{Context, RecordPurpose, State, Transaction};
+use super::{Context, Phase, RecordPurpose, Transaction};
 use crate::{
     BranchState, DecisionBranch, DecisionRecord, Opaque, Reason, Record, TrailEvent, TrailKind,
 };
@@ -15,15 +15,15 @@ impl Transaction {
     pub(crate) fn commit(&mut self, context: &mut Context) {
         self.commit_requested = true;
         match self.state {
-            State::Active => self.start_prepare(context),
-            State::Prepared => self.become_deciding(context),
+            Phase::Active => self.start_prepare(context),
+            Phase::Prepared => self.become_deciding(context),
             _ => {}
         }
     }
 
     /// The client wants its votes collected.
     pub(crate) fn prepare(&mut self, context: &mut Context) {
-        if self.state == State::Active {
+        if self.state == Phase::Active {
             self.start_prepare(context);
         }
     }
@@ -37,11 +37,14 @@ impl Transaction {
 
     /// All voted for it: the commit record is asked for.
     pub(super) fn become_deciding(&mut self, context: &mut Context) {
-        debug_assert!(matches!(self.state, State::Preparing | State::Settling | State::Prepared));
-        self.state = State::Deciding;
-        self.commit = true;
+        debug_assert!(matches!(
+            self.state,
+            Phase::Preparing | Phase::ResolvingOnePhase | Phase::Prepared
+        ));
+        self.state = Phase::Deciding;
+        self.decision.commit = true;
         self.deadline = None;
-        self.decided_at = Some(context.now);
+        self.decision.at = Some(context.now);
         for branch in &mut self.branches {
             branch.payload = Opaque::default();
             if branch.state == BranchState::Prepared {
@@ -63,21 +66,21 @@ impl Transaction {
 
     /// The commit record is durable: now, and not before, it may be told.
     pub(super) fn become_committing(&mut self, context: &mut Context) {
-        if planted!(CommitSentEarly) && self.state != State::Deciding {
+        if planted!(CommitSentEarly) && self.state != Phase::Deciding {
             return;
         }
-        debug_assert_eq!(self.state, State::Deciding);
-        self.state = State::Committing;
+        debug_assert_eq!(self.state, Phase::Deciding);
+        self.state = Phase::Committing;
         if planted!(LocksReleasedEarly) {
             context.locks.release_all(context.now, self.owner());
         }
         self.note(context, TrailKind::DecidedCommit, None);
-        self.recorded = self.trail.len();
-        self.tell_branches(context);
+        self.trail.recorded = self.trail.events.len();
+        self.send_decision(context);
     }
 
-    /// Sends the decision to all that are owed it.
-    pub(super) fn tell_branches(&mut self, context: &mut Context) {
+    /// Sends the decision to all that are owed it, or what an operator resolved.
+    pub(super) fn send_decision(&mut self, context: &mut Context) {
         // An attempt that fails at once may lead to compensation.
         let owed = self.owed_state();
         for index in 0..self.branches.len() {
@@ -85,11 +88,7 @@ impl Transaction {
                 self.send(index, context);
             }
         }
-        if self.owes_nothing() && !self.has_ended() {
-            return self.become_ended(context);
-        }
-        self.answer(context);
-        self.set_timer(context);
+        self.go_on(context);
     }
 
     /// Decides to abort.
@@ -98,24 +97,24 @@ impl Transaction {
             planted!(DecisionTakenBack)
                 || !matches!(
                     self.state,
-                    State::Deciding
-                        | State::Committing
-                        | State::Compensating
-                        | State::Aborting
-                        | State::Ended
+                    Phase::Deciding
+                        | Phase::Committing
+                        | Phase::Compensating
+                        | Phase::Aborting
+                        | Phase::Ended
                 )
         );
         self.stop_linking(context);
-        self.state = State::Aborting;
+        self.state = Phase::Aborting;
         self.stop_locking(context);
         self.deadline = None;
-        self.decided_at = Some(context.now);
-        self.reason = Some(reason);
+        self.decision.at = Some(context.now);
+        self.decision.reason = Some(reason);
         // A key's client is told once its abort is durable, or a duplicate of
         // its request could commit after a crash.
         // The operator who rolls it back is told once that is on record.
         let waits = self.key.is_some() || !self.interventions.is_empty();
-        self.outcome_visible = !waits || planted!(KeyedAbortToldEarly);
+        self.decision.is_visible = !waits || planted!(KeyedAbortToldEarly);
         self.note(context, TrailKind::DecidedAbort, None);
         for branch in &mut self.branches {
             branch.payload = Opaque::default();
@@ -130,8 +129,8 @@ impl Transaction {
         }
         let record = self.decision_record(context);
         context.append(record, waits, RecordPurpose::Aborted);
-        self.recorded = self.trail.len();
-        self.tell_branches(context);
+        self.trail.recorded = self.trail.events.len();
+        self.send_decision(context);
     }
 
     pub(super) fn decision_record(&self, context: &Context) -> Record {
@@ -154,10 +153,10 @@ impl Transaction {
             notify: branch.notify && !self.abandoning.contains(&index)
                 || resolving(index).is_some() && self.is_unsettled(index),
         };
-        let mut trail = self.trail.clone();
+        let mut trail = self.trail.events.clone();
         let decided = match self.state {
-            State::Deciding => Some(TrailKind::DecidedCommit),
-            State::Compensating => Some(TrailKind::CompensationDecided),
+            Phase::Deciding => Some(TrailKind::DecidedCommit),
+            Phase::Compensating => Some(TrailKind::CompensationDecided),
             _ => None,
         };
         if let Some(kind) = decided {
@@ -167,20 +166,20 @@ impl Transaction {
             id: self.id,
             age: self.age,
             key: self.key.clone(),
-            commit: self.commit,
-            number: self.number,
+            commit: self.decision.commit,
+            number: self.decision.number,
             policy: self.options.commit_policy,
             attempt_timeout: self.own_attempt_timeout(context),
             begun_at: self.begun_at,
-            decided_at: self.decided_at.unwrap_or(context.now),
-            ended_at: self.ended_at,
+            decided_at: self.decision.at.unwrap_or(context.now),
+            ended_at: self.end.at,
             locks: match self.has_ended() {
                 true => Vec::new(),
                 false => context.locks.held_by(self.owner()),
             },
             branches: self.branches.iter().enumerate().map(branch).collect(),
             calls: self.enlist_calls(),
-            reason: self.reason.clone(),
+            reason: self.decision.reason.clone(),
             interventions: self.interventions.clone(),
             trail,
         })

@@ -6,7 +6,7 @@ use core::time::Duration;
 use dtc_protocol::{JournalId, planted};
 
 use super::{
-    Branch, Context, State, Transaction,
+    Branch, Context, Decision, End, Phase, Trail, Transaction,
     acknowledge::{Awaited, Verdict},
     branch::Attempt,
 };
@@ -33,20 +33,20 @@ impl Transaction {
         else {
             return;
         };
-        if decision_number != self.number + u32::from(branch.resolved.is_some()) {
+        if decision_number != self.decision.number + u32::from(branch.resolved.is_some()) {
             return;
         }
         let other = |voted| journal.is_some_and(|journal| journal != voted);
         let own_journal = planted!(AnyJournalAcknowledges) || !branch.journal.is_some_and(other);
-        if self.state == State::Settling {
-            return self.settled(index, own_journal, acknowledgement, context);
+        if self.state == Phase::ResolvingOnePhase {
+            return self.one_phase_resolved(index, own_journal, acknowledgement, context);
         }
-        if !matches!(self.state, State::Committing | State::Aborting | State::Notifying) {
+        if !matches!(self.state, Phase::Committing | Phase::Aborting | Phase::Notifying) {
             return;
         }
         let awaited = Awaited {
             state: branch.state,
-            commit: self.commit,
+            commit: self.decision.commit,
             compensating,
             resolved: branch.resolved,
             notify: branch.notify,
@@ -87,7 +87,7 @@ impl Transaction {
         }
     }
 
-    fn settled(
+    fn one_phase_resolved(
         &mut self,
         index: usize,
         own_journal: bool,
@@ -141,11 +141,11 @@ impl Transaction {
             key: record.key,
             interactive: record.interactive,
             state: match record.one_phase {
-                true => State::Settling,
-                false => State::Preparing,
+                true => Phase::ResolvingOnePhase,
+                false => Phase::Preparing,
             },
             branches: branches.collect(),
-            trail: record.trail,
+            trail: Trail { events: record.trail, ..Trail::default() },
             one_phase: record.one_phase,
             ..Self::recovered(record.id, record.begun_at, options)
         };
@@ -187,22 +187,25 @@ impl Transaction {
             age: record.age,
             key: record.key,
             state: match record.ended_at {
-                Some(_) => State::Notifying,
-                None if record.commit => State::Committing,
-                None => State::Aborting,
+                Some(_) => Phase::Notifying,
+                None if record.commit => Phase::Committing,
+                None => Phase::Aborting,
             },
             branches: branches.collect(),
-            recorded: record.trail.len(),
-            trail: record.trail,
-            decided_at: Some(record.decided_at),
-            ended_at: record.ended_at,
-            is_final: record.ended_at.is_some(),
-            closed: record.ended_at.is_some(),
-            reason: record.reason,
+            trail: Trail { recorded: record.trail.len(), events: record.trail, ..Trail::default() },
+            decision: Decision {
+                commit: record.commit,
+                number: record.number,
+                at: Some(record.decided_at),
+                reason: record.reason,
+                is_visible: true,
+            },
+            end: End {
+                at: record.ended_at,
+                is_durable: record.ended_at.is_some(),
+                is_closed: record.ended_at.is_some(),
+            },
             interventions: record.interventions,
-            commit: record.commit,
-            number: record.number,
-            outcome_visible: true,
             ..Self::recovered(record.id, record.begun_at, options)
         };
         transaction.register(&record.locks, context);
@@ -211,7 +214,7 @@ impl Transaction {
         if !transaction.is_closed() {
             transaction.note(context, TrailKind::Recovered, None);
         }
-        transaction.tell_branches(context);
+        transaction.send_decision(context);
         transaction.end_if_notified(context);
         transaction
     }

@@ -3,15 +3,15 @@
 
 use alloc::{format, sync::Arc};
 
-use super::{Context, RecordPurpose, State, Transaction};
+use super::{Context, Phase, RecordPurpose, Transaction};
 use crate::{Reason, TrailKind};
 
 impl Transaction {
     /// Waits for the links of all its participants, holding nothing new meanwhile.
     pub(super) fn become_linking(&mut self, context: &mut Context) {
-        if self.state != State::Linking {
+        if self.state != Phase::Linking {
             let grace = self.options.link_grace.min(self.options.prepare_timeout);
-            self.state = State::Linking;
+            self.state = Phase::Linking;
             self.deadline = Some(context.now + grace);
             if self.id_may_be_known && !self.logged {
                 context.append(self.begin_record(context), true, RecordPurpose::Opened);
@@ -32,14 +32,14 @@ impl Transaction {
 
     /// A participant that it waits for is back.
     pub(crate) fn link_is_up(&mut self, context: &mut Context) {
-        if self.state == State::Linking {
+        if self.state == Phase::Linking {
             self.start_prepare(context);
         }
     }
 
     /// It waits for links no more.
     pub(super) fn stop_linking(&mut self, context: &mut Context) {
-        if self.state == State::Linking {
+        if self.state == Phase::Linking {
             for branch in &self.branches {
                 context.participants.get(branch.participant).awaited.remove(&self.id);
             }

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 use dtc_protocol::planted;
 
-use super::{Context, RecordPurpose, State, Transaction, repeat::refuse};
+use super::{Context, Phase, RecordPurpose, Transaction, repeat::refuse};
 use crate::{
     Action, Blocked, CallKey, HeldLock, LockKey, LockMode, LockOwner, Reason, Refused, Reply, Time,
     TrailKind, TransactionState,
@@ -35,8 +35,8 @@ impl Transaction {
 
     /// Asks for its locks; prepare comes when it has them.
     pub(super) fn become_locking(&mut self, context: &mut Context) {
-        debug_assert!(matches!(self.state, State::Opening | State::Linking));
-        self.state = State::Locking;
+        debug_assert!(matches!(self.state, Phase::Opening | Phase::Linking));
+        self.state = Phase::Locking;
         if self.id_may_be_known && !self.logged {
             context.append(self.begin_record(context), true, RecordPurpose::Opened);
         }
@@ -71,7 +71,7 @@ impl Transaction {
         until: Time,
         context: &mut Context,
     ) {
-        debug_assert!(self.state == State::Active && self.locking.is_none());
+        debug_assert!(self.state == Phase::Active && self.locking.is_none());
         // They are in its records.
         let limit = context.config.max_locks_per_owner;
         if context.locks.count_of(self.owner()) + locks.len() > limit {
@@ -133,14 +133,14 @@ impl Transaction {
     pub(crate) fn lock_wait_ended(&mut self, end: WaitEnd, context: &mut Context) {
         let call = self.locking.take();
         match (self.state, end, call) {
-            (State::Locking, WaitEnd::Granted(_), _) => self.locked(context),
-            (State::Locking, WaitEnd::Deadlock(blocked), _) => {
+            (Phase::Locking, WaitEnd::Granted(_), _) => self.locked(context),
+            (Phase::Locking, WaitEnd::Deadlock(blocked), _) => {
                 self.abort_deadlocked(&blocked, context);
             }
-            (State::Active, WaitEnd::Granted(locks), Some(call)) => {
+            (Phase::Active, WaitEnd::Granted(locks), Some(call)) => {
                 self.tell_locked(call.key, &call.tokens, locks, context);
             }
-            (State::Active, WaitEnd::Deadlock(blocked), Some(call)) => {
+            (Phase::Active, WaitEnd::Deadlock(blocked), Some(call)) => {
                 self.tell_deadlock(call.key, &call.tokens, &blocked, context);
                 self.abort_deadlocked(&blocked, context);
             }

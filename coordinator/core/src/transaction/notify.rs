@@ -13,7 +13,7 @@ use core::time::Duration;
 
 use dtc_protocol::planted;
 
-use super::{Branch, Context, RecordPurpose, State, Transaction};
+use super::{Branch, Context, Phase, RecordPurpose, Transaction};
 use crate::{BranchState, EndRecord, Intervention, Outcome, ParticipantId, Record, TrailKind};
 
 /// Attempts that nobody waits for come so much more seldom at most than others.
@@ -24,10 +24,10 @@ impl Transaction {
     /// longer. Where its answer may be another one than the operator's, its fate is not
     /// known until it comes.
     pub(super) fn assert_resolved(&mut self, index: usize, context: &mut Context) {
-        let as_decided = self.branches[index].resolved == Some(self.commit);
+        let as_decided = self.branches[index].resolved == Some(self.decision.commit);
         // One that is to be compensated may have committed before anybody resolved it.
         let is_sure = as_decided && (!self.is_compensating() || planted!(AssertedUncompensated));
-        let dressed_up = match self.commit {
+        let dressed_up = match self.decision.commit {
             true => BranchState::Committed,
             false => BranchState::RolledBack,
         };
@@ -51,7 +51,7 @@ impl Transaction {
 
     /// Whether it has ended for its clients.
     pub(super) fn has_ended(&self) -> bool {
-        matches!(self.state, State::Notifying | State::Ended)
+        matches!(self.state, Phase::Notifying | Phase::Ended)
     }
 
     /// The longest wait between two attempts.
@@ -65,11 +65,11 @@ impl Transaction {
     /// Nothing is owed that anybody waits for: the end is asked to be written, or, where
     /// participants are still to be notified, that it has ended for its clients.
     pub(super) fn become_ended(&mut self, context: &mut Context) {
-        debug_assert!(matches!(self.state, State::Committing | State::Aborting));
+        debug_assert!(matches!(self.state, Phase::Committing | Phase::Aborting));
         let notifies = self.owes_notifications();
-        self.state = if notifies { State::Notifying } else { State::Ended };
+        self.state = if notifies { Phase::Notifying } else { Phase::Ended };
         self.stalled = false;
-        self.ended_at = Some(context.now);
+        self.end.at = Some(context.now);
         self.note(context, TrailKind::Ended, None);
         match notifies {
             true => {
@@ -85,18 +85,18 @@ impl Transaction {
 
     /// All have answered, or never will.
     fn become_notified(&mut self, context: &mut Context) {
-        debug_assert_eq!(self.state, State::Notifying);
-        self.state = State::Ended;
+        debug_assert_eq!(self.state, Phase::Notifying);
+        self.state = Phase::Ended;
         self.append_end(context);
         self.answer(context);
     }
 
     fn append_end(&mut self, context: &mut Context) {
         let states: Vec<_> = self.branches.iter().map(|branch| branch.state).collect();
-        let heuristic = Outcome::of(self.commit, states.iter().copied()).is_heuristic();
+        let heuristic = Outcome::of(self.decision.commit, states.iter().copied()).is_heuristic();
         let record = EndRecord {
             id: self.id,
-            ended_at: self.ended_at.unwrap_or(context.now),
+            ended_at: self.end.at.unwrap_or(context.now),
             heuristic,
             kept: heuristic || !self.interventions.is_empty(),
             branches: states,
@@ -104,7 +104,7 @@ impl Transaction {
                 .zip(&self.branches)
                 .filter_map(|(number, branch)| branch.abandoned.then_some(number))
                 .collect(),
-            trail: self.trail[self.recorded..].to_vec(),
+            trail: self.trail.events[self.trail.recorded..].to_vec(),
         };
         context.append(Record::End(record), self.end_is_waited_for(), RecordPurpose::Ended);
     }
@@ -112,18 +112,19 @@ impl Transaction {
     /// A broken promise must not be forgotten in a crash, and clients wait for a commit
     /// that could be compensated until then.
     fn end_is_waited_for(&self) -> bool {
-        let outcome = Outcome::of(self.commit, self.branches.iter().map(|branch| branch.state));
-        outcome.is_heuristic() || !self.commit_stands() && self.commit
+        let outcome =
+            Outcome::of(self.decision.commit, self.branches.iter().map(|branch| branch.state));
+        outcome.is_heuristic() || !self.commit_stands() && self.decision.commit
     }
 
     /// A branch has ended, with the last word of its participant.
     pub(super) fn branch_ended(&mut self, index: usize, context: &mut Context) {
         match self.state {
-            State::Notifying => {
+            Phase::Notifying => {
                 self.leave(self.branches[index].participant, context);
                 self.end_if_notified(context);
             }
-            State::Committing | State::Aborting if self.owes_nothing() => {
+            Phase::Committing | Phase::Aborting if self.owes_nothing() => {
                 self.become_ended(context);
             }
             _ => {}
@@ -133,11 +134,12 @@ impl Transaction {
     /// It has ended for its clients, durably: what they are told of it stands, and
     /// participants that have answered may forget their branches.
     pub(super) fn become_closed(&mut self, context: &mut Context) {
-        (self.is_final, self.closed) = (true, true);
-        context.actions.append(&mut self.withheld);
+        let was_counted = self.is_counted();
+        (self.end.is_durable, self.end.is_closed) = (true, true);
+        context.actions.append(&mut self.trail.withheld);
         for participant in self.participants().collect::<BTreeSet<_>>() {
             let known = context.participants.get(participant);
-            if self.counted && known.unfinished.contains(&self.id) {
+            if was_counted && known.unfinished.contains(&self.id) {
                 known.begun -= 1;
             }
             self.leave(participant, context);
@@ -146,14 +148,13 @@ impl Transaction {
         for (_, voted) in self.journals() {
             context.participants.elsewhere.add(voted, self.id);
         }
-        self.counted = false;
         self.answer(context);
     }
 
     /// A participant that it owes nothing may forget it.
     fn leave(&self, participant: ParticipantId, context: &mut Context) {
         let owed = |branch: &Branch| branch.notify && branch.participant == participant;
-        if self.is_final && !self.branches.iter().any(owed) {
+        if self.end.is_durable && !self.branches.iter().any(owed) {
             context.participants.get(participant).unfinished.remove(&self.id);
         }
     }
@@ -163,7 +164,7 @@ impl Transaction {
         let meant = |index: usize| it.branch.is_none_or(|branch| branch as usize == index);
         let owed = |index: usize| self.branches[index].notify && meant(index);
         let all: Vec<_> = (0..self.branches.len()).filter(|index| owed(*index)).collect();
-        if self.state != State::Notifying || !self.abandoning.is_empty() || all.is_empty() {
+        if self.state != Phase::Notifying || !self.abandoning.is_empty() || all.is_empty() {
             return false;
         }
         self.abandoning = all;
@@ -191,19 +192,19 @@ impl Transaction {
     /// Its end is asked to be written where that is all that is left of it.
     pub(super) fn end_if_notified(&mut self, context: &mut Context) {
         let waits = self.owes_notifications() || !self.abandoning.is_empty();
-        if self.state == State::Notifying && !waits {
+        if self.state == Phase::Notifying && !waits {
             self.become_notified(context);
         }
     }
 
     /// Whether it has ended for its clients before its end, durably.
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed
+        self.end.is_closed
     }
 
     /// Has the participants that it owes something keep it.
     pub(super) fn register_owed(&self, context: &mut Context) {
-        let all = self.state != State::Notifying;
+        let all = self.state != Phase::Notifying;
         for branch in self.branches.iter().filter(|branch| all || branch.notify) {
             context.participants.get(branch.participant).unfinished.insert(self.id);
         }

@@ -4,7 +4,7 @@ use alloc::{format, string::String, sync::Arc, vec::Vec};
 
 use dtc_protocol::{JournalId, planted};
 
-use super::{Context, RecordPurpose, State, Transaction, branch::Attempt};
+use super::{Context, Phase, RecordPurpose, Transaction, branch::Attempt};
 use crate::{
     BeginBranch, BeginRecord, BranchState, ParticipantId, Reason, Record, TrailKind, Vote,
 };
@@ -18,7 +18,7 @@ impl Transaction {
     pub(super) fn start_prepare(&mut self, context: &mut Context) {
         debug_assert!(matches!(
             self.state,
-            State::Opening | State::Active | State::Linking | State::Locking
+            Phase::Opening | Phase::Active | Phase::Linking | Phase::Locking
         ));
         let mut away = false;
         for branch in &mut self.branches {
@@ -53,7 +53,7 @@ impl Transaction {
             || (self.one_phase && self.key.is_some());
         self.deadline = Some(context.now + self.options.prepare_timeout);
         if sync && !planted!(BeginRecordMissing) {
-            self.state = State::ForcingBegin;
+            self.state = Phase::ForcingBegin;
             context.append(self.begin_record(context), true, RecordPurpose::Logged);
             self.set_timer(context);
         } else {
@@ -69,7 +69,7 @@ impl Transaction {
             journal: branch.journal,
         };
         // Nothing is sent before the next one.
-        let sent = !matches!(self.state, State::Linking | State::Locking);
+        let sent = !matches!(self.state, Phase::Linking | Phase::Locking);
         Record::Begin(BeginRecord {
             id: self.id,
             age: self.age,
@@ -81,15 +81,15 @@ impl Transaction {
             locks: context.locks.held_by(self.owner()),
             branches: self.branches.iter().filter(|_| sent).map(branch).collect(),
             calls: self.enlist_calls(),
-            trail: self.trail.clone(),
+            trail: self.trail.events.clone(),
         })
     }
 
     /// Another journal is about to be asked to commit in one phase than the begin
     /// record names: a crash must not lose which.
     pub(super) fn log_again(&mut self, context: &mut Context) {
-        debug_assert_eq!(self.state, State::Preparing);
-        self.state = State::ForcingBegin;
+        debug_assert_eq!(self.state, Phase::Preparing);
+        self.state = Phase::ForcingBegin;
         self.branches[0].attempt = Attempt::None;
         context.append(self.begin_record(context), true, RecordPurpose::Logged);
     }
@@ -97,9 +97,9 @@ impl Transaction {
     pub(super) fn become_preparing(&mut self, context: &mut Context) {
         debug_assert!(matches!(
             self.state,
-            State::Opening | State::Active | State::Linking | State::Locking | State::ForcingBegin
+            Phase::Opening | Phase::Active | Phase::Linking | Phase::Locking | Phase::ForcingBegin
         ));
-        self.state = State::Preparing;
+        self.state = Phase::Preparing;
         for number in 0..self.branches.len() {
             self.branches[number].become_state(BranchState::Preparing);
             self.send(number, context);
@@ -142,7 +142,7 @@ impl Transaction {
         else {
             return;
         };
-        let open = matches!(self.state, State::Preparing | State::Settling);
+        let open = matches!(self.state, Phase::Preparing | Phase::ResolvingOnePhase);
         if !open || branch.state != BranchState::Preparing {
             // A late promise of a branch that nobody waits for: its participant is back.
             let promised = matches!(vote, Vote::Commit { committed: false, .. });
@@ -155,7 +155,7 @@ impl Transaction {
             return;
         }
         let settles = matches!(vote, Vote::Commit { committed: true, .. });
-        if self.state == State::Settling && !settles {
+        if self.state == Phase::ResolvingOnePhase && !settles {
             // The rollback that asks is on its way, and its answer counts: a
             // promise or a reader's vote came too late, a refusal may be of one
             // attempt among several.
@@ -201,7 +201,7 @@ impl Transaction {
                 }
                 self.note(context, TrailKind::VotedAbort, Some(index));
                 if self.one_phase && !stopped {
-                    return self.become_settling(context);
+                    return self.resolve_one_phase(context);
                 }
                 return self.abort(reason, context);
             }
@@ -222,7 +222,7 @@ impl Transaction {
         if self.commit_requested {
             self.become_deciding(context);
         } else {
-            self.state = State::Prepared;
+            self.state = Phase::Prepared;
             self.touch(context);
             self.answer(context);
         }
@@ -232,12 +232,12 @@ impl Transaction {
     pub(super) fn give_up_prepare(&mut self, code: &'static str, context: &mut Context) {
         let may_be_committed = self.one_phase && self.branches.iter().any(|branch| branch.sent);
         if may_be_committed && !planted!(LostAnswerAborts) {
-            return self.become_settling(context);
+            return self.resolve_one_phase(context);
         }
         let mut branches = self.branches.iter();
         let participant = branches.find(|branch| is_silent(branch)).map(|it| it.participant);
         let message = match self.state {
-            State::ForcingBegin => String::from("the begin record was not durable in time"),
+            Phase::ForcingBegin => String::from("the begin record was not durable in time"),
             _ => self.silence(context),
         };
         let waited = context.now.since(self.begun_at);
@@ -248,7 +248,7 @@ impl Transaction {
     /// One phase, and a promise that cannot be kept here.
     fn settle_excess(&mut self, context: &mut Context) {
         self.branches[0].become_state(BranchState::Preparing);
-        self.become_settling(context);
+        self.resolve_one_phase(context);
     }
 
     /// Who has not voted, and what was heard of each last.
@@ -270,9 +270,9 @@ impl Transaction {
 
     /// One phase, and no answer: asks the participant by a rollback, which it
     /// answers with 'committed' if it was, and which closes the branch if not.
-    fn become_settling(&mut self, context: &mut Context) {
-        debug_assert_eq!(self.state, State::Preparing);
-        self.state = State::Settling;
+    fn resolve_one_phase(&mut self, context: &mut Context) {
+        debug_assert_eq!(self.state, Phase::Preparing);
+        self.state = Phase::ResolvingOnePhase;
         self.deadline = None;
         self.branches[0].attempts = 0;
         self.branches[0].attempt = Attempt::None;

@@ -5,8 +5,8 @@ use super::{
     branch::{Attempt, Branch},
 };
 use crate::{
-    BranchState, Config,
-    projection::{BranchProjection, Pace, Phase, TransactionProjection},
+    BranchState, Config, Phase,
+    projection::{BranchProjection, Pace, TransactionProjection},
 };
 
 impl Transaction {
@@ -23,16 +23,16 @@ impl Transaction {
             keyed: self.key.is_some(),
             interactive: self.interactive,
             answered: self.answered.len(),
-            commit: self.commit,
-            number: self.number,
+            commit: self.decision.commit,
+            number: self.decision.number,
             one_phase: self.one_phase,
             commit_requested: self.commit_requested,
-            outcome_visible: self.outcome_visible,
+            outcome_visible: self.decision.is_visible,
             deadline: self.deadline.is_some(),
             recovered: self.recovered,
             resolving: self.resolving.clone(),
             abandoning: self.abandoning.clone(),
-            is_final: self.is_final,
+            is_final: self.end.is_durable,
             intervened: !self.interventions.is_empty(),
             commit_policy: self.options.commit_policy,
         }
@@ -41,7 +41,7 @@ impl Transaction {
     fn project(&self, branch: &Branch, config: &Config) -> BranchProjection {
         // Who asks how often the message was sent, and how often at most.
         let limit = match (self.state, branch.state) {
-            (Phase::Settling, _) => None,
+            (Phase::ResolvingOnePhase, _) => None,
             (_, BranchState::Preparing) if self.options.prepare_attempts > 0 => {
                 Some(self.options.prepare_attempts)
             }
@@ -59,7 +59,9 @@ impl Transaction {
         };
         let counted = match branch.state {
             // A refusal of the only attempt is the end of it.
-            BranchState::Preparing if self.state != Phase::Settling => limit.unwrap_or(0).max(2),
+            BranchState::Preparing if self.state != Phase::ResolvingOnePhase => {
+                limit.unwrap_or(0).max(2)
+            }
             _ => limit.unwrap_or(0),
         };
         let undecided = !matches!(

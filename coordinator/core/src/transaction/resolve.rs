@@ -9,7 +9,7 @@ use alloc::{collections::BTreeSet, format, sync::Arc, vec::Vec};
 
 use dtc_protocol::planted;
 
-use super::{Context, RecordPurpose, State, Transaction};
+use super::{Context, Phase, RecordPurpose, Transaction};
 use crate::{
     BranchState, Intervention, InterventionAction, Reason, TrailKind, intervention::MAX_RETRIES,
 };
@@ -27,12 +27,12 @@ impl Transaction {
     pub(crate) fn resolve(&mut self, it: Intervention, context: &mut Context) -> bool {
         let commit = it.action == InterventionAction::Commit;
         match self.state {
-            State::Active
-            | State::Linking
-            | State::Locking
-            | State::ForcingBegin
-            | State::Preparing
-            | State::Prepared
+            Phase::Active
+            | Phase::Linking
+            | Phase::Locking
+            | Phase::ForcingBegin
+            | Phase::Preparing
+            | Phase::Prepared
                 if !commit && it.branch.is_none() && self.can_roll_back() =>
             {
                 let reason = by_operator(&it);
@@ -40,13 +40,13 @@ impl Transaction {
                 self.abort(reason, context);
                 true
             }
-            State::Prepared if commit && it.branch.is_none() => {
+            Phase::Prepared if commit && it.branch.is_none() => {
                 self.interventions.push(it);
                 self.become_deciding(context);
                 true
             }
             // Whether it was committed in one phase only its participant knows.
-            State::Settling if it.branch.unwrap_or(0) == 0 => {
+            Phase::ResolvingOnePhase if it.branch.unwrap_or(0) == 0 => {
                 let reason = by_operator(&it);
                 self.interventions.push(it);
                 // The participant is notified, and may know better.
@@ -61,7 +61,7 @@ impl Transaction {
                 self.record_again(true, RecordPurpose::Resolved, context);
                 true
             }
-            State::Committing | State::Aborting if self.resolving.is_empty() => {
+            Phase::Committing | Phase::Aborting if self.resolving.is_empty() => {
                 self.resolve_owed(commit, it, context)
             }
             _ => false,
@@ -97,7 +97,7 @@ impl Transaction {
 
     /// What a branch is that is told the decision.
     pub(super) fn owed_state(&self) -> BranchState {
-        match self.commit {
+        match self.decision.commit {
             true => BranchState::Committing,
             false => BranchState::RollingBack,
         }
@@ -107,12 +107,12 @@ impl Transaction {
     pub(super) fn record_again(
         &mut self,
         sync: bool,
-        milestone: RecordPurpose,
+        purpose: RecordPurpose,
         context: &mut Context,
     ) {
         let record = self.decision_record(context);
-        self.recorded = self.trail.len();
-        context.append(record, sync, milestone);
+        self.trail.recorded = self.trail.events.len();
+        context.append(record, sync, purpose);
     }
 
     /// It is durable: branches are told, but not for ever.
@@ -125,7 +125,7 @@ impl Transaction {
                 branch.state.is_owed() || branch.state == BranchState::RollbackUnacknowledged;
             let is_open = is_open || unsettled;
             // It may have been acknowledged meanwhile, and the transaction ended.
-            if !is_open || !matches!(self.state, State::Committing | State::Aborting) {
+            if !is_open || !matches!(self.state, Phase::Committing | Phase::Aborting) {
                 continue;
             }
             branch.resolved = Some(commit);
@@ -134,9 +134,7 @@ impl Transaction {
             self.note(context, TrailKind::Resolved, Some(index));
             self.send(index, context);
         }
-        self.after_attempts(context);
-        self.answer(context);
-        self.set_timer(context);
+        self.go_on(context);
     }
 
     /// Sends now what waits for its next attempt. False where nothing is waited for.
@@ -146,13 +144,13 @@ impl Transaction {
             return false;
         }
         self.interventions.push(it);
-        if matches!(self.state, State::Committing | State::Aborting | State::Notifying) {
+        if matches!(self.state, Phase::Committing | Phase::Aborting | Phase::Notifying) {
             self.record_again(false, RecordPurpose::Noted, context);
         }
         for participant in self.participants().collect::<BTreeSet<_>>() {
             self.resume(participant, true, context);
         }
-        self.after_attempts(context);
+        self.go_on(context);
         true
     }
 }

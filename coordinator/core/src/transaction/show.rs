@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use dtc_protocol::planted;
 
-use super::{Context, State, Transaction};
+use super::{Context, Phase, Transaction};
 use crate::{BranchOutcome, BranchState, BranchView, Outcome, TrailKind, TransactionState, View};
 
 impl Transaction {
@@ -14,7 +14,7 @@ impl Transaction {
         let decided = self.is_durably_decided();
         let branches = self.branches.iter().map(|branch| {
             let state = match branch.state {
-                BranchState::RollingBack if self.state == State::Compensating => {
+                BranchState::RollingBack if self.state == Phase::Compensating => {
                     BranchState::Committing
                 }
                 // Decided, not durably: to the outside nothing has happened.
@@ -41,12 +41,12 @@ impl Transaction {
         });
         let branches: Vec<_> = branches.collect();
         let outcome = match self.is_outcome_visible() {
-            true => Outcome::of(self.commit, branches.iter().map(|branch| branch.state)),
+            true => Outcome::of(self.decision.commit, branches.iter().map(|branch| branch.state)),
             false => Outcome::Pending,
         };
         let hidden = |kind| self.is_outcome_hidden() && shows_a_decision(kind);
         let trail = match with_trail {
-            true => self.trail.iter().filter(|event| !hidden(event.kind)).copied().collect(),
+            true => self.trail.events.iter().filter(|event| !hidden(event.kind)).copied().collect(),
             false => Vec::new(),
         };
         View {
@@ -55,13 +55,13 @@ impl Transaction {
             key: self.key.as_ref().map(|(key, _)| key.clone()),
             state,
             outcome,
-            committed: self.is_outcome_visible() && self.commit,
+            committed: self.is_outcome_visible() && self.decision.commit,
             stalled: self.stalled,
             branches,
-            reason: self.reason.clone().filter(|_| decided),
+            reason: self.decision.reason.clone().filter(|_| decided),
             begun_at: self.begun_at,
-            decided_at: self.decided_at.filter(|_| decided),
-            ended_at: self.ended_at.filter(|_| decided),
+            decided_at: self.decision.at.filter(|_| decided),
+            ended_at: self.end.at.filter(|_| decided),
             interventions: self.interventions.clone(),
             trail,
         }
@@ -70,55 +70,55 @@ impl Transaction {
     /// Where it is, to the outside.
     pub(crate) fn shown_state(&self) -> TransactionState {
         match self.state {
-            State::Opening | State::Active => TransactionState::Active,
-            State::Linking
-            | State::Locking
-            | State::ForcingBegin
-            | State::Preparing
-            | State::Settling
-            | State::Deciding => TransactionState::Preparing,
-            State::Prepared => TransactionState::Prepared,
-            State::Committing | State::Compensating => TransactionState::Committing,
-            State::Notifying | State::Ended if self.commit && self.is_outcome_hidden() => {
+            Phase::Opening | Phase::Active => TransactionState::Active,
+            Phase::Linking
+            | Phase::Locking
+            | Phase::ForcingBegin
+            | Phase::Preparing
+            | Phase::ResolvingOnePhase
+            | Phase::Deciding => TransactionState::Preparing,
+            Phase::Prepared => TransactionState::Prepared,
+            Phase::Committing | Phase::Compensating => TransactionState::Committing,
+            Phase::Notifying | Phase::Ended if self.decision.commit && self.is_outcome_hidden() => {
                 TransactionState::Committing
             }
-            State::Aborting | State::Notifying | State::Ended if self.is_outcome_hidden() => {
+            Phase::Aborting | Phase::Notifying | Phase::Ended if self.is_outcome_hidden() => {
                 TransactionState::Preparing
             }
-            State::Aborting => TransactionState::Aborting,
-            State::Notifying | State::Ended if self.commit => TransactionState::Committed,
-            State::Notifying | State::Ended => TransactionState::Aborted,
+            Phase::Aborting => TransactionState::Aborting,
+            Phase::Notifying | Phase::Ended if self.decision.commit => TransactionState::Committed,
+            Phase::Notifying | Phase::Ended => TransactionState::Aborted,
         }
     }
 
     /// Whether the client may still roll it back.
     pub(crate) fn can_roll_back(&self) -> bool {
         match self.state {
-            State::Opening
-            | State::Active
-            | State::Linking
-            | State::Locking
-            | State::ForcingBegin
-            | State::Prepared => true,
-            State::Deciding => planted!(DecisionTakenBack),
-            State::Preparing => !(self.one_phase && self.branches.iter().any(|it| it.sent)),
+            Phase::Opening
+            | Phase::Active
+            | Phase::Linking
+            | Phase::Locking
+            | Phase::ForcingBegin
+            | Phase::Prepared => true,
+            Phase::Deciding => planted!(DecisionTakenBack),
+            Phase::Preparing => !(self.one_phase && self.branches.iter().any(|it| it.sent)),
             _ => false,
         }
     }
 
     /// Whether it was decided to abort.
     pub(crate) fn is_aborting(&self) -> bool {
-        (self.state == State::Aborting || self.has_ended()) && !self.commit
+        (self.state == Phase::Aborting || self.has_ended()) && !self.decision.commit
     }
 
     /// Whether its begin record is not durable, so that no client has its id.
     pub(crate) fn is_opening(&self) -> bool {
-        self.state == State::Opening
+        self.state == Phase::Opening
     }
 
     /// Whether branches may be enlisted.
     pub(crate) fn is_active(&self) -> bool {
-        self.state == State::Active
+        self.state == Phase::Active
     }
 
     /// Answers a participant in doubt.
@@ -127,22 +127,26 @@ impl Transaction {
         if index >= self.branches.len() {
             return BranchOutcome::NotMine;
         }
-        if self.state != State::Ended {
+        if self.state != Phase::Ended {
             self.note(context, TrailKind::Asked, Some(index));
         }
         let resolved = self.branches[index].resolved;
         match (resolved, self.state) {
-            (Some(true), _) => return self.committed(index, self.number + 1),
-            (Some(false), _) => return BranchOutcome::Aborted { number: self.number + 1 },
+            (Some(true), _) => return self.committed(index, self.decision.number + 1),
+            (Some(false), _) => return BranchOutcome::Aborted { number: self.decision.number + 1 },
             _ => {}
         }
         match self.state {
-            State::Committing => self.committed(index, self.number),
-            State::Notifying | State::Ended if self.commit => self.committed(index, self.number),
-            State::Aborting | State::Notifying | State::Ended => {
-                BranchOutcome::Aborted { number: self.number }
+            Phase::Committing => self.committed(index, self.decision.number),
+            Phase::Notifying | Phase::Ended if self.decision.commit => {
+                self.committed(index, self.decision.number)
             }
-            _ if planted!(PendingAnsweredAborted) => BranchOutcome::Aborted { number: self.number },
+            Phase::Aborting | Phase::Notifying | Phase::Ended => {
+                BranchOutcome::Aborted { number: self.decision.number }
+            }
+            _ if planted!(PendingAnsweredAborted) => {
+                BranchOutcome::Aborted { number: self.decision.number }
+            }
             _ => BranchOutcome::Pending,
         }
     }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use dtc_protocol::planted;
 
-use super::{Branch, Context, State, Transaction, branch::Attempt};
+use super::{Branch, Context, Phase, Transaction, branch::Attempt};
 use crate::{
     Action, BranchState, Failure, Message, ParticipantId, Reason, TrailKind, backoff::backoff,
 };
@@ -25,7 +25,7 @@ impl Transaction {
         if !participant.connected {
             return self.not_sent(index, context);
         }
-        if self.one_phase && self.state == State::Preparing && !branch.sent {
+        if self.one_phase && self.state == Phase::Preparing && !branch.sent {
             // It may commit with no vote that arrives: only this journal knows.
             let named = core::mem::replace(&mut branch.journal, participant.journal);
             if self.logged && named != participant.journal {
@@ -46,7 +46,7 @@ impl Transaction {
     /// How long the next attempt may take. That of a decision grows with the attempts that
     /// were cut off: who is slow is not cut off for ever.
     fn attempt_timeout(&self, index: usize) -> Duration {
-        if self.state == State::Preparing {
+        if self.state == Phase::Preparing {
             return self.options.prepare_attempt_timeout;
         }
         let first = self.options.commit_attempt_timeout;
@@ -77,21 +77,21 @@ impl Transaction {
     }
 
     fn push_message(&mut self, index: usize, timeout: Duration, context: &mut Context) {
-        debug_assert_ne!(self.state, State::Compensating);
+        debug_assert_ne!(self.state, Phase::Compensating);
         let branch = &self.branches[index];
-        let (number, output) = (self.number, branch.output.clone());
+        let (number, output) = (self.decision.number, branch.output.clone());
         let message = match self.state {
             _ if branch.resolved == Some(true) => Message::Commit { number: number + 1, output },
             _ if branch.resolved == Some(false) => {
                 let compensate = self.is_compensating() && !planted!(ResolvedNotCompensated);
                 Message::Rollback { number: number + 1, output, compensate }
             }
-            State::Preparing => {
+            Phase::Preparing => {
                 let (payload, one_phase) = (branch.payload.clone(), self.one_phase);
                 let may_compensate = self.attempts_to_commit().is_some();
                 Message::Prepare { payload, one_phase, may_compensate, age: self.age }
             }
-            State::Committing => Message::Commit { number, output },
+            Phase::Committing => Message::Commit { number, output },
             _ => Message::Rollback { number, output, compensate: self.is_compensating() },
         };
         context.actions.push(Action::Send {
@@ -189,10 +189,10 @@ impl Transaction {
         let wait = backoff(context.config, longest, &self.id, index, branch.attempts.max(1));
         branch.attempt = Attempt::Waiting(context.now + wait);
         if self.has_failed_to_commit(index) {
-            return self.become_turning(index, context);
+            return self.compensate(index, context);
         }
         let branch = &self.branches[index];
-        let owed = self.state == State::Settling || branch.state.is_owed();
+        let owed = self.state == Phase::ResolvingOnePhase || branch.state.is_owed();
         if owed && branch.tries() >= context.config.stalled_after && !self.stalled {
             self.stalled = true;
             self.note(context, TrailKind::Stalled, Some(index));
@@ -255,12 +255,12 @@ impl Transaction {
         self.stop_waiting_for_locks(context);
         if self.deadline.is_some_and(|deadline| deadline <= context.now) {
             match self.state {
-                State::Active | State::Prepared => self.abort_idle(context),
-                State::Preparing | State::ForcingBegin => {
+                Phase::Active | Phase::Prepared => self.abort_idle(context),
+                Phase::Preparing | Phase::ForcingBegin => {
                     self.give_up_prepare("PREPARE_TIMEOUT", context);
                 }
-                State::Locking => self.give_up_locking(context),
-                State::Linking => self.give_up_links(context),
+                Phase::Locking => self.give_up_locking(context),
+                Phase::Linking => self.give_up_links(context),
                 _ => {}
             }
         }
@@ -269,13 +269,20 @@ impl Transaction {
 
     fn out_of_attempts(&self, index: usize) -> bool {
         let limit = self.options.prepare_attempts;
-        limit > 0 && self.state == State::Preparing && self.branches[index].attempts >= limit
+        limit > 0 && self.state == Phase::Preparing && self.branches[index].attempts >= limit
+    }
+
+    /// After messages were sent: the end, where nothing is owed any more, or the next timer.
+    pub(super) fn go_on(&mut self, context: &mut Context) {
+        self.after_attempts(context);
+        self.answer(context);
+        self.set_timer(context);
     }
 
     /// What follows when attempts have failed.
     pub(super) fn after_attempts(&mut self, context: &mut Context) {
         match self.state {
-            State::Preparing => {
+            Phase::Preparing => {
                 let failed = |index: usize| {
                     matches!(self.branches[index].attempt, Attempt::Waiting(_))
                         && self.out_of_attempts(index)
@@ -284,7 +291,7 @@ impl Transaction {
                     self.give_up_prepare("PREPARE_ATTEMPTS", context);
                 }
             }
-            State::Committing | State::Aborting if self.owes_nothing() => {
+            Phase::Committing | Phase::Aborting if self.owes_nothing() => {
                 self.become_ended(context);
             }
             _ => {}
