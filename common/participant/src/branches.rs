@@ -9,7 +9,6 @@ use dtc_proto::dtc::{
 use dtc_protocol::{
     BranchId,
     branch::{Answer, Branch, Request, Reservation, Step, Verdict, step},
-    planted,
 };
 use dtc_store::{crash_point, in_savepoint};
 use prost::Message as _;
@@ -288,7 +287,7 @@ impl<R: ResourceManager> Branches<'_, R> {
                 }
                 (step, _) => unreachable!("{step:?} is no answer to a reservation"),
             }
-            crash_point!("participant-before-prepared-durable");
+            crash_point("participant-before-prepared-durable");
             Ok(vote(branch, WireVote::Commit, encoded, one_phase))
         })?;
         if vote.is_ok() {
@@ -349,10 +348,8 @@ impl<R: ResourceManager> Branches<'_, R> {
     ) -> Result<Result<(), Error>, BatchRolledBack> {
         let (transaction, now) = (self.transaction, self.now);
         let applied = self.attempt(|| {
-            if verdict.commit || !planted!(ReservationKept) {
-                let contents = (&undecided.payload[..], &undecided.output[..]);
-                self.resource.settle(transaction, branch, contents, verdict.commit)?;
-            }
+            let contents = (&undecided.payload[..], &undecided.output[..]);
+            self.resource.settle(transaction, branch, contents, verdict.commit)?;
             if journal::delete_undecided(transaction, branch)? != 1 {
                 return Err(Error::Inconsistent(
                     "a branch that was promised is not in the journal",
@@ -441,7 +438,7 @@ impl<R: ResourceManager> Branches<'_, R> {
             }
         })?;
         if let Ok(kept) = undone {
-            crash_point!("participant-before-compensation-durable");
+            crash_point("participant-before-compensation-durable");
             self.effects.bytes -= kept;
             self.effects.compensations += 1;
         }

@@ -24,7 +24,6 @@ use dtc_proto::{
 use dtc_protocol::{
     BranchId, CoordinatorId,
     fence::{Admission, Run, admit},
-    planted,
 };
 use dtc_runtime::Environment;
 use dtc_store::{Store, Urgency, WriteError, crash_point, in_savepoint};
@@ -176,7 +175,7 @@ impl<R: ResourceManager> Engine<R> {
         done: impl FnOnce(Result<Answers, Refused>) + Send + 'static,
     ) {
         if !batch.decisions.is_empty() {
-            crash_point!("participant-decision-received");
+            crash_point("participant-decision-received");
         }
         let engine = Arc::clone(self);
         let weight = batch.len().max(1);
@@ -190,13 +189,23 @@ impl<R: ResourceManager> Engine<R> {
                 })
             });
             engine.sort_out(&origin, batch, &mut result);
-            if planted!(VoteBeforeDurable) {
-                done(engine.conclude(result, Ok(())));
-                return Box::new(drop);
-            }
-            Box::new(move |durable| done(engine.conclude(result, durable)))
+            engine.completion(result, done)
         });
         self.store.submit(Urgency::Forced, weight, work);
+    }
+
+    /// What is done once the fate of a batch is known.
+    fn completion(
+        self: Arc<Self>,
+        result: Result<Answers, Refused>,
+        done: impl FnOnce(Result<Answers, Refused>) + Send + 'static,
+    ) -> dtc_store::Completion {
+        #[cfg(feature = "mutants")]
+        if crate::mutants::answers_early() {
+            done(self.conclude(result, Ok(())));
+            return Box::new(drop);
+        }
+        Box::new(move |durable| done(self.conclude(result, durable)))
     }
 
     /// Like [`Self::submit`], for callers that wait, also for what has to wait for
@@ -413,13 +422,13 @@ impl<R: ResourceManager> Engine<R> {
             return Ok(answers);
         }
         if answers.votes.iter().any(|vote| vote.vote() == Vote::Commit) {
-            crash_point!("participant-prepared-durable");
+            crash_point("participant-prepared-durable");
         }
         if answers.effects.compensations > 0 {
-            crash_point!("participant-undone");
+            crash_point("participant-undone");
         }
         if !answers.acknowledgements.is_empty() {
-            crash_point!("participant-applied");
+            crash_point("participant-applied");
         }
         self.metrics.undecided.set(self.undecided.load(Relaxed));
         if !answers.not_mine.is_empty() {

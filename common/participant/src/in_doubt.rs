@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use dtc_protocol::{CoordinatorId, branch::Request, planted};
+use dtc_protocol::{CoordinatorId, branch::Request};
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
@@ -76,12 +76,8 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
             let undecided: HashSet<_> = doubts.iter().map(|doubt| doubt.branch).collect();
             engine.keep_not_mine(&undecided);
         }
-        if planted!(PreparedTimesOut) {
-            let request =
-                Request::Rollback { decision_number: 1, compensate: false, can_compensate: false };
-            let rollback = |doubt: &InDoubtBranch| Decision::new(doubt.branch, request);
-            let _ = engine.retry(doubts.iter().map(rollback).collect()).await;
-        }
+        #[cfg(feature = "mutants")]
+        crate::mutants::time_out(&engine, &doubts).await;
         let (decided, doubts): (Vec<_>, Vec<_>) =
             doubts.into_iter().partition(|doubt| doubt.state.pending().is_some());
         overdue.look(&doubts, engine.now(), engine.limits.overdue_after, &engine.metrics);
@@ -138,10 +134,11 @@ fn ask<R: ResourceManager>(
     questions: &mut BTreeMap<CoordinatorId, Backoff>,
     doubts: Vec<InDoubtBranch>,
 ) {
-    let mut by_coordinator: BTreeMap<CoordinatorId, Vec<InDoubtBranch>> = BTreeMap::new();
-    if planted!(DoubtsUnasked) {
+    #[cfg(feature = "mutants")]
+    if crate::mutants::asks_nobody() {
         return;
     }
+    let mut by_coordinator: BTreeMap<CoordinatorId, Vec<InDoubtBranch>> = BTreeMap::new();
     for doubt in doubts {
         by_coordinator.entry(doubt.branch.coordinator).or_default().push(doubt);
     }

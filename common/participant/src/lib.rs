@@ -104,6 +104,8 @@ mod lock_waits;
 mod locks;
 mod marks;
 mod metrics;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod overdue;
 mod prepared_cache;
 mod resolutions;

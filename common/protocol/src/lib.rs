@@ -11,22 +11,9 @@
 pub mod branch;
 pub mod fence;
 mod id;
-#[cfg(debug_assertions)]
+#[cfg(feature = "mutants")]
 pub mod planted;
 mod time;
-
-/// Whether the named bug of [`planted`] is planted; `false`, to the compiler too,
-/// where debug assertions are off.
-#[macro_export]
-macro_rules! planted {
-    ($bug:ident) => {{
-        #[cfg(debug_assertions)]
-        let planted = $crate::planted::is_planted($crate::planted::Bug::$bug);
-        #[cfg(not(debug_assertions))]
-        let planted = false;
-        planted
-    }};
-}
 
 pub use id::{
     BranchId, CoordinatorId, Incarnation, JournalId, ParseIdError, SessionId, TransactionId,

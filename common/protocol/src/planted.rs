@@ -1,5 +1,5 @@
-//! Bugs that a test plants, to see that the checks find them. Only where debug
-//! assertions are on: a release build has nothing of this.
+//! Bugs that a test plants, to see that the checks find them. Each overrides a function
+//! at its entry, in builds with the feature `mutants` only.
 
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

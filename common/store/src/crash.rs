@@ -2,19 +2,9 @@
 
 /// Kills the process (SIGKILL) here if the environment variable
 /// `DTC_CRASH_POINT` says so: `name`, or `name:3` for the third time that the
-/// point is reached. Compiles to nothing where debug assertions are off.
-#[macro_export]
-macro_rules! crash_point {
-    ($name:literal) => {
-        #[cfg(debug_assertions)]
-        $crate::reached($name);
-    };
-}
-
-/// What [`crash_point!`] calls.
-#[doc(hidden)]
-#[cfg(debug_assertions)]
-pub fn reached(name: &str) {
+/// point is reached. Does nothing without the feature `crash-points`.
+#[cfg(feature = "crash-points")]
+pub fn crash_point(name: &str) {
     use std::sync::{
         LazyLock,
         atomic::{AtomicU64, Ordering},
@@ -40,7 +30,7 @@ pub fn reached(name: &str) {
     }
 }
 
-/// What [`crash_point!`] calls where it compiles to nothing.
-#[doc(hidden)]
-#[cfg(not(debug_assertions))]
-pub fn reached(_name: &str) {}
+/// Does nothing: the feature `crash-points` is off.
+#[cfg(not(feature = "crash-points"))]
+#[inline(always)]
+pub fn crash_point(_name: &str) {}

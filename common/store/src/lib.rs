@@ -44,7 +44,7 @@ mod tests;
 
 pub use collector::StatisticsCollector;
 #[doc(hidden)]
-pub use crash::reached;
+pub use crash::crash_point;
 pub use damage::{CheckedRow, Damaged, check_pages, checksum};
 pub use error::{Failure, OpenError, ReadError, WriteError};
 pub use identity::{Identity, RESTORED_EPOCHS};

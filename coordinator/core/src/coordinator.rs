@@ -15,7 +15,7 @@ use alloc::{
 };
 use core::ops::Bound;
 
-use dtc_protocol::{TransactionId, planted};
+use dtc_protocol::TransactionId;
 
 use crate::{
     Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, Fingerprint, Found, FoundBranch,
@@ -125,6 +125,9 @@ impl Coordinator {
             outputs: 0,
             notifying: 0,
         };
+        let records = records.into_iter();
+        #[cfg(feature = "mutants")]
+        let records = records.filter_map(crate::transaction::mutants::recovered);
         let mut actions = Vec::new();
         for session in sessions {
             let mut context = context!(coordinator, now, &mut actions);
@@ -134,7 +137,6 @@ impl Coordinator {
             let mut context = context!(coordinator, now, &mut actions);
             let transaction = match record {
                 Record::Begin(record) => Transaction::recover_begun(record, &mut context),
-                Record::Decision(record) if record.commit && planted!(CommitForgotten) => continue,
                 Record::Decision(record) => Transaction::recover_decided(record, &mut context),
                 Record::End(record) => panic!("{} has ended and is no unfinished work", record.id),
             };
@@ -150,6 +152,8 @@ impl Coordinator {
 
     /// Takes an event; what is to be done about it is added to `actions`.
     pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+        #[cfg(feature = "mutants")]
+        let event = crate::transaction::mutants::received(event);
         match event {
             Event::Begin(begin) => self.begin(now, begin, actions),
             Event::Client { id, token, call } => self.client(now, id, token, call, actions),
@@ -386,7 +390,6 @@ impl Coordinator {
         found: Option<(TransactionId, Fingerprint)>,
         actions: &mut Vec<Action>,
     ) {
-        let found = found.filter(|_| !planted!(KeyNotLookedUp));
         let Some(waiting) = self.keys.unpark(id) else { return };
         let (key, mut begun) = (waiting.key.clone(), None);
         for pending in waiting.into_requests() {

@@ -20,6 +20,8 @@ mod decide;
 mod finish;
 mod linking;
 mod locking;
+#[cfg(feature = "mutants")]
+pub(crate) mod mutants;
 mod notify;
 mod phase;
 mod prepare;
@@ -32,7 +34,7 @@ mod timing;
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::time::Duration;
 
-use dtc_protocol::{JournalId, TransactionId, planted};
+use dtc_protocol::{JournalId, TransactionId};
 
 use crate::{
     Action, AnswerAt, Begin, CallKey, Config, Fingerprint, Intervention, LockKey, LockMode,
@@ -153,6 +155,17 @@ struct End {
     is_closed: bool,
 }
 
+/// How much of its newest decision may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Visibility {
+    /// There is none, or no outcome yet.
+    Pending,
+    /// Nothing: it is not durable.
+    Hidden,
+    /// Its outcome, to clients too.
+    Visible,
+}
+
 impl Transaction {
     fn new(id: TransactionId, begun_at: Time, options: Box<Options>) -> Self {
         Self {
@@ -221,7 +234,8 @@ impl Transaction {
             transaction.add(branch, context);
         }
         if transaction.interactive {
-            context.append(transaction.begin_record(context), true, RecordPurpose::Opened);
+            let record = transaction.begin_record(context);
+            transaction.append(record, true, RecordPurpose::Opened, context);
         } else {
             transaction.start_prepare(context);
         }
@@ -252,6 +266,23 @@ impl Transaction {
         }
         let NewBranch { participant, payload, one_phase } = branch;
         self.branches.push(Branch { one_phase, ..Branch::new(participant, payload) });
+    }
+
+    /// Asks for a record of it.
+    fn append(
+        &mut self,
+        record: Record,
+        sync: bool,
+        purpose: RecordPurpose,
+        context: &mut Context,
+    ) {
+        #[cfg(feature = "mutants")]
+        if mutants::is_unawaited(purpose) {
+            return mutants::append_unawaited(self, record, sync, purpose, context);
+        }
+        context.append(record, sync, purpose);
+        #[cfg(feature = "mutants")]
+        mutants::appended(self, purpose, context);
     }
 
     /// A record that was asked for is durable. True when the transaction may be
@@ -372,29 +403,54 @@ impl Transaction {
         !self.id_may_be_known || self.logged || self.is_outcome_visible()
     }
 
+    /// How much of its newest decision may be shown.
+    fn visibility(&self) -> Visibility {
+        #[cfg(feature = "mutants")]
+        if let Some(visibility) = mutants::visibility(self) {
+            return visibility;
+        }
+        let decision = &self.decision;
+        match self.state {
+            Phase::Deciding | Phase::Compensating => Visibility::Hidden,
+            Phase::Committing if self.commit_stands() => Visibility::Visible,
+            Phase::Notifying | Phase::Ended if decision.commit => match self.commit_stands() {
+                true => Visibility::Visible,
+                false => Visibility::Hidden,
+            },
+            Phase::Aborting | Phase::Notifying | Phase::Ended if !decision.is_visible => {
+                Visibility::Hidden
+            }
+            Phase::Aborting if !self.is_compensating() => Visibility::Visible,
+            Phase::Notifying | Phase::Ended => Visibility::Visible,
+            _ => Visibility::Pending,
+        }
+    }
+
     /// Whether its outcome may be told to clients.
     fn is_outcome_visible(&self) -> bool {
-        match self.state {
-            Phase::Committing => self.commit_stands() || planted!(CompensableToldEarly),
-            Phase::Notifying | Phase::Ended if self.decision.commit => self.commit_stands(),
-            Phase::Deciding => planted!(CommitShownEarly),
-            Phase::Aborting => self.decision.is_visible && !self.is_compensating(),
-            Phase::Notifying | Phase::Ended => self.decision.is_visible,
-            _ => false,
-        }
+        self.visibility() == Visibility::Visible
     }
 
     /// Whether its newest decision is not durable, so that nothing of it may be shown.
     fn is_outcome_hidden(&self) -> bool {
-        match self.state {
-            Phase::Deciding => !planted!(CommitShownEarly),
-            Phase::Compensating => true,
-            Phase::Notifying | Phase::Ended if self.decision.commit => !self.commit_stands(),
-            Phase::Aborting | Phase::Notifying | Phase::Ended => {
-                !self.decision.commit && !self.decision.is_visible
-            }
-            _ => false,
+        self.visibility() == Visibility::Hidden
+    }
+
+    /// Whether it was decided, durably or not.
+    fn is_decided(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        if mutants::is_taken_back(self) {
+            return false;
         }
+        matches!(
+            self.state,
+            Phase::Deciding
+                | Phase::Committing
+                | Phase::Compensating
+                | Phase::Aborting
+                | Phase::Notifying
+                | Phase::Ended
+        )
     }
 
     /// Whether its decision is durable, and what becomes of it may be shown.

@@ -348,10 +348,10 @@ impl Driver {
                         self.notified_at = None;
                     }
                     if matches!(event, Event::Acknowledged { number: 2.., .. }) {
-                        dtc_store::crash_point!("coordinator-first-undone");
+                        dtc_store::crash_point("coordinator-first-undone");
                     }
                     if matches!(event, Event::Acknowledged { .. }) {
-                        dtc_store::crash_point!("coordinator-first-acknowledged");
+                        dtc_store::crash_point("coordinator-first-acknowledged");
                     }
                     self.handle(event);
                 }
@@ -420,13 +420,13 @@ impl Driver {
             // Not the first, and nothing is decided by it.
             Record::Decision(decision) if decision.ended_at.is_some() => {}
             Record::Decision(decision) if decision.commit => {
-                dtc_store::crash_point!("coordinator-before-decision-durable");
+                dtc_store::crash_point("coordinator-before-decision-durable");
             }
             Record::Decision(decision) if decision.number > 1 => {
-                dtc_store::crash_point!("coordinator-before-compensation-durable");
+                dtc_store::crash_point("coordinator-before-compensation-durable");
             }
             Record::End(_) => {
-                dtc_store::crash_point!("coordinator-before-end-durable");
+                dtc_store::crash_point("coordinator-before-end-durable");
             }
             _ => {}
         }
@@ -460,13 +460,13 @@ impl Driver {
             Action::Send { to, id, branch, attempt, message, timeout, trace } => {
                 match message {
                     Message::Prepare { .. } => {
-                        dtc_store::crash_point!("coordinator-before-prepare");
+                        dtc_store::crash_point("coordinator-before-prepare");
                     }
                     Message::Commit { .. } => {
-                        dtc_store::crash_point!("coordinator-decision-durable");
+                        dtc_store::crash_point("coordinator-decision-durable");
                     }
                     Message::Rollback { compensate: true, .. } => {
-                        dtc_store::crash_point!("coordinator-compensation-durable");
+                        dtc_store::crash_point("coordinator-compensation-durable");
                     }
                     Message::Rollback { .. } => {}
                 }

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
-#[cfg(debug_assertions)]
+#[cfg(feature = "mutants")]
 use dtc_protocol::planted::Bug;
 use tempfile::TempDir;
 
@@ -57,8 +57,7 @@ struct Args {
     #[arg(long)]
     history: bool,
 
-    /// A bug to plant, to see that it is found; only in builds with debug
-    /// assertions, such as --profile planted
+    /// A bug to plant, to see that it is found; only in builds with the feature mutants
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
 
@@ -136,7 +135,7 @@ fn simulate(args: &Args) -> anyhow::Result<bool> {
     Ok(sum.failures.is_empty())
 }
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "mutants")]
 fn plant(name: &str) -> anyhow::Result<()> {
     let bug = Bug::named(name).with_context(|| {
         let names: Vec<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
@@ -146,9 +145,9 @@ fn plant(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[cfg(not(debug_assertions))]
+#[cfg(not(feature = "mutants"))]
 fn plant(_: &str) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no bugs to plant; use cargo run --profile planted")
+    anyhow::bail!("this build has no bugs to plant; use cargo run --features mutants")
 }
 
 /// Memory is a good disk here: what is synced is kept track of anyway.

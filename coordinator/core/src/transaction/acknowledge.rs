@@ -8,8 +8,6 @@
 //! - An abort is retried for as long as the journal that voted may come back and ask;
 //!   where it can't ask, another journal's answer is the end, as a hazard.
 
-use dtc_protocol::planted;
-
 use crate::{Acknowledgement, BranchState, TrailKind};
 
 /// A branch that an answer came for.
@@ -43,8 +41,9 @@ pub(super) enum Verdict {
     Ignore,
 }
 
-const COMMITTED: Verdict = Verdict::Finish(BranchState::Committed, TrailKind::CommitAcknowledged);
-const ROLLED_BACK: Verdict =
+pub(super) const COMMITTED: Verdict =
+    Verdict::Finish(BranchState::Committed, TrailKind::CommitAcknowledged);
+pub(super) const ROLLED_BACK: Verdict =
     Verdict::Finish(BranchState::RolledBack, TrailKind::RollbackAcknowledged);
 const OPPOSITE: Verdict = Verdict::Finish(BranchState::Heuristic, TrailKind::Heuristic);
 const HAZARD: Verdict = Verdict::Finish(BranchState::Hazard, TrailKind::Hazard);
@@ -57,6 +56,10 @@ impl Awaited {
         let rollback_unacknowledged = self.state == BranchState::RollbackUnacknowledged;
         if !(self.state.is_owed() || self.notify || rollback_unacknowledged) {
             return Verdict::Ignore;
+        }
+        #[cfg(feature = "mutants")]
+        if let Some(verdict) = super::mutants::judge(self, answer) {
+            return verdict;
         }
         let verdict = match self.commit {
             true => self.judge_commit(answer),
@@ -72,7 +75,6 @@ impl Awaited {
     fn judge_commit(&self, answer: &Acknowledgement) -> Verdict {
         match answer {
             Acknowledgement::Failed(_) => Verdict::Retry,
-            Acknowledgement::Unknown if planted!(UnknownAccepted) => COMMITTED,
             Acknowledgement::Committed if self.own_journal => COMMITTED,
             Acknowledgement::RolledBack if self.own_journal => OPPOSITE,
             _ => HAZARD,
@@ -84,11 +86,8 @@ impl Awaited {
             Acknowledgement::Failed(_) => Verdict::Retry,
             Acknowledgement::Committed => OPPOSITE,
             Acknowledgement::RolledBack if self.own_journal => ROLLED_BACK,
-            Acknowledgement::Unknown if self.compensating && planted!(UnknownAccepted) => {
-                ROLLED_BACK
-            }
             // It may have committed, and cannot be asked whether it undid that.
-            _ if self.compensating && !planted!(LostCompensationLeft) => HAZARD,
+            _ if self.compensating => HAZARD,
             Acknowledgement::Unknown if self.own_journal && self.resolved.is_some() => HAZARD,
             // No tombstone was left: its prepare may come yet.
             Acknowledgement::Unknown if self.own_journal => Verdict::Retry,

@@ -8,8 +8,6 @@
 
 use alloc::{format, sync::Arc};
 
-use dtc_protocol::planted;
-
 use super::{Context, Phase, RecordPurpose, Transaction};
 use crate::{BranchState, CommitPolicy, ParticipantId, Reason, TrailKind};
 
@@ -94,17 +92,11 @@ impl Transaction {
             }
         }
         let record = self.decision_record(context);
-        context.append(record, true, RecordPurpose::CompensationDecided);
-        if planted!(CompensatedEarly) {
-            self.become_compensating(context);
-        }
+        self.append(record, true, RecordPurpose::CompensationDecided, context);
     }
 
     /// It is compensated, durably: now, and not before, branches are told.
     pub(super) fn become_compensating(&mut self, context: &mut Context) {
-        if planted!(CompensatedEarly) && self.state != Phase::Compensating {
-            return;
-        }
         debug_assert_eq!(self.state, Phase::Compensating);
         self.state = Phase::Aborting;
         self.decision.is_visible = true;

@@ -3,8 +3,8 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::time::Duration;
 
-use dtc_protocol::planted;
-
+#[cfg(feature = "mutants")]
+use super::mutants;
 use super::{Context, Phase, RecordPurpose, Transaction};
 use crate::{
     BranchState, DecisionBranch, DecisionRecord, Opaque, Reason, Record, TrailEvent, TrailKind,
@@ -52,10 +52,7 @@ impl Transaction {
             }
         }
         let record = self.decision_record(context);
-        context.append(record, true, RecordPurpose::Committed);
-        if planted!(CommitSentEarly) {
-            self.become_committing(context);
-        }
+        self.append(record, true, RecordPurpose::Committed, context);
     }
 
     /// One phase: the participant has committed it.
@@ -66,14 +63,8 @@ impl Transaction {
 
     /// The commit record is durable: now, and not before, it may be told.
     pub(super) fn become_committing(&mut self, context: &mut Context) {
-        if planted!(CommitSentEarly) && self.state != Phase::Deciding {
-            return;
-        }
         debug_assert_eq!(self.state, Phase::Deciding);
         self.state = Phase::Committing;
-        if planted!(LocksReleasedEarly) {
-            context.locks.release_all(context.now, self.owner());
-        }
         self.note(context, TrailKind::DecidedCommit, None);
         self.trail.recorded = self.trail.events.len();
         self.send_decision(context);
@@ -93,17 +84,9 @@ impl Transaction {
 
     /// Decides to abort.
     pub(super) fn abort(&mut self, reason: Arc<Reason>, context: &mut Context) {
-        debug_assert!(
-            planted!(DecisionTakenBack)
-                || !matches!(
-                    self.state,
-                    Phase::Deciding
-                        | Phase::Committing
-                        | Phase::Compensating
-                        | Phase::Aborting
-                        | Phase::Ended
-                )
-        );
+        #[cfg(feature = "mutants")]
+        mutants::aborts(self);
+        debug_assert!(!self.is_decided());
         self.stop_linking(context);
         self.state = Phase::Aborting;
         self.stop_locking(context);
@@ -114,13 +97,13 @@ impl Transaction {
         // its request could commit after a crash.
         // The operator who rolls it back is told once that is on record.
         let waits = self.key.is_some() || !self.interventions.is_empty();
-        self.decision.is_visible = !waits || planted!(KeyedAbortToldEarly);
+        self.decision.is_visible = !waits;
         self.note(context, TrailKind::DecidedAbort, None);
         for branch in &mut self.branches {
             branch.payload = Opaque::default();
             match branch.state {
                 BranchState::Prepared => branch.become_state(BranchState::RollingBack),
-                BranchState::Preparing if branch.sent && !planted!(LostVoteNotRolledBack) => {
+                BranchState::Preparing if branch.sent => {
                     branch.become_state(BranchState::RollingBack);
                 }
                 BranchState::Preparing => branch.finish(BranchState::Enlisted),
@@ -128,7 +111,7 @@ impl Transaction {
             }
         }
         let record = self.decision_record(context);
-        context.append(record, waits, RecordPurpose::Aborted);
+        self.append(record, waits, RecordPurpose::Aborted, context);
         self.trail.recorded = self.trail.events.len();
         self.send_decision(context);
     }
@@ -192,8 +175,11 @@ impl Transaction {
     }
 
     pub(super) fn owes_nothing(&self) -> bool {
-        // What is being forced would not be known of a transaction that has ended.
-        let owed = !self.resolving.is_empty() || self.branches.iter().any(|it| it.state.is_owed());
-        planted!(EndsUnacknowledged) || !owed
+        #[cfg(feature = "mutants")]
+        if mutants::ends_early() {
+            return true;
+        }
+        // What is being resolved would not be known of a transaction that has ended.
+        self.resolving.is_empty() && !self.branches.iter().any(|it| it.state.is_owed())
     }
 }

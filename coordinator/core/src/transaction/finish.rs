@@ -3,7 +3,7 @@
 use alloc::{format, sync::Arc};
 use core::time::Duration;
 
-use dtc_protocol::{JournalId, planted};
+use dtc_protocol::JournalId;
 
 use super::{
     Branch, Context, Decision, End, Phase, Trail, Transaction,
@@ -37,7 +37,7 @@ impl Transaction {
             return;
         }
         let other = |voted| journal.is_some_and(|journal| journal != voted);
-        let own_journal = planted!(AnyJournalAcknowledges) || !branch.journal.is_some_and(other);
+        let own_journal = !branch.journal.is_some_and(other);
         if self.state == Phase::ResolvingOnePhase {
             return self.one_phase_resolved(index, own_journal, acknowledgement, context);
         }
@@ -130,7 +130,7 @@ impl Transaction {
     pub(crate) fn recover_begun(record: BeginRecord, context: &mut Context) -> Self {
         let branches = record.branches.into_iter().map(|begun| Branch {
             supports_inquiry: begun.supports_inquiry,
-            journal: begun.journal.filter(|_| !planted!(AskedJournalForgotten)),
+            journal: begun.journal,
             sent: true,
             state: BranchState::Preparing,
             ..Branch::new(begun.participant, Opaque::default())
@@ -172,7 +172,7 @@ impl Transaction {
     pub(crate) fn recover_decided(record: DecisionRecord, context: &mut Context) -> Self {
         let branches = record.branches.into_iter().map(|decided| Branch {
             state: decided.state,
-            journal: decided.journal.filter(|_| !planted!(VotedJournalForgotten)),
+            journal: decided.journal,
             output: decided.output,
             refusal: decided.refusal,
             supports_inquiry: decided.supports_inquiry,
@@ -220,9 +220,7 @@ impl Transaction {
     }
 
     fn register(&mut self, locks: &[HeldLock], context: &mut Context) {
-        if !planted!(LocksForgotten) {
-            context.locks.restore(context.now, self.owner(), self.age, locks);
-        }
+        context.locks.restore(context.now, self.owner(), self.age, locks);
         self.register_owed(context);
     }
 }

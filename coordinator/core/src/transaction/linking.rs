@@ -14,7 +14,7 @@ impl Transaction {
             self.state = Phase::Linking;
             self.deadline = Some(context.now + grace);
             if self.id_may_be_known && !self.logged {
-                context.append(self.begin_record(context), true, RecordPurpose::Opened);
+                self.append(self.begin_record(context), true, RecordPurpose::Opened, context);
             }
             self.note(context, TrailKind::LinksAwaited, None);
             if grace.is_zero() {

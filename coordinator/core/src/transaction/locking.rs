@@ -2,8 +2,8 @@
 
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
-use dtc_protocol::planted;
-
+#[cfg(feature = "mutants")]
+use super::mutants;
 use super::{Context, Phase, RecordPurpose, Transaction, repeat::refuse};
 use crate::{
     Action, Blocked, CallKey, HeldLock, LockKey, LockMode, LockOwner, Reason, Refused, Reply, Time,
@@ -35,15 +35,18 @@ impl Transaction {
 
     /// Asks for its locks; prepare comes when it has them.
     pub(super) fn become_locking(&mut self, context: &mut Context) {
+        #[cfg(feature = "mutants")]
+        if mutants::locks_are_not_awaited() {
+            return mutants::prepare_unlocked(self, context);
+        }
         debug_assert!(matches!(self.state, Phase::Opening | Phase::Linking));
         self.state = Phase::Locking;
         if self.id_may_be_known && !self.logged {
-            context.append(self.begin_record(context), true, RecordPurpose::Opened);
+            self.append(self.begin_record(context), true, RecordPurpose::Opened, context);
         }
         let locks = core::mem::take(&mut self.locks);
         match context.locks.acquire(context.now, self.owner(), self.age, &locks) {
             Acquired::Granted(_) => self.locked(context),
-            Acquired::Waiting if planted!(LocksNotAwaited) => self.start_prepare(context),
             Acquired::Waiting => {
                 self.deadline = Some(context.now + self.options.lock_wait);
                 self.note(context, TrailKind::LocksAwaited, None);

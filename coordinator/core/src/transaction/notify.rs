@@ -11,8 +11,6 @@
 use alloc::{collections::BTreeSet, vec::Vec};
 use core::time::Duration;
 
-use dtc_protocol::planted;
-
 use super::{Branch, Context, Phase, RecordPurpose, Transaction};
 use crate::{BranchState, EndRecord, Intervention, Outcome, ParticipantId, Record, TrailKind};
 
@@ -24,29 +22,37 @@ impl Transaction {
     /// longer. Where its answer may be another one than the operator's, its fate is not
     /// known until it comes.
     pub(super) fn assert_resolved(&mut self, index: usize, context: &mut Context) {
-        let as_decided = self.branches[index].resolved == Some(self.decision.commit);
-        // One that is to be compensated may have committed before anybody resolved it.
-        let is_sure = as_decided && (!self.is_compensating() || planted!(AssertedUncompensated));
-        let dressed_up = match self.decision.commit {
-            true => BranchState::Committed,
-            false => BranchState::RolledBack,
-        };
+        let state = self.asserted(index);
         let branch = &mut self.branches[index];
-        branch.state = match is_sure {
-            _ if planted!(ResolutionDressedUp) => dressed_up,
-            true if planted!(AssertedAsAcknowledged) => dressed_up,
-            true => BranchState::Asserted,
-            false => BranchState::Hazard,
-        };
+        branch.state = state;
         branch.notify = true;
+        let is_sure = state != BranchState::Hazard;
         let kind = if is_sure { TrailKind::Asserted } else { TrailKind::Hazard };
         self.note(context, kind, Some(index));
         self.retry_later(index, context);
     }
 
+    /// What a resolved branch is shown as until its participant answers.
+    fn asserted(&self, index: usize) -> BranchState {
+        #[cfg(feature = "mutants")]
+        if let Some(state) = super::mutants::asserted(self, index) {
+            return state;
+        }
+        let as_decided = self.branches[index].resolved == Some(self.decision.commit);
+        // One that is to be compensated may have committed before anybody resolved it.
+        match as_decided && !self.is_compensating() {
+            true => BranchState::Asserted,
+            false => BranchState::Hazard,
+        }
+    }
+
     /// Whether a participant is still to be notified of what was resolved.
     pub(super) fn owes_notifications(&self) -> bool {
-        !planted!(NotificationForgotten) && self.branches.iter().any(|branch| branch.notify)
+        #[cfg(feature = "mutants")]
+        if super::mutants::forgets_notifications() {
+            return false;
+        }
+        self.branches.iter().any(|branch| branch.notify)
     }
 
     /// Whether it has ended for its clients.
@@ -106,7 +112,8 @@ impl Transaction {
                 .collect(),
             trail: self.trail.events[self.trail.recorded..].to_vec(),
         };
-        context.append(Record::End(record), self.end_is_waited_for(), RecordPurpose::Ended);
+        let sync = self.end_is_waited_for();
+        self.append(Record::End(record), sync, RecordPurpose::Ended, context);
     }
 
     /// A broken promise must not be forgotten in a crash, and clients wait for a commit

@@ -2,9 +2,11 @@
 
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 
-use dtc_protocol::{JournalId, planted};
+use dtc_protocol::JournalId;
 
-use super::{Context, Phase, RecordPurpose, Transaction, branch::Attempt};
+#[cfg(feature = "mutants")]
+use super::mutants;
+use super::{Branch, Context, Phase, RecordPurpose, Transaction, branch::Attempt};
 use crate::{
     BeginBranch, BeginRecord, BranchState, ParticipantId, Reason, Record, TrailKind, Vote,
 };
@@ -52,9 +54,9 @@ impl Transaction {
             || !all_ask
             || (self.one_phase && self.key.is_some());
         self.deadline = Some(context.now + self.options.prepare_timeout);
-        if sync && !planted!(BeginRecordMissing) {
+        if sync {
             self.state = Phase::ForcingBegin;
-            context.append(self.begin_record(context), true, RecordPurpose::Logged);
+            self.append(self.begin_record(context), true, RecordPurpose::Logged, context);
             self.set_timer(context);
         } else {
             self.become_preparing(context);
@@ -62,7 +64,7 @@ impl Transaction {
     }
 
     pub(super) fn begin_record(&self, context: &Context) -> Record {
-        let branch = |branch: &super::Branch| BeginBranch {
+        let branch = |branch: &Branch| BeginBranch {
             participant: branch.participant,
             payload: branch.payload.clone(),
             supports_inquiry: branch.supports_inquiry,
@@ -91,7 +93,7 @@ impl Transaction {
         debug_assert_eq!(self.state, Phase::Preparing);
         self.state = Phase::ForcingBegin;
         self.branches[0].attempt = Attempt::None;
-        context.append(self.begin_record(context), true, RecordPurpose::Logged);
+        self.append(self.begin_record(context), true, RecordPurpose::Logged, context);
     }
 
     pub(super) fn become_preparing(&mut self, context: &mut Context) {
@@ -119,7 +121,7 @@ impl Transaction {
         room: usize,
         context: &mut Context,
     ) -> usize {
-        let held = |all: &[super::Branch]| {
+        let held = |all: &[Branch]| {
             let branch = all.get(number as usize);
             branch.and_then(|branch| branch.output.as_deref()).map_or(0, <[u8]>::len)
         };
@@ -154,6 +156,8 @@ impl Transaction {
             }
             return;
         }
+        #[cfg(feature = "mutants")]
+        mutants::votes(&mut self.one_phase, branch, journal, &vote);
         let settles = matches!(vote, Vote::Commit { committed: true, .. });
         if self.state == Phase::ResolvingOnePhase && !settles {
             // The rollback that asks is on its way, and its answer counts: a
@@ -163,7 +167,7 @@ impl Transaction {
         }
         // In one phase the journal that was asked may have committed, whatever another one
         // refuses: only that one may say that it did not.
-        let refuses = matches!(vote, Vote::Abort(_)) && !planted!(OtherJournalRefuses);
+        let refuses = matches!(vote, Vote::Abort(_));
         branch.journal = match self.one_phase && refuses {
             true => branch.journal.or(journal),
             false => journal.or(branch.journal),
@@ -195,7 +199,6 @@ impl Transaction {
                 // a tombstone that would stop it: then a rollback is owed. In one
                 // phase it could commit, were it but repeated on its way here.
                 let stopped = branch.attempts <= 1 && !self.one_phase;
-                let stopped = stopped || planted!(RefusalEndsAllAttempts);
                 if stopped {
                     branch.finish(BranchState::Refused);
                 }
@@ -209,11 +212,17 @@ impl Transaction {
         self.count_votes(context);
     }
 
+    fn has_all_votes(&self) -> bool {
+        let is_in = |it: &Branch| matches!(it.state, BranchState::Prepared | BranchState::ReadOnly);
+        #[cfg(feature = "mutants")]
+        if mutants::one_vote_is_enough() {
+            return self.branches.iter().any(is_in);
+        }
+        self.branches.iter().all(is_in)
+    }
+
     fn count_votes(&mut self, context: &mut Context) {
-        let is_in = |state| matches!(state, BranchState::Prepared | BranchState::ReadOnly);
-        let one_is_in = self.branches.iter().any(|branch| is_in(branch.state));
-        let enough = planted!(OneVoteCommits) && one_is_in;
-        if !enough && !self.branches.iter().all(|branch| is_in(branch.state)) {
+        if !self.has_all_votes() {
             return;
         }
         if let Some(participant) = self.not_known_to_compensate(context) {
@@ -228,10 +237,18 @@ impl Transaction {
         }
     }
 
+    /// Whether its only participant may have committed it, with no decision of this machine.
+    pub(super) fn may_be_committed(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        if mutants::lost_answers_abort() {
+            return false;
+        }
+        self.one_phase && self.branches.iter().any(|branch| branch.sent)
+    }
+
     /// The deadline of prepare has come, or a branch has had all its attempts.
     pub(super) fn give_up_prepare(&mut self, code: &'static str, context: &mut Context) {
-        let may_be_committed = self.one_phase && self.branches.iter().any(|branch| branch.sent);
-        if may_be_committed && !planted!(LostAnswerAborts) {
+        if self.may_be_committed() {
             return self.resolve_one_phase(context);
         }
         let mut branches = self.branches.iter();
@@ -254,7 +271,7 @@ impl Transaction {
     /// Who has not voted, and what was heard of each last.
     fn silence(&self, context: &mut Context) -> String {
         let all = (0..).zip(&self.branches).filter(|(_, branch)| is_silent(branch));
-        let silent: Vec<(u32, &super::Branch)> = all.collect();
+        let silent: Vec<(u32, &Branch)> = all.collect();
         let named = silent.iter().take(NAMED).map(|(number, branch)| {
             let why = if branch.sent { "has not voted" } else { "cannot be reached" };
             let away = context.participants.get(branch.participant).away.as_deref();
@@ -307,6 +324,6 @@ fn excess(
     Some(Reason { code: code.into(), message, participant: Some(from) })
 }
 
-fn is_silent(branch: &super::Branch) -> bool {
+fn is_silent(branch: &Branch) -> bool {
     matches!(branch.state, BranchState::Enlisted | BranchState::Preparing)
 }

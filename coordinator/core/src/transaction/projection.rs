@@ -64,15 +64,6 @@ impl Transaction {
             }
             _ => limit.unwrap_or(0),
         };
-        let undecided = !matches!(
-            self.state,
-            Phase::Deciding
-                | Phase::Committing
-                | Phase::Compensating
-                | Phase::Aborting
-                | Phase::Notifying
-                | Phase::Ended
-        );
         BranchProjection {
             participant: branch.participant,
             state: branch.state,
@@ -80,7 +71,7 @@ impl Transaction {
             supports_inquiry: branch.supports_inquiry,
             resolved: branch.resolved,
             notify: branch.notify,
-            sent: branch.sent && undecided,
+            sent: branch.sent && !self.is_decided(),
             attempts: branch.attempts.min(counted),
             pace: match branch.attempt {
                 Attempt::None => Pace::Still,

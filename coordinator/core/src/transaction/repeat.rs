@@ -3,8 +3,6 @@
 
 use alloc::vec::Vec;
 
-use dtc_protocol::planted;
-
 use super::{Context, Transaction};
 use crate::{Action, CallKey, Client, EnlistCall, HeldLock, Refused, Reply};
 
@@ -36,7 +34,7 @@ impl Transaction {
             return false;
         };
         let known = self.answered.iter().find(|it| it.key.0 == key.0);
-        let reply = match known.filter(|_| !planted!(CallKeyIgnored)) {
+        let reply = match known {
             Some(it) if it.key != *key => Reply::Refused(Refused::KeyTaken(key.0.clone())),
             Some(it) => match &it.answer {
                 Answer::Enlisted(branch) => Reply::Enlisted(*branch),

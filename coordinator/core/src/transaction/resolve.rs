@@ -7,8 +7,6 @@
 
 use alloc::{collections::BTreeSet, format, sync::Arc, vec::Vec};
 
-use dtc_protocol::planted;
-
 use super::{Context, Phase, RecordPurpose, Transaction};
 use crate::{
     BranchState, Intervention, InterventionAction, Reason, TrailKind, intervention::MAX_RETRIES,
@@ -84,9 +82,6 @@ impl Transaction {
         }
         self.interventions.push(it);
         self.record_again(true, RecordPurpose::Resolved, context);
-        if planted!(ResolvedEarly) {
-            self.become_resolved(context);
-        }
         true
     }
 
@@ -112,7 +107,7 @@ impl Transaction {
     ) {
         let record = self.decision_record(context);
         self.trail.recorded = self.trail.events.len();
-        context.append(record, sync, purpose);
+        self.append(record, sync, purpose, context);
     }
 
     /// It is durable: branches are told, but not for ever.

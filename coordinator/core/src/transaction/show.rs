@@ -2,8 +2,6 @@
 
 use alloc::vec::Vec;
 
-use dtc_protocol::planted;
-
 use super::{Context, Phase, Transaction};
 use crate::{BranchOutcome, BranchState, BranchView, Outcome, TrailKind, TransactionState, View};
 
@@ -93,17 +91,9 @@ impl Transaction {
 
     /// Whether the client may still roll it back.
     pub(crate) fn can_roll_back(&self) -> bool {
-        match self.state {
-            Phase::Opening
-            | Phase::Active
-            | Phase::Linking
-            | Phase::Locking
-            | Phase::ForcingBegin
-            | Phase::Prepared => true,
-            Phase::Deciding => planted!(DecisionTakenBack),
-            Phase::Preparing => !(self.one_phase && self.branches.iter().any(|it| it.sent)),
-            _ => false,
-        }
+        let only_participant_knows = self.state == Phase::ResolvingOnePhase
+            || self.state == Phase::Preparing && self.may_be_committed();
+        !self.is_decided() && !only_participant_knows
     }
 
     /// Whether it was decided to abort.
@@ -127,6 +117,10 @@ impl Transaction {
         if index >= self.branches.len() {
             return BranchOutcome::NotMine;
         }
+        #[cfg(feature = "mutants")]
+        if let Some(outcome) = super::mutants::inquired(self) {
+            return outcome;
+        }
         if self.state != Phase::Ended {
             self.note(context, TrailKind::Asked, Some(index));
         }
@@ -142,9 +136,6 @@ impl Transaction {
                 self.committed(index, self.decision.number)
             }
             Phase::Aborting | Phase::Notifying | Phase::Ended => {
-                BranchOutcome::Aborted { number: self.decision.number }
-            }
-            _ if planted!(PendingAnsweredAborted) => {
                 BranchOutcome::Aborted { number: self.decision.number }
             }
             _ => BranchOutcome::Pending,

@@ -3,8 +3,6 @@
 use alloc::sync::Arc;
 use core::time::Duration;
 
-use dtc_protocol::planted;
-
 use super::{Branch, Context, Phase, Transaction, branch::Attempt};
 use crate::{
     Action, BranchState, Failure, Message, ParticipantId, Reason, TrailKind, backoff::backoff,
@@ -79,11 +77,29 @@ impl Transaction {
     fn push_message(&mut self, index: usize, timeout: Duration, context: &mut Context) {
         debug_assert_ne!(self.state, Phase::Compensating);
         let branch = &self.branches[index];
+        context.actions.push(Action::Send {
+            to: branch.participant,
+            id: self.id,
+            branch: index as u32,
+            attempt: branch.made,
+            message: self.message(index),
+            timeout,
+            trace: self.trace.clone(),
+        });
+    }
+
+    /// The message that a branch is owed.
+    fn message(&self, index: usize) -> Message {
+        #[cfg(feature = "mutants")]
+        if let Some(message) = super::mutants::message(self, index) {
+            return message;
+        }
+        let branch = &self.branches[index];
         let (number, output) = (self.decision.number, branch.output.clone());
-        let message = match self.state {
+        let compensate = self.is_compensating();
+        match self.state {
             _ if branch.resolved == Some(true) => Message::Commit { number: number + 1, output },
             _ if branch.resolved == Some(false) => {
-                let compensate = self.is_compensating() && !planted!(ResolvedNotCompensated);
                 Message::Rollback { number: number + 1, output, compensate }
             }
             Phase::Preparing => {
@@ -92,17 +108,8 @@ impl Transaction {
                 Message::Prepare { payload, one_phase, may_compensate, age: self.age }
             }
             Phase::Committing => Message::Commit { number, output },
-            _ => Message::Rollback { number, output, compensate: self.is_compensating() },
-        };
-        context.actions.push(Action::Send {
-            to: branch.participant,
-            id: self.id,
-            branch: index as u32,
-            attempt: branch.made,
-            message,
-            timeout,
-            trace: self.trace.clone(),
-        });
+            _ => Message::Rollback { number, output, compensate },
+        }
     }
 
     /// An attempt could not be made, because the participant is away.
@@ -169,8 +176,12 @@ impl Transaction {
     /// Whether a rollback is best effort: its participant asks when it is back. One
     /// that has committed has no doubt, and must be told to undo it.
     fn may_leave_to_ask(&self, index: usize, context: &Context) -> bool {
+        #[cfg(feature = "mutants")]
+        if let Some(may) = super::mutants::may_leave_to_ask(self, index) {
+            return may;
+        }
         let branch = &self.branches[index];
-        let compensating = self.is_compensating() && !planted!(CompensationUnacknowledged);
+        let compensating = self.is_compensating();
         let resolved = branch.resolved.is_some();
         let best_effort = branch.supports_inquiry && branch.state == BranchState::RollingBack;
         // What it has locked may be changed by others once it has ended.
