@@ -151,6 +151,28 @@ fn local_dependencies(metadata: &Value, package: &Value) -> Vec<String> {
     used
 }
 
+/// Features that put planted bugs, or places where the process is killed, into a program.
+const TEST_FEATURES: [&str; 2] = ["mutants", "crash-points"];
+
+#[test]
+fn what_only_tests_may_do_is_turned_on_by_tests_only() {
+    let metadata = metadata();
+    let is_for_tests = |feature: &Value| {
+        let name = feature.as_str().unwrap_or_default();
+        TEST_FEATURES.contains(&name.rsplit('/').next().unwrap_or(name))
+    };
+    for package in metadata["packages"].as_array().unwrap().iter() {
+        let name = &package["name"];
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let on = dependency["features"].as_array().unwrap().iter().any(is_for_tests);
+            let to = &dependency["name"];
+            assert!(!on || dependency["kind"] == "dev", "{name} turns it on for {to}");
+        }
+        let default = package["features"]["default"].as_array();
+        assert!(!default.is_some_and(|all| all.iter().any(is_for_tests)), "{name} by default");
+    }
+}
+
 #[test]
 fn files_are_small_and_none_is_called_mod() {
     fn look(folder: &Path, problems: &mut Vec<String>) {
