@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 7] = [
     "dtc/v1/types.proto",
     "dtc/v1/lock.proto",
     "dtc/v1/transaction.proto",
@@ -12,14 +12,13 @@ const FILES: [&str; 8] = [
     "dtc/v1/recovery.proto",
     "dtc/v1/registry.proto",
     "dtc/v1/admin.proto",
-    "dtc/journal/v1/journal.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {
         println!("cargo:rerun-if-changed={file}");
     }
-    let mut descriptors = protox::compile(FILES, ["."])?;
+    let descriptors = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut config = prost_build::Config::new();
     config.enable_type_names();
@@ -28,8 +27,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         .client_mod_attribute(".", "#[cfg(feature = \"services\")]")
         .server_mod_attribute(".", "#[cfg(feature = \"services\")]")
         .compile_fds_with_config(descriptors.clone(), config)?;
-    // The journal's format is no part of the wire, so reflection does not show it.
-    descriptors.file.retain(|file| file.package() != "dtc.journal.v1");
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     Ok(())
 }

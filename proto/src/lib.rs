@@ -19,11 +19,6 @@ mod generated {
         pub mod v1 {
             include!(concat!(env!("OUT_DIR"), "/dtc.v1.rs"));
         }
-        pub mod journal {
-            pub mod v1 {
-                include!(concat!(env!("OUT_DIR"), "/dtc.journal.v1.rs"));
-            }
-        }
     }
     pub mod google {
         pub mod rpc {
@@ -32,8 +27,6 @@ mod generated {
     }
 }
 
-/// What the coordinator's journal keeps; on disk only.
-pub use generated::dtc::journal::v1 as journal;
 /// The protocol of the coordinator.
 pub use generated::dtc::v1 as dtc;
 /// gRPC's own status message.

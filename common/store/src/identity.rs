@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Raised by one whenever the format of a table changes.
-pub(crate) const FORMAT: i64 = 6;
+pub(crate) const FORMAT: i64 = 7;
 
 /// "DTCj": marks a SQLite file as ours.
 pub(crate) const APPLICATION_ID: i32 = 0x4454_436A;

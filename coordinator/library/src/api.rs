@@ -17,7 +17,6 @@ mod outcome;
 mod participants;
 mod repeat;
 mod request;
-mod stored;
 mod transaction;
 mod watch;
 
@@ -93,7 +92,7 @@ impl Coordinator {
     ) -> Result<Transaction, Error> {
         let directory = &self.handle.directory;
         let id = match (reply, id) {
-            (Reply::Transaction(view), _) => return Ok(Transaction::in_memory(*view, directory)),
+            (Reply::Transaction(view), _) => return Ok(Transaction::new(*view, &**directory)),
             (Reply::Refused(refused), _) => return Err(Error::refused(&refused, directory)),
             (Reply::See(id) | Reply::Begun(id), _) => id,
             (Reply::NotHere | Reply::Enlisted(_), Some(id)) => id,
@@ -105,15 +104,15 @@ impl Coordinator {
         let stored = self.handle.journal.find(id).await?;
         let stored = stored.ok_or(Error::UnknownTransaction(id))?;
         if stored.end.is_some() {
-            return Ok(stored::transaction(&stored, true));
+            return Ok(Transaction::in_journal(&stored)?);
         }
         // It became unfinished work again between the two looks: in memory then.
         match self.handle.call(id, Call::Get, Duration::ZERO).await? {
-            Reply::Transaction(view) => Ok(Transaction::in_memory(*view, directory)),
+            Reply::Transaction(view) => Ok(Transaction::new(*view, &**directory)),
             _ => {
                 let stored = self.handle.journal.find(id).await?;
                 let stored = stored.ok_or(Error::UnknownTransaction(id))?;
-                Ok(stored::transaction(&stored, true))
+                Ok(Transaction::in_journal(&stored)?)
             }
         }
     }

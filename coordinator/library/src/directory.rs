@@ -89,6 +89,24 @@ impl RegistrationStatus {
     }
 }
 
+/// Participants' names by their numbers.
+pub(crate) trait Names {
+    fn name(&self, id: ParticipantId) -> Arc<str>;
+
+    /// The number of a name, a new one if need be.
+    fn intern(&self, name: &str) -> ParticipantId;
+}
+
+impl Names for Directory {
+    fn name(&self, id: ParticipantId) -> Arc<str> {
+        self.name(id)
+    }
+
+    fn intern(&self, name: &str) -> ParticipantId {
+        self.intern(name)
+    }
+}
+
 /// All participants. Numbers are given in the order of their first mention and
 /// are good for one run.
 #[derive(Debug)]

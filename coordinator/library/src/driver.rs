@@ -186,7 +186,7 @@ impl Driver {
         let decode = |stored| codec::decode(stored, &directory);
         let records: Vec<Record> = unfinished.iter().map(decode).collect::<Result<_, _>>()?;
         let sessions = journal.sessions().await?;
-        let decode = |(id, session)| codec::decode_session(id, &session);
+        let decode = |(id, body): (_, Vec<u8>)| codec::decode_session(id, &body);
         let sessions = sessions.into_iter().map(decode).collect::<Result<Vec<_>, _>>()?;
         let count = records.len();
         let newest = journal.newest().await?;

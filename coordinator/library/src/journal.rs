@@ -1,17 +1,19 @@
 //! The journal: what must survive, and how it is asked.
 
-pub mod codec;
+pub mod body;
+pub(crate) mod codec;
+mod disk;
 mod memory;
 mod sqlite;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dtc_core::{Fingerprint, RequestKey};
-use dtc_proto::journal;
+use dtc_core::{Fingerprint, Intervention, RequestKey};
 use dtc_protocol::{CoordinatorId, SessionId, TransactionId, fence::Run};
 
 use crate::address::Address;
+pub use codec::{Damaged, DamagedSession};
 pub use memory::MemoryJournal;
 pub use sqlite::SqliteJournal;
 
@@ -55,7 +57,7 @@ pub struct Keep {
 }
 
 /// What the journal knows of a transaction that a participant asks about.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recalled {
     Stored(Box<Stored>),
     /// It was never written here.
@@ -68,13 +70,13 @@ pub enum Recalled {
 /// A request key, with its body's fingerprint.
 pub type Key = (String, Fingerprint);
 
-/// What the journal holds of a transaction.
-#[derive(Debug, Clone, PartialEq)]
+/// What the journal holds of a transaction: the bodies of its entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     pub id: TransactionId,
-    pub begin: Option<journal::Begin>,
-    pub decision: Option<journal::Decision>,
-    pub end: Option<journal::End>,
+    pub begin: Option<Vec<u8>>,
+    pub decision: Option<Vec<u8>>,
+    pub end: Option<Vec<u8>>,
 }
 
 /// What a participant can do, where there is no stream over which it tells.
@@ -197,8 +199,8 @@ pub trait Journal: Send + Sync + 'static {
     /// not known, so that they are not taken up.
     async fn lost(&self) -> Result<Vec<Stored>, JournalError>;
 
-    /// All sessions that hold locks.
-    async fn sessions(&self) -> Result<Vec<(SessionId, journal::Session)>, JournalError>;
+    /// All sessions that hold locks, with their bodies.
+    async fn sessions(&self) -> Result<Vec<(SessionId, Vec<u8>)>, JournalError>;
 
     /// The newest transaction of all.
     async fn newest(&self) -> Result<Option<TransactionId>, JournalError>;
@@ -215,11 +217,7 @@ pub trait Journal: Send + Sync + 'static {
     /// Gives a finished transaction that is kept for an operator back to retention,
     /// durably, with what was done added to it. False where none is kept so. It goes
     /// only once its participants were notified, too.
-    async fn release(
-        &self,
-        id: TransactionId,
-        done: journal::Intervention,
-    ) -> Result<bool, JournalError>;
+    async fn release(&self, id: TransactionId, done: Intervention) -> Result<bool, JournalError>;
 
     /// Forgets at most `limit` finished transactions, and remembers up to which one it
     /// did so.

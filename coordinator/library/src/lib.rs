@@ -8,7 +8,6 @@ mod address;
 mod allow;
 pub mod api;
 mod clock;
-mod convert;
 mod directory;
 mod driver;
 mod embedded;

@@ -157,8 +157,7 @@ mod tests {
         let journal = MemoryJournal::new();
         let finished = |number: u8, keep: Keep| {
             let id = TransactionId::from_bytes([number; 16]);
-            let body = prost::Message::encode_to_vec(&dtc_proto::journal::End::default());
-            journal.append(vec![Entry::End { id, keep, body }], true, Box::new(|| ()));
+            journal.append(vec![Entry::End { id, keep, body: Vec::new() }], true, Box::new(|| ()));
             id
         };
         let kept = finished(1, Keep { operator: true, unnotified: false });

@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context;
-use dtc_proto::{dtc::BranchState, journal};
-use prost::Message;
+use dtc::{
+    api::{BranchState, Transaction},
+    journal::Stored,
+};
+use dtc_protocol::TransactionId;
 use rusqlite::{Connection, OpenFlags};
 use shop_proto::OrderState;
 use uuid::Uuid;
@@ -155,10 +158,10 @@ impl Journals {
         let rows = rows.collect::<Result<Vec<(_, Vec<u8>)>, _>>()?;
         let forgotten = witness.as_ref().map_or(&[][..], |witness| &witness.decisions);
         for (id, sealed) in forgotten.iter().chain(&rows) {
-            let decision = decoded(sealed)?;
-            let readers = |it: &&journal::DecisionBranch| it.state() != BranchState::ReadOnly;
-            let branches = decision.branches.iter().filter(readers).count();
-            journals.decisions.insert(*id, (decision.commit, branches));
+            let decided = decoded(*id, sealed)?;
+            let mut branches = decided.branches;
+            branches.retain(|branch| branch.state != BranchState::ReadOnly);
+            journals.decisions.insert(*id, (decided.committed, branches.len()));
         }
         journals.witness = witness;
         Ok(journals)
@@ -172,9 +175,11 @@ impl Journals {
 }
 
 /// A decision as the journal has it, sealed.
-pub(crate) fn decoded(sealed: &[u8]) -> anyhow::Result<journal::Decision> {
+pub(crate) fn decoded(id: Uuid, sealed: &[u8]) -> anyhow::Result<Transaction> {
     let body = &sealed[..sealed.len().saturating_sub(CHECKSUM)];
-    Ok(journal::Decision::decode(body)?)
+    let id = TransactionId::from_bytes(id.into_bytes());
+    let stored = Stored { id, begin: None, decision: Some(body.into()), end: None };
+    Ok(Transaction::in_journal(&stored)?)
 }
 
 fn unfinished(coordinator: &Path) -> anyhow::Result<Vec<Uuid>> {

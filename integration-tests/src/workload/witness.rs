@@ -128,8 +128,8 @@ impl Witness {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let sealed: Vec<u8> = row.get(1)?;
-            if decoded(&sealed)?.ended_at_us.is_some() {
-                let id = Uuid::from_bytes(row.get(0)?);
+            let id = Uuid::from_bytes(row.get(0)?);
+            if decoded(id, &sealed)?.ended_at.is_some() {
                 witness.closed.entry(id).or_insert(row.get(2)?);
             }
         }

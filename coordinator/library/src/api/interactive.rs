@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     driver::{self, Call, NewWork},
-    journal::codec,
+    journal::{JournalError, codec},
 };
 
 impl Coordinator {
@@ -95,8 +95,8 @@ impl Coordinator {
     /// The branch that a call with this key enlisted in a transaction that the journal
     /// alone knows.
     async fn enlisted(&self, id: TransactionId, key: CallKey) -> Result<Option<u32>, Error> {
-        let stored = self.handle.journal.find(id).await?;
-        match stored.and_then(|stored| codec::enlisted(&stored, &key)) {
+        let Some(stored) = self.handle.journal.find(id).await? else { return Ok(None) };
+        match codec::enlisted(&stored, &key).map_err(JournalError::from)? {
             Some((branch, true)) => Ok(Some(branch)),
             Some((_, false)) => Err(Error::KeyTaken(key.0.to_string())),
             None => Ok(None),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use dtc_core::{Outcome, Time, TransactionState};
 use dtc_protocol::TransactionId;
 
-use super::{Coordinator, Error, Transaction, limits, stored};
+use super::{Coordinator, Error, Transaction, limits};
 use crate::driver::IN_ONE_TURN;
 
 /// Rows of history that one call looks through.
@@ -76,7 +76,7 @@ impl Coordinator {
             looked = views.last().map(|view| view.id).or(looked);
             let is_last = views.len() < IN_ONE_TURN;
             let shown =
-                views.into_iter().map(|view| (view.id, Transaction::in_memory(view, directory)));
+                views.into_iter().map(|view| (view.id, Transaction::new(view, &**directory)));
             found.extend(shown.filter(|(_, transaction)| filter.takes(transaction)));
             if is_last {
                 break;
@@ -94,7 +94,8 @@ impl Coordinator {
             scanned += rows.len();
             from = rows.last().map(|row| row.id).or(from);
             for row in &rows {
-                let transaction = stored::transaction(row, false);
+                let transaction =
+                    Transaction { trail: Vec::new(), ..Transaction::in_journal(row)? };
                 if filter.takes(&transaction) {
                     found.insert(row.id, transaction);
                 }

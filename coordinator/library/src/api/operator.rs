@@ -6,10 +6,7 @@ use dtc_core::{Intervention, InterventionAction, Reply, Time};
 use dtc_protocol::TransactionId;
 
 use super::{Coordinator, Error, Transaction, limits};
-use crate::{
-    driver::{Call, OperatorCall},
-    journal::codec,
-};
+use crate::driver::{Call, OperatorCall};
 
 const WAIT: Duration = Duration::from_secs(10);
 const MAX_REASON: usize = 1000;
@@ -129,7 +126,7 @@ impl Coordinator {
         tracing::warn!(transaction = %id, reason, caller, "to be given back to retention");
         let (reason, caller) = (reason.into(), caller.into());
         let done = Intervention { at: now, action, branch, reason, caller };
-        let released = self.handle.journal.release(id, codec::intervention(&done)).await?;
+        let released = self.handle.journal.release(id, done).await?;
         let transaction = self.get(id).await?;
         if released {
             return Ok(transaction);

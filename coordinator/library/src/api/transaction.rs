@@ -8,7 +8,10 @@ use dtc_core::{
 };
 use dtc_protocol::TransactionId;
 
-use crate::directory::Directory;
+use crate::{
+    directory::Names,
+    journal::{JournalError, Stored, codec},
+};
 
 /// A transaction, from memory or the journal.
 #[derive(Debug, Clone)]
@@ -29,7 +32,7 @@ pub struct Transaction {
     pub branches: Vec<Branch>,
     /// Why it was aborted.
     pub reason: Option<Reason>,
-    /// When it was begun; unknown where only its end is.
+    /// When it was begun.
     pub begun_at: Option<Time>,
     /// When it was decided.
     pub decided_at: Option<Time>,
@@ -88,8 +91,8 @@ pub struct TrailEvent {
 }
 
 impl Transaction {
-    pub(super) fn in_memory(view: View, directory: &Directory) -> Self {
-        let name = |id: ParticipantId| directory.name(id);
+    pub(super) fn new(view: View, names: &impl Names) -> Self {
+        let name = |id: ParticipantId| names.name(id);
         let reason = |reason: &dtc_core::Reason| Reason {
             code: reason.code.clone(),
             message: reason.message.clone(),
@@ -119,14 +122,21 @@ impl Transaction {
             retry_of: (view.age != view.id).then_some(view.age),
             interventions: view.interventions,
         };
-        transaction.with_trail(view.trail)
+        let events = view.trail.iter();
+        let trail = events.map(|event| {
+            TrailEvent::new(event, &transaction.branches, transaction.reason.as_ref())
+        });
+        Self { trail: trail.collect(), ..transaction }
     }
 
-    pub(super) fn with_trail(self, events: impl IntoIterator<Item = dtc_core::TrailEvent>) -> Self {
-        let trail = events
-            .into_iter()
-            .map(|event| TrailEvent::new(&event, &self.branches, self.reason.as_ref()));
-        Self { trail: trail.collect(), ..self }
+    /// One that is not in memory, as a journal has it.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Damaged`] where that is no transaction.
+    pub fn in_journal(stored: &Stored) -> Result<Self, JournalError> {
+        let (view, names) = codec::view(stored)?;
+        Ok(Self::new(view, &names))
     }
 
     /// Whether all branches have promised, or it is committed already.

@@ -31,10 +31,9 @@ impl Driver {
         let (journal, own) = (Arc::clone(&self.journal), self.own.clone());
         let environment = self.environment.clone();
         tokio::spawn(async move {
-            match journal.recall(id, epoch).await {
-                Ok(recalled) => {
-                    let found = pending::found(&recalled, branch);
-                    let notified = pending::owes_notification(&recalled, branch);
+            let recalled = journal.recall(id, epoch).await;
+            match recalled.and_then(|it| pending::found(&it, branch).map_err(JournalError::from)) {
+                Ok((found, notified)) => {
                     let found = Event::Found { to, id, branch, found };
                     let _ = own.send(Input::Events(vec![found])).await;
                     if notified {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dtc_core::{BranchOutcome, Found, FoundBranch, LockOwner, Reply};
+use dtc_core::{BranchOutcome, Found, LockOwner, Reply};
 use tokio::sync::oneshot;
 
 use crate::journal::{Recalled, codec};
@@ -79,32 +79,14 @@ impl<T> Calls<T> {
     }
 }
 
-/// What the journal knows of a branch that a participant asks about. Nothing
-/// where there is no decision: the transaction is not in memory, so that none
-/// will come.
-pub(super) fn found(recalled: &Recalled, number: u32) -> Found {
-    let stored = match recalled {
-        Recalled::Stored(stored) => stored,
-        Recalled::Never => return Found::Nothing,
-        Recalled::Forgotten => return Found::Forgotten,
-    };
-    let Some(decision) = &stored.decision else { return Found::Nothing };
-    if decision.lost {
-        return Found::Forgotten;
+/// What the journal knows of a branch that a participant asks about, and whether that
+/// participant was never notified of the outcome until it asked now.
+pub(super) fn found(recalled: &Recalled, number: u32) -> Result<(Found, bool), codec::Damaged> {
+    match recalled {
+        Recalled::Stored(stored) => {
+            Ok((codec::found(stored, number)?, codec::owes_notification(stored, number)?))
+        }
+        Recalled::Never => Ok((Found::Nothing, false)),
+        Recalled::Forgotten => Ok((Found::Forgotten, false)),
     }
-    let branch = decision.branches.get(number as usize);
-    Found::Branch(FoundBranch {
-        commit: decision.commit,
-        number: decision.decision_number,
-        output: branch.and_then(codec::output),
-        known: branch.is_some(),
-        resolved: branch.and_then(|branch| branch.resolved),
-    })
-}
-
-/// Whether the participant of a branch that has ended was never notified of the
-/// outcome, until it asked now.
-pub(super) fn owes_notification(recalled: &Recalled, number: u32) -> bool {
-    let Recalled::Stored(stored) = recalled else { return false };
-    stored.end.as_ref().is_some_and(|end| end.unnotified.contains(&number))
 }

@@ -8,15 +8,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use dtc_core::RequestKey;
-use dtc_proto::journal;
+use dtc_core::{Intervention, RequestKey};
 use dtc_protocol::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
-use prost::Message;
 use tokio::time::Instant;
 
 use super::{
-    Durable, Entry, Forgotten, Journal, JournalError, Keep, Recalled, Registration, Retention,
-    Stored, User,
+    Durable, Entry, Forgotten, Journal, JournalError, Keep, Key, Recalled, Registration, Retention,
+    Stored, User, body,
 };
 
 /// See [`Journal`].
@@ -33,7 +31,7 @@ struct Held {
     transactions: BTreeMap<TransactionId, Kept>,
     keys: BTreeMap<String, User>,
     participants: BTreeMap<String, Registration>,
-    sessions: BTreeMap<SessionId, journal::Session>,
+    sessions: BTreeMap<SessionId, Vec<u8>>,
     /// The newest that was removed.
     watermark: Option<TransactionId>,
 }
@@ -65,39 +63,35 @@ impl MemoryJournal {
 
 impl Held {
     fn write(&mut self, entry: Entry, now: Duration) {
-        let (id, key) = match &entry {
-            Entry::Begin { id, key, .. } | Entry::Decision { id, key, .. } => (*id, key.clone()),
-            Entry::End { id, .. } => (*id, None),
-            Entry::Session { id, body } => {
-                self.sessions.extend(read(body).map(|session| (*id, session)));
-                return;
+        match entry {
+            Entry::Begin { id, key, body } => self.transaction(id, key).stored.begin = Some(body),
+            Entry::Decision { id, key, body } => {
+                let stored = &mut self.transaction(id, key).stored;
+                (stored.begin, stored.decision) = (None, Some(body));
             }
-            Entry::SessionEnd { id } => {
-                self.sessions.remove(id);
-                return;
+            Entry::End { id, keep, body } => {
+                let transaction = self.transaction(id, None);
+                transaction.stored.end = Some(body);
+                (transaction.ended, transaction.keep) = (now, keep);
             }
-        };
-        let stored = Stored { id, begin: None, decision: None, end: None };
-        let new = Kept { stored, ended: now, keep: Keep::default(), key: None };
-        let transaction = self.transactions.entry(id).or_insert(new);
+            Entry::Session { id, body } => drop(self.sessions.insert(id, body)),
+            Entry::SessionEnd { id } => drop(self.sessions.remove(&id)),
+        }
+    }
+
+    /// A new one, if need be, with its key.
+    fn transaction(&mut self, id: TransactionId, key: Option<Key>) -> &mut Kept {
+        let transaction = self.transactions.entry(id).or_insert_with(|| Kept {
+            stored: Stored { id, begin: None, decision: None, end: None },
+            ended: Duration::ZERO,
+            keep: Keep::default(),
+            key: None,
+        });
         if let Some((key, fingerprint)) = key {
             transaction.key = Some(key.clone());
             self.keys.insert(key, (id, fingerprint));
         }
-        let stored = &mut transaction.stored;
-        match entry {
-            Entry::Begin { body, .. } => stored.begin = read(&body),
-            Entry::Decision { body, .. } => {
-                stored.begin = None;
-                stored.decision = read::<journal::Decision>(&body);
-            }
-            Entry::End { body, keep, .. } => {
-                stored.end = read::<journal::End>(&body);
-                transaction.ended = now;
-                transaction.keep = keep;
-            }
-            Entry::Session { .. } | Entry::SessionEnd { .. } => {}
-        }
+        transaction
     }
 
     fn forget(&mut self, id: TransactionId) {
@@ -110,10 +104,6 @@ impl Held {
             self.keys.remove(&key);
         }
     }
-}
-
-fn read<M: Message + Default>(body: &[u8]) -> Option<M> {
-    M::decode(body).ok()
 }
 
 #[async_trait]
@@ -165,8 +155,9 @@ impl Journal for MemoryJournal {
         let mut held = self.held();
         let Some(transaction) = held.transactions.get_mut(&id) else { return };
         let Some(end) = &mut transaction.stored.end else { return };
-        end.unnotified.retain(|number| *number != branch);
-        if transaction.keep.unnotified && end.unnotified.is_empty() {
+        let Ok((body, all)) = body::with_notified(end, branch) else { return };
+        *end = body;
+        if transaction.keep.unnotified && all {
             transaction.keep.unnotified = false;
             transaction.ended = now;
         }
@@ -193,7 +184,7 @@ impl Journal for MemoryJournal {
         Ok(Vec::new())
     }
 
-    async fn sessions(&self) -> Result<Vec<(SessionId, journal::Session)>, JournalError> {
+    async fn sessions(&self) -> Result<Vec<(SessionId, Vec<u8>)>, JournalError> {
         Ok(self.held().sessions.iter().map(|(id, session)| (*id, session.clone())).collect())
     }
 
@@ -215,19 +206,15 @@ impl Journal for MemoryJournal {
         Ok(self.held().participants.values().cloned().collect())
     }
 
-    async fn release(
-        &self,
-        id: TransactionId,
-        done: journal::Intervention,
-    ) -> Result<bool, JournalError> {
+    async fn release(&self, id: TransactionId, done: Intervention) -> Result<bool, JournalError> {
         let mut held = self.held();
         let Some(transaction) = held.transactions.get_mut(&id).filter(|it| it.keep.operator) else {
             return Ok(false);
         };
-        transaction.keep.operator = false;
         if let Some(end) = &mut transaction.stored.end {
-            end.interventions.push(done);
+            *end = body::with_intervention(end, &done)?;
         }
+        transaction.keep.operator = false;
         Ok(true)
     }
 

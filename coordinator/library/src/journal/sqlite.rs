@@ -5,15 +5,13 @@ mod forgetting;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use dtc_core::RequestKey;
-use dtc_proto::journal;
+use dtc_core::{Intervention, RequestKey};
 use dtc_protocol::{CoordinatorId, Incarnation, SessionId, TransactionId, fence::Run};
 use dtc_runtime::{Environment, Exit};
 use dtc_store::{
     CheckedRow, OpenError, Options, ReadError, Store, Urgency, WriteError, check_pages, checksum,
     in_savepoint,
 };
-use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
 
 use crate::{address::Address, directory::check_name};
@@ -222,9 +220,9 @@ fn stored(table: &'static str, row: &Row<'_>) -> rusqlite::Result<Stored> {
     let id = transaction_id(&row, 0)?;
     let stored = Stored {
         id,
-        begin: decode(&row, id, 1, "begin")?,
-        decision: decode(&row, id, 2, "decision")?,
-        end: decode(&row, id, 3, "end")?,
+        begin: body(&row, id, 1, "begin")?,
+        decision: body(&row, id, 2, "decision")?,
+        end: body(&row, id, 3, "end")?,
     };
     match stored {
         Stored { begin: None, decision: None, end: None, .. } => {
@@ -242,24 +240,27 @@ fn transaction_id(row: &CheckedRow<'_>, index: usize) -> rusqlite::Result<Transa
     }
 }
 
-fn decode<M: Message + Default>(
+/// A body as it was given.
+fn body(
     row: &CheckedRow<'_>,
     id: TransactionId,
     index: usize,
     column: &str,
-) -> rusqlite::Result<Option<M>> {
-    let Some(bytes) = row.get::<Option<Vec<u8>>>(index)? else {
+) -> rusqlite::Result<Option<Vec<u8>>> {
+    let Some(mut bytes) = row.get::<Option<Vec<u8>>>(index)? else {
         return Ok(None);
     };
-    let body = unsealed(id, column, &bytes)
-        .ok_or_else(|| row.damaged(index, "its checksum is another one than was written"))?;
-    M::decode(body).map(Some).map_err(|cause| row.damaged(index, cause.to_string()))
+    let length = unsealed(id, column, &bytes).map(<[u8]>::len);
+    let length =
+        length.ok_or_else(|| row.damaged(index, "its checksum is another one than was written"))?;
+    bytes.truncate(length);
+    Ok(Some(bytes))
 }
 
-fn session(row: &Row<'_>) -> rusqlite::Result<(SessionId, journal::Session)> {
+fn session(row: &Row<'_>) -> rusqlite::Result<(SessionId, Vec<u8>)> {
     let row = CheckedRow::new("locks", row, 1);
     let id = transaction_id(&row, 0)?;
-    let session = decode(&row, id, 1, "body")?;
+    let session = body(&row, id, 1, "body")?;
     let session = session.ok_or_else(|| row.damaged(1, "the row is empty"))?;
     Ok((SessionId::from_bytes(*id.as_bytes()), session))
 }
@@ -447,7 +448,7 @@ impl Journal for SqliteJournal {
         Ok(self.store.read(find).await?)
     }
 
-    async fn sessions(&self) -> Result<Vec<(SessionId, journal::Session)>, JournalError> {
+    async fn sessions(&self) -> Result<Vec<(SessionId, Vec<u8>)>, JournalError> {
         let find = |connection: &Connection| {
             check_pages(connection, "locks")?;
             let mut select =
@@ -509,14 +510,11 @@ impl Journal for SqliteJournal {
         Ok(self.store.read(find).await?)
     }
 
-    async fn release(
-        &self,
-        id: TransactionId,
-        done: journal::Intervention,
-    ) -> Result<bool, JournalError> {
+    async fn release(&self, id: TransactionId, done: Intervention) -> Result<bool, JournalError> {
         let known = Arc::clone(&self.known);
-        let write =
-            move |transaction: &Transaction<'_>| forgetting::release(transaction, &known, id, done);
+        let write = move |transaction: &Transaction<'_>| {
+            forgetting::release(transaction, &known, id, &done)
+        };
         Ok(self.store.write(write).await?)
     }
 

@@ -17,13 +17,13 @@ use std::{
     time::Duration,
 };
 
-use dtc_proto::journal;
+use dtc_core::Intervention;
 use dtc_protocol::TransactionId;
-use dtc_store::{CheckedRow, checksum};
-use prost::Message;
+use dtc_store::{CheckedRow, Damaged, checksum};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{Forgotten, Keep, Retention, list, sealed};
+use super::{Forgotten, JournalError, Keep, Retention, list, sealed};
+use crate::journal::body;
 
 /// How many marks there are within a retention, or within the floor.
 const MARKS: u32 = 8;
@@ -351,7 +351,7 @@ fn kept(
     transaction: &Transaction<'_>,
     id: TransactionId,
     bit: i64,
-) -> rusqlite::Result<Option<(i64, journal::End)>> {
+) -> rusqlite::Result<Option<(i64, Vec<u8>)>> {
     let sql = "SELECT kept FROM finished WHERE id = ?1";
     let kept: Option<i64> =
         transaction.prepare_cached(sql)?.query_row([id.as_bytes()], |row| row.get(0)).optional()?;
@@ -361,14 +361,18 @@ fn kept(
     Ok(stored.and_then(|stored| stored.end).map(|end| (kept, end)))
 }
 
+fn damaged(id: TransactionId, why: &JournalError) -> rusqlite::Error {
+    Damaged::new("finished", &id.to_string(), "end", why.to_string()).into()
+}
+
 fn keep_less(
     transaction: &Transaction<'_>,
     known: &Known,
     (id, kept): (TransactionId, i64),
-    end: &journal::End,
+    end: &[u8],
     ended: Option<Duration>,
 ) -> rusqlite::Result<()> {
-    let end = sealed(id, "end", &end.encode_to_vec());
+    let end = sealed(id, "end", end);
     let sql = "UPDATE finished SET kept = ?2, late = ?3, end = ?4, ended = ifnull(?5, ended)
                WHERE id = ?1";
     let late = known.is_late(id, kept);
@@ -381,10 +385,10 @@ pub(super) fn release(
     transaction: &Transaction<'_>,
     known: &Known,
     id: TransactionId,
-    done: journal::Intervention,
+    done: &Intervention,
 ) -> rusqlite::Result<bool> {
-    let Some((kept, mut end)) = kept(transaction, id, OPERATOR)? else { return Ok(false) };
-    end.interventions.push(done);
+    let Some((kept, end)) = kept(transaction, id, OPERATOR)? else { return Ok(false) };
+    let end = body::with_intervention(&end, done).map_err(|why| damaged(id, &why))?;
     keep_less(transaction, known, (id, kept & !OPERATOR), &end, None)?;
     known.releases(OPERATOR);
     Ok(true)
@@ -398,9 +402,9 @@ pub(super) fn notified(
     (id, branch): (TransactionId, u32),
     now: Duration,
 ) -> rusqlite::Result<()> {
-    let Some((kept, mut end)) = kept(transaction, id, UNNOTIFIED)? else { return Ok(()) };
-    end.unnotified.retain(|number| *number != branch);
-    if !end.unnotified.is_empty() {
+    let Some((kept, end)) = kept(transaction, id, UNNOTIFIED)? else { return Ok(()) };
+    let (end, all) = body::with_notified(&end, branch).map_err(|why| damaged(id, &why))?;
+    if !all {
         return keep_less(transaction, known, (id, kept), &end, None);
     }
     keep_less(transaction, known, (id, kept & !UNNOTIFIED), &end, Some(now))?;

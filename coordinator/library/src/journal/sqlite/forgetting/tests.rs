@@ -1,6 +1,10 @@
 use std::sync::{Arc, atomic::AtomicUsize};
 
+use dtc_core::{InterventionAction, Time};
+use prost::Message;
+
 use super::*;
+use crate::journal::disk;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -30,7 +34,7 @@ impl Rows {
     fn end(&self, number: u32, now: Duration, keep: Keep) {
         let kept = bits(keep);
         let id = id(number);
-        let end = journal::End { unnotified: vec![0, 1], ..journal::End::default() };
+        let end = disk::End { unnotified: vec![0, 1], ..disk::End::default() };
         let end = sealed(id, "end", &end.encode_to_vec());
         let late = self.known.is_late(id, kept);
         let key = format!("key-{number}");
@@ -199,9 +203,15 @@ fn what_is_kept_goes_once_it_is_released_and_all_were_notified() {
         rows.pass(2 * SECOND, RETENTION);
         let late = 3 * DAY;
         let release = || {
-            let done = journal::Intervention::default();
-            assert!(rows.within(|it| release(it, &rows.known, id(1), done.clone())));
-            assert!(!rows.within(|it| super::release(it, &rows.known, id(1), done)));
+            let done = Intervention {
+                at: Time(1),
+                action: InterventionAction::Forget,
+                branch: None,
+                reason: "seen".into(),
+                caller: "ada".into(),
+            };
+            assert!(rows.within(|it| release(it, &rows.known, id(1), &done)));
+            assert!(!rows.within(|it| super::release(it, &rows.known, id(1), &done)));
         };
         let notify = |branch| rows.within(|it| notified(it, &rows.known, (id(1), branch), late));
         assert_eq!(rows.pass(late, RETENTION), 1, "not the one that is kept");
