@@ -145,31 +145,3 @@ impl Said {
         self.early = early > 0 || self.early && too_large;
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::{Entry, Keep, MemoryJournal, Recalled};
-    use dtc_protocol::TransactionId;
-
-    #[tokio::test(start_paused = true)]
-    async fn what_ended_long_ago_goes_from_memory_and_what_is_kept_stays() {
-        let journal = MemoryJournal::new();
-        let finished = |number: u8, keep: Keep| {
-            let id = TransactionId::from_bytes([number; 16]);
-            journal.append(vec![Entry::End { id, keep, body: Vec::new() }], true, Box::new(|| ()));
-            id
-        };
-        let kept = finished(1, Keep { operator: true, unnotified: false });
-        let old = finished(2, Keep::default());
-        tokio::time::advance(Duration::from_secs(2)).await;
-        let new = finished(3, Keep::default());
-        let age = Duration::from_secs(1);
-        let retention = Retention { age, max_bytes: u64::MAX, floor: age };
-        assert_eq!(journal.forget(retention, 10).await.unwrap().count, 1);
-        assert_eq!(journal.recall(old, 1).await.unwrap(), Recalled::Forgotten);
-        for id in [new, kept] {
-            assert!(journal.find(id).await.unwrap().is_some(), "{id}");
-        }
-    }
-}

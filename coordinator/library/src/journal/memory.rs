@@ -46,7 +46,14 @@ struct Kept {
     key: Option<String>,
 }
 
+impl Default for MemoryJournal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl MemoryJournal {
+    /// An empty one, of a new coordinator.
     pub fn new() -> Self {
         Self {
             coordinator: CoordinatorId::from_bytes(rand::random()),
@@ -251,4 +258,42 @@ impl Journal for MemoryJournal {
     }
 
     async fn close(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::journal::conformance::Subject;
+
+    struct InMemory;
+
+    impl Subject for InMemory {
+        fn open(&self) -> Arc<dyn Journal> {
+            Arc::new(MemoryJournal::new())
+        }
+
+        fn take_over(&self) -> Option<Arc<dyn Journal>> {
+            None
+        }
+
+        fn restore(&self) -> Option<Arc<dyn Journal>> {
+            None
+        }
+
+        fn has_stopped(&self) -> bool {
+            false
+        }
+
+        fn is_durable(&self) -> bool {
+            false
+        }
+
+        fn counts_bytes(&self) -> bool {
+            false
+        }
+    }
+
+    crate::journal_conformance!(InMemory);
 }

@@ -84,6 +84,7 @@ impl SqliteJournal {
         Ok(Self { store, known, environment })
     }
 
+    /// The file, for its figures.
     pub fn store(&self) -> &Store {
         &self.store
     }

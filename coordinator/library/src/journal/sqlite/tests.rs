@@ -31,10 +31,6 @@ async fn append(journal: &SqliteJournal, entries: Vec<Entry>) {
     is_durable.await.unwrap();
 }
 
-fn begin(number: u8) -> Entry {
-    Entry::Begin { id: id(number), key: None, body: b"begin".into() }
-}
-
 fn decided(number: u8) -> Entry {
     let key = Some((format!("key-{number}"), [number; 32]));
     Entry::Decision { id: id(number), key, body: b"decision".into() }
@@ -96,34 +92,63 @@ async fn no_jump_of_the_wall_clock_brings_a_removal_nearer() {
     journal.close().await;
 }
 
-#[tokio::test]
-async fn what_a_restored_journal_does_not_know_of_earlier_runs_is_lost_for_good() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("coordinator.db");
-    let wall = Arc::new(AtomicI64::new(1_800_000_000));
-    let journal = open(&path, false, &wall);
-    append(&journal, vec![begin(1), decided(2)]).await;
-    append(&journal, ended(3).into()).await;
-    assert_eq!(journal.recall(id(9), 1).await.unwrap(), Recalled::Never);
-    journal.close().await;
+/// Puts a file to the rules of every journal.
+mod conformance {
+    use std::sync::atomic::AtomicBool;
 
-    // Whether the flag is given in the next start, too, or not.
-    let mut restored_at = 0;
-    for restored in [true, false] {
-        let journal = open(&path, restored, &wall);
-        let epoch = journal.run().epoch;
-        if restored {
-            assert!(epoch > 200_000, "above what participants have seen: {epoch}");
-            restored_at = epoch;
-        }
-        let of = async |number, epoch| journal.recall(id(number), epoch).await.unwrap();
-        assert_eq!(of(9, 1).await, Recalled::Forgotten);
-        assert_eq!(of(9, restored_at).await, Recalled::Never, "of a run that lost nothing");
-        assert!(matches!(of(2, 1).await, Recalled::Stored(_)));
-        assert!(matches!(of(3, 1).await, Recalled::Stored(_)));
-        let ids = |stored: Vec<Stored>| stored.iter().map(|it| it.id).collect::<Vec<_>>();
-        assert_eq!(ids(journal.lost().await.unwrap()), [id(1)], "neither aborted nor committed");
-        assert_eq!(ids(journal.unfinished().await.unwrap()), [id(2)]);
-        journal.close().await;
+    use dtc_store::FailStop;
+
+    use super::*;
+    use crate::journal::conformance::Subject;
+
+    struct InFile {
+        folder: tempfile::TempDir,
+        stopped: Arc<AtomicBool>,
     }
+
+    impl InFile {
+        fn new() -> Self {
+            Self { folder: tempfile::tempdir().unwrap(), stopped: Arc::default() }
+        }
+
+        fn run(&self, restored: bool) -> Arc<dyn Journal> {
+            let stopped = Arc::clone(&self.stopped);
+            let on_failure = FailStop::new(move |_| stopped.store(true, SeqCst));
+            let real = Environment::real();
+            let storage = Options { on_failure, ..real.storage };
+            let path = self.folder.path().join("coordinator.db");
+            let environment = Environment { storage, ..real };
+            Arc::new(SqliteJournal::open(&path, 0, restored, environment).unwrap())
+        }
+    }
+
+    impl Subject for InFile {
+        fn open(&self) -> Arc<dyn Journal> {
+            self.run(false)
+        }
+
+        fn take_over(&self) -> Option<Arc<dyn Journal>> {
+            // What keeps others out.
+            std::fs::remove_file(self.folder.path().join("coordinator.db.lock")).unwrap();
+            Some(self.run(false))
+        }
+
+        fn restore(&self) -> Option<Arc<dyn Journal>> {
+            Some(self.run(true))
+        }
+
+        fn has_stopped(&self) -> bool {
+            self.stopped.load(SeqCst)
+        }
+
+        fn is_durable(&self) -> bool {
+            true
+        }
+
+        fn counts_bytes(&self) -> bool {
+            true
+        }
+    }
+
+    crate::journal_conformance!(InFile::new());
 }
