@@ -229,6 +229,7 @@ async fn requests_that_make_no_sense_are_named() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 async fn an_operator_resolves_at_a_participant_when_its_coordinator_is_gone() {
     let mut cluster = Cluster::prepare(Binaries::test().unwrap(), Addresses::pick()).unwrap();
     let crash = Start::new().crash_at("coordinator-decision-durable");

@@ -13,7 +13,7 @@ pub use reflection::{DESCRIPTORS, Descriptors, PayloadError, decode_payload};
 /// The encoded `FileDescriptorSet` of `dtc.v1` and what it imports.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines)]
 mod generated {
     pub mod dtc {
         pub mod v1 {

@@ -96,6 +96,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Registers all of them.
+    #[expect(clippy::too_many_lines, reason = "a list")]
     pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str| {
             let counter = IntCounter::new(name, help)?;

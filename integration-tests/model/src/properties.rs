@@ -16,6 +16,7 @@ use crate::{
 };
 
 /// The properties of a setup.
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
     let mut all = participants();
     let coordinated = setup.usage != Use::AnyCoordinator;

@@ -11,6 +11,8 @@ use super::{
 use crate::Role;
 
 /// How long a step of a sound machine's storage takes at most.
+/// In milliseconds: a clock that is off by less is only set.
+const HOUR: i64 = 3_600_000;
 const SOUND: Duration = Duration::from_millis(2);
 
 /// The four machines and what is wrong with each.
@@ -77,16 +79,10 @@ impl FaultInjector {
     pub(super) fn strike(&mut self, sim: &mut Sim<'static>, planned: Planned) -> io::Result<()> {
         let until = planned.at.saturating_add(planned.length);
         tracing::info!(fault = ?planned.fault, length = ?planned.length, "strikes");
-        let name = match planned.fault {
+        match planned.fault {
             Fault::End(end, roles) => {
                 for role in roles.all() {
                     self.end(role, end, planned.at, until);
-                }
-                match end {
-                    End::Kill => "kill",
-                    End::Stop => "stop",
-                    End::PowerLoss => "power loss",
-                    End::PowerLossAfter(_) => "power loss while writing",
                 }
             }
             Fault::Wire(wire, one, other) => {
@@ -96,12 +92,6 @@ impl FaultInjector {
                     Wire::CutOneWay => sim.partition_oneway(one, other),
                     Wire::Held => sim.hold(one, other),
                     Wire::Slow(latency) => sim.set_link_latency(one, other, latency),
-                }
-                match wire {
-                    Wire::Cut => "network cut",
-                    Wire::CutOneWay => "network cut one way",
-                    Wire::Held => "network held",
-                    Wire::Slow(_) => "network slow",
                 }
             }
             Fault::Disk(fault, role) => {
@@ -115,32 +105,19 @@ impl FaultInjector {
                 if !matches!(fault, DiskFault::Slow(_)) {
                     self.excused[role as usize].push(STORAGE);
                 }
-                match fault {
-                    DiskFault::Full => "disk full",
-                    DiskFault::SyncError => "syncs fail",
-                    DiskFault::Slow(_) => "disk slow",
-                }
             }
             Fault::Clock(role, milliseconds) => {
                 self.nodes[role as usize].set_clock_error(milliseconds);
-                match milliseconds.abs() {
-                    ..3_600_000 => "clock set",
-                    _ => {
-                        self.healing.push((until, planned.fault));
-                        "clock set by days"
-                    }
+                if milliseconds.abs() >= HOUR {
+                    self.healing.push((until, planned.fault));
                 }
             }
-            Fault::Backup => {
-                self.nodes[Role::Coordinator as usize].back_up()?;
-                "backup"
-            }
+            Fault::Backup => self.nodes[Role::Coordinator as usize].back_up()?,
             Fault::Restore => {
                 let index = Role::Coordinator as usize;
                 if self.nodes[index].restore_at_start() && !self.off.contains_key(&index) {
                     self.kill(index, planned.at, until, false);
                 }
-                "backup restored"
             }
             Fault::Displaced(role) => {
                 let index = role as usize;
@@ -148,16 +125,14 @@ impl FaultInjector {
                     self.excused[index].push(STORAGE);
                     self.healing.push((until, planned.fault));
                 }
-                "database displaced"
             }
             Fault::Stranger => {
                 self.healing.push((until, planned.fault));
                 self.strangers = (self.strangers.0 + 1, true);
                 self.change_coordinator(sim, planned.at);
-                "stranger"
             }
-        };
-        *self.counts.entry(name).or_default() += 1;
+        }
+        *self.counts.entry(name(&planned.fault)).or_default() += 1;
         Ok(())
     }
 
@@ -339,5 +314,28 @@ impl FaultInjector {
             }
         }
         Ok(())
+    }
+}
+
+/// What a fault is counted as.
+fn name(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::End(End::Kill, _) => "kill",
+        Fault::End(End::Stop, _) => "stop",
+        Fault::End(End::PowerLoss, _) => "power loss",
+        Fault::End(End::PowerLossAfter(_), _) => "power loss while writing",
+        Fault::Wire(Wire::Cut, ..) => "network cut",
+        Fault::Wire(Wire::CutOneWay, ..) => "network cut one way",
+        Fault::Wire(Wire::Held, ..) => "network held",
+        Fault::Wire(Wire::Slow(_), ..) => "network slow",
+        Fault::Disk(DiskFault::Full, _) => "disk full",
+        Fault::Disk(DiskFault::SyncError, _) => "syncs fail",
+        Fault::Disk(DiskFault::Slow(_), _) => "disk slow",
+        Fault::Clock(_, milliseconds) if milliseconds.abs() < HOUR => "clock set",
+        Fault::Clock(..) => "clock set by days",
+        Fault::Backup => "backup",
+        Fault::Restore => "backup restored",
+        Fault::Displaced(_) => "database displaced",
+        Fault::Stranger => "stranger",
     }
 }

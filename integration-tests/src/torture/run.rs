@@ -76,6 +76,24 @@ pub(super) fn run(args: &Args) -> anyhow::Result<bool> {
     })
 }
 
+fn catalog_of(
+    begun: Instant,
+    length: Duration,
+    rest: Duration,
+    extras: catalog::Extras,
+) -> Catalog {
+    let progress = move || (begun.elapsed().as_secs_f64() / length.as_secs_f64()).min(1.0);
+    Catalog {
+        history: Default::default(),
+        tally: Default::default(),
+        progress: Box::new(progress),
+        busy: Default::default(),
+        rest,
+        now: wall_clock::now,
+        extras,
+    }
+}
+
 async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow::Result<bool> {
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..100_000));
     let length = Duration::from_secs_f64(args.minutes * 60.0);
@@ -100,17 +118,7 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
     let mut run = Run {
         begun,
         environment: Arc::new(environment),
-        catalog: Arc::new(Catalog {
-            history: Default::default(),
-            tally: Default::default(),
-            progress: Box::new(move || {
-                (begun.elapsed().as_secs_f64() / length.as_secs_f64()).min(1.0)
-            }),
-            busy: Default::default(),
-            rest: args.rest,
-            now: wall_clock::now,
-            extras,
-        }),
+        catalog: Arc::new(catalog_of(begun, length, args.rest, extras)),
         gate: watch::Sender::new(false),
         counts: Counts::default(),
         resolved: Vec::new(),
@@ -145,27 +153,39 @@ async fn torture(args: &Args, release: &Binaries, with_vfs: &Binaries) -> anyhow
             run.environment.change_binaries(binaries, round.power)?;
         }
     };
-    if finished {
-        run.last_look(seed).await?;
-        run.check_journals();
-    }
-    let restores = run.violations.is_empty() && terms::restores(seed, &args.classes);
-    if restores {
-        run.environment.change_binaries(release, false)?;
-        run.restore().await?;
-    }
-    tasks.shutdown().await;
-    if finished && let Err(error) = run.environment.stop().await {
-        run.violations.insert(Violation::Crashed(format!("{error:#}")));
-    }
-    match restores {
-        true => run.check_restored(),
-        false => run.check_journals(),
-    }
-    run.finish(args, seed)
+    run.end(args, seed, finished, release, tasks).await
 }
 
 impl Run {
+    /// The last looks, when no round comes any more.
+    async fn end(
+        mut self,
+        args: &Args,
+        seed: u64,
+        finished: bool,
+        release: &Binaries,
+        mut tasks: JoinSet<()>,
+    ) -> anyhow::Result<bool> {
+        if finished {
+            self.last_look(seed).await?;
+            self.check_journals();
+        }
+        let restores = self.violations.is_empty() && terms::restores(seed, &args.classes);
+        if restores {
+            self.environment.change_binaries(release, false)?;
+            self.restore().await?;
+        }
+        tasks.shutdown().await;
+        if finished && let Err(error) = self.environment.stop().await {
+            self.violations.insert(Violation::Crashed(format!("{error:#}")));
+        }
+        match restores {
+            true => self.check_restored(),
+            false => self.check_journals(),
+        }
+        self.finish(args, seed)
+    }
+
     /// A round's faults, then healing, then a look at everything but the journals.
     async fn round(&mut self, round: &Round) -> anyhow::Result<()> {
         self.gate.send_replace(true);

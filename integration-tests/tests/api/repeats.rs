@@ -303,6 +303,7 @@ async fn with_payloads_that_would_be_too_large_now() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 async fn a_transaction_is_begun_a_branch_enlisted_and_a_session_begun_once() {
     let (one, two) = (linked().await, linked().await);
     let mut fixture = Fixture::new(Start::new(), vec![one.uri(), two.uri()]).await;

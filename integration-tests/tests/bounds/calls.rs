@@ -74,6 +74,7 @@ async fn bad_input_of_each_field_of_execute_is_refused_and_reserves_nothing() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn bad_input_of_each_field_of_the_other_calls_is_refused() {
     let (cluster, shop) = open_shop().await;
     let mut client = shop.transactions.clone();

@@ -12,6 +12,7 @@ use crate::coordinator;
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn every_malformed_request_is_refused_with_the_field_and_the_reason() {
     let (_coordinator, rest) = coordinator().await;
     for (path, body, status, field, says) in [

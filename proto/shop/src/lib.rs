@@ -3,7 +3,7 @@
 
 use dtc_proto::Descriptors;
 
-#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines)]
 mod generated {
     tonic::include_proto!("shop.v1");
 }

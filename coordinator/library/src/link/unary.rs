@@ -10,7 +10,7 @@ use dtc_proto::{
     },
     marker::{ROLLED_BACK, UNKNOWN_BRANCH, marker},
 };
-use dtc_protocol::JournalId;
+use dtc_protocol::{JournalId, TransactionId};
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
@@ -24,6 +24,9 @@ use super::{
 use crate::driver::Handle;
 
 use transport::Trouble;
+
+/// What was done, and with which journal, where the answer names one.
+type Done = (Option<JournalId>, Acknowledgement);
 
 /// What a call needs beside its message.
 #[derive(Clone)]
@@ -108,88 +111,103 @@ impl calls::Caller for Caller {
 impl Caller {
     async fn attempt(&mut self, call: calls::Call) -> Result<Event, Status> {
         let calls::Call { id, branch, message, timeout, .. } = call;
-        let from = self.participant;
-        let (origin, transaction_id) = (Some(self.origin.clone()), id.to_string());
-        let acknowledged = |journal, number, acknowledgement| Event::Acknowledged {
-            from,
-            journal,
-            id,
-            branch,
-            number,
-            acknowledgement,
-        };
+        let of = (id, branch);
         match message {
             Message::Prepare { payload: it, one_phase, may_compensate, age } => {
-                let payload = payload(&it);
-                let retry_of = if age == id { String::new() } else { age.to_string() };
                 let body = PrepareRequest {
-                    origin,
-                    transaction_id,
+                    origin: Some(self.origin.clone()),
+                    transaction_id: id.to_string(),
                     branch,
-                    payload,
+                    payload: payload(&it),
                     one_phase,
-                    retry_of,
+                    retry_of: if age == id { String::new() } else { age.to_string() },
                     may_compensate,
                 };
-                let answer = self.client.prepare(request(body, timeout)).await?.into_inner();
-                let journal = journal_id(&answer.journal_id)?;
-                let kind = answer.vote();
-                let (output, reason) = (answer.output, answer.abort_reason);
-                let vote = inbound::vote(from, kind, output, reason, answer.committed)
-                    .map_err(|what| Status::internal(format!("the participant sent {what}")))?;
-                Ok(Event::Voted { from, journal: Some(journal), id, branch, vote })
+                self.prepare(of, request(body, timeout)).await
             }
             Message::Commit { number, output } => {
-                let output = output.as_ref().and_then(payload);
-                let decision_number = number;
-                let body =
-                    CommitRequest { origin, transaction_id, branch, decision_number, output };
-                match self.client.commit(request(body, timeout)).await {
-                    Ok(answer) => {
-                        let journal = journal_id(&answer.into_inner().journal_id)?;
-                        Ok(acknowledged(Some(journal), number, Acknowledgement::Committed))
-                    }
-                    // Frameworks and proxies have these codes too, without the mark.
-                    Err(status) => match (status.code(), marker(&status)) {
-                        (Code::NotFound, Some(UNKNOWN_BRANCH)) => {
-                            Ok(acknowledged(None, number, Acknowledgement::Unknown))
-                        }
-                        (Code::Aborted, Some(ROLLED_BACK)) => {
-                            Ok(acknowledged(None, number, Acknowledgement::RolledBack))
-                        }
-                        _ => Err(status),
-                    },
-                }
-            }
-            Message::Rollback { number, output, compensate } => {
-                let output = output.as_ref().and_then(payload);
-                let body = RollbackRequest {
-                    origin,
-                    transaction_id,
+                let body = CommitRequest {
+                    origin: Some(self.origin.clone()),
+                    transaction_id: id.to_string(),
                     branch,
                     decision_number: number,
-                    output,
+                    output: output.as_ref().and_then(payload),
+                };
+                let done = self.commit(request(body, timeout)).await?;
+                Ok(self.acknowledged(of, number, done))
+            }
+            Message::Rollback { number, output, compensate } => {
+                let body = RollbackRequest {
+                    origin: Some(self.origin.clone()),
+                    transaction_id: id.to_string(),
+                    branch,
+                    decision_number: number,
+                    output: output.as_ref().and_then(payload),
                     compensate,
                 };
-                let answer = match self.client.rollback(request(body, timeout)).await {
-                    Ok(answer) => answer.into_inner(),
-                    Err(status)
-                        if compensate
-                            && status.code() == Code::NotFound
-                            && marker(&status) == Some(UNKNOWN_BRANCH) =>
-                    {
-                        return Ok(acknowledged(None, number, Acknowledgement::Unknown));
-                    }
-                    Err(status) => return Err(status),
-                };
-                let journal = journal_id(&answer.journal_id)?;
-                let done = match answer.committed {
-                    true => Acknowledgement::Committed,
-                    false => Acknowledgement::RolledBack,
-                };
-                Ok(acknowledged(Some(journal), number, done))
+                let done = self.rollback(request(body, timeout)).await?;
+                Ok(self.acknowledged(of, number, done))
             }
         }
+    }
+
+    async fn prepare(
+        &mut self,
+        (id, branch): (TransactionId, u32),
+        request: Request<PrepareRequest>,
+    ) -> Result<Event, Status> {
+        let from = self.participant;
+        let answer = self.client.prepare(request).await?.into_inner();
+        let journal = Some(journal_id(&answer.journal_id)?);
+        let kind = answer.vote();
+        let (output, reason) = (answer.output, answer.abort_reason);
+        let vote = inbound::vote(from, kind, output, reason, answer.committed)
+            .map_err(|what| Status::internal(format!("the participant sent {what}")))?;
+        Ok(Event::Voted { from, journal, id, branch, vote })
+    }
+
+    async fn commit(&mut self, request: Request<CommitRequest>) -> Result<Done, Status> {
+        match self.client.commit(request).await {
+            Ok(answer) => {
+                let journal = journal_id(&answer.into_inner().journal_id)?;
+                Ok((Some(journal), Acknowledgement::Committed))
+            }
+            // Frameworks and proxies have these codes too, without the mark.
+            Err(status) => match (status.code(), marker(&status)) {
+                (Code::NotFound, Some(UNKNOWN_BRANCH)) => Ok((None, Acknowledgement::Unknown)),
+                (Code::Aborted, Some(ROLLED_BACK)) => Ok((None, Acknowledgement::RolledBack)),
+                _ => Err(status),
+            },
+        }
+    }
+
+    async fn rollback(&mut self, request: Request<RollbackRequest>) -> Result<Done, Status> {
+        let compensate = request.get_ref().compensate;
+        let answer = match self.client.rollback(request).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status)
+                if compensate
+                    && status.code() == Code::NotFound
+                    && marker(&status) == Some(UNKNOWN_BRANCH) =>
+            {
+                return Ok((None, Acknowledgement::Unknown));
+            }
+            Err(status) => return Err(status),
+        };
+        let journal = Some(journal_id(&answer.journal_id)?);
+        Ok(match answer.committed {
+            true => (journal, Acknowledgement::Committed),
+            false => (journal, Acknowledgement::RolledBack),
+        })
+    }
+
+    fn acknowledged(
+        &self,
+        (id, branch): (TransactionId, u32),
+        number: u32,
+        (journal, acknowledgement): Done,
+    ) -> Event {
+        Event::Acknowledged { from: self.participant, journal, id, branch, number, acknowledgement }
     }
 }
 
