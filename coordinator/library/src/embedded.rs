@@ -454,6 +454,11 @@ impl TransactionCoordinator {
         Ok(orphans)
     }
 
+    /// Everything else that can be asked of it: lists, watching, locks, what operators do.
+    pub fn api(&self) -> &Coordinator {
+        &self.inner.coordinator
+    }
+
     /// Writes all that is going to be written and lets go of the journal's file. Later
     /// calls say [`Error::Stopped`].
     pub async fn close(&self) {

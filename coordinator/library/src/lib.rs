@@ -1,6 +1,41 @@
-//! Two-phase commit as a library: the shell around the protocol's machine
-//! ([`dtc_core`]). It feeds the machine events and does what it asks
-//! for: a driver, a journal, links to participants.
+//! Two-phase commit with presumed abort, as a library: several resources change together or
+//! not at all, whatever crashes.
+//!
+//! ```
+//! use dtc::{Closures, TransactionCoordinator};
+//!
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let coordinator = TransactionCoordinator::in_memory().await?;
+//! let id = coordinator.begin_transaction().await?;
+//! for _ in 0..2 {
+//!     // Prepare: promise that commit will succeed. Commit, and rollback: do it.
+//!     let resource =
+//!         Closures::new(|| async { Ok(true) }, || async { Ok(()) }, || async { Ok(()) });
+//!     coordinator.enlist_resource(id, resource).await?;
+//! }
+//! coordinator.commit_transaction(id).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Where to look:
+//!
+//! - **A program with resources of its own**: [`TransactionCoordinator`], with a journal in
+//!   memory or on disk. Implement [`Resource`] for what takes part; [`Participant`] where it
+//!   needs an input, hands something on from prepare to commit, or has errors of its own.
+//!   [`OptimisticResource`] adds optimistic concurrency. Each way to fail is a variant of
+//!   [`Error`].
+//! - **Remote participants** in the same transactions: `enlist_remote`, with the feature
+//!   `grpc-client`.
+//! - **Everything else that can be asked of a coordinator** (lists, watching, locks, what
+//!   operators do): [`api`], which the server's gRPC and HTTP are edges of.
+//! - **A store for the journal**: [`journal`].
+//!
+//! The protocol itself is in [`dtc_core`], without I/O; this crate is the shell around it: it
+//! feeds the machine events and does what it asks for.
+//!
+//! | feature | |
+//! |---|---|
+//! | `grpc-client` | remote participants, over gRPC and HTTP |
 
 #![cfg_attr(not(feature = "grpc-client"), allow(dead_code, reason = "what links alone use"))]
 
