@@ -174,7 +174,7 @@ fn what_only_tests_may_do_is_turned_on_by_tests_only() {
 }
 
 #[test]
-fn files_are_small_and_none_is_called_mod() {
+fn no_file_is_called_mod() {
     fn look(folder: &Path, problems: &mut Vec<String>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -183,11 +183,8 @@ fn files_are_small_and_none_is_called_mod() {
                 if !name.starts_with('.') && !["target", "tests"].contains(&&*name) {
                     look(&path, problems);
                 }
-            } else if name.ends_with(".rs") {
-                let lines = fs::read_to_string(&path).unwrap().lines().count();
-                if name == "mod.rs" || lines > 600 {
-                    problems.push(format!("{}: {lines} lines", path.display()));
-                }
+            } else if name == "mod.rs" {
+                problems.push(path.display().to_string());
             }
         }
     }

@@ -18,11 +18,9 @@ use core::ops::Bound;
 use dtc_protocol::TransactionId;
 
 use crate::{
-    Action, AnswerAt, Begin, BranchOutcome, Client, Config, Event, Fingerprint, Found, FoundBranch,
-    Inquirer, NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, SessionRecord, Time,
-    View, Waiter,
+    Action, Begin, BranchOutcome, Config, Event, Fingerprint, Found, FoundBranch, Inquirer,
+    NewBranch, ParticipantId, Record, Refused, Reply, RequestKey, SessionRecord, Time, View,
     failure::brief,
-    intervention::MAX_RETRIES,
     keys::{Keys, MAX_REPEATS, PendingLookup},
     locks::Locks,
     log::Log,
@@ -71,6 +69,7 @@ macro_rules! context {
 }
 
 // After the macro, which they use.
+mod client;
 mod durable;
 mod forgetting;
 mod locks;
@@ -189,19 +188,9 @@ impl Coordinator {
             Event::Connected { participant, supports_inquiry, compensates, journal } => {
                 self.note_journal(participant, journal);
                 let known = self.participants.get(participant);
-                known.connected = true;
-                known.away = None;
                 known.supports_inquiry = supports_inquiry;
                 known.compensates = Some(compensates);
-                let unfinished = &known.unfinished;
-                known.resume = unfinished.first().copied().zip(unfinished.last().copied());
-                let awaited = core::mem::take(&mut known.awaited);
-                self.pump(now, participant, self.config.recovery_window, actions);
-                for id in awaited {
-                    if let Some(transaction) = self.transactions.get_mut(&id) {
-                        transaction.link_is_up(&mut context!(self, now, actions));
-                    }
-                }
+                self.connected(now, participant, actions);
             }
             Event::Disconnected { participant, why } => {
                 let known = self.participants.get(participant);
@@ -221,21 +210,38 @@ impl Coordinator {
                 };
                 actions.push(Action::Answer { to, id, branch, outcome });
             }
-            Event::Tick => {
-                while let Some((at, id)) = self.timers.pop(now) {
-                    if let Some(transaction) = self.transactions.get_mut(&id) {
-                        transaction.timer(at, &mut context!(self, now, actions));
-                        // Before others are told that they have waited too long.
-                        self.end_lock_waits(now, actions);
-                    }
-                }
-                while self.sessions.tick(&mut context!(self, now, actions)) {
-                    self.end_lock_waits(now, actions);
-                }
-                self.pump_freed(now, actions);
-            }
+            Event::Tick => self.tick(now, actions),
         }
         self.end_lock_waits(now, actions);
+    }
+
+    fn connected(&mut self, now: Time, participant: ParticipantId, actions: &mut Vec<Action>) {
+        let known = self.participants.get(participant);
+        known.connected = true;
+        known.away = None;
+        let unfinished = &known.unfinished;
+        known.resume = unfinished.first().copied().zip(unfinished.last().copied());
+        let awaited = core::mem::take(&mut known.awaited);
+        self.pump(now, participant, self.config.recovery_window, actions);
+        for id in awaited {
+            if let Some(transaction) = self.transactions.get_mut(&id) {
+                transaction.link_is_up(&mut context!(self, now, actions));
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Time, actions: &mut Vec<Action>) {
+        while let Some((at, id)) = self.timers.pop(now) {
+            if let Some(transaction) = self.transactions.get_mut(&id) {
+                transaction.timer(at, &mut context!(self, now, actions));
+                // Before others are told that they have waited too long.
+                self.end_lock_waits(now, actions);
+            }
+        }
+        while self.sessions.tick(&mut context!(self, now, actions)) {
+            self.end_lock_waits(now, actions);
+        }
+        self.pump_freed(now, actions);
     }
 
     /// When the next `Event::Tick` is due.
@@ -428,118 +434,6 @@ impl Coordinator {
             },
         };
         actions.push(Action::Reply { token: begin.waiter.token, reply });
-    }
-
-    fn client(
-        &mut self,
-        now: Time,
-        id: TransactionId,
-        token: u64,
-        call: Client,
-        actions: &mut Vec<Action>,
-    ) {
-        let no_room = match &call {
-            Client::Enlist { branch: Some(branch), .. } => {
-                self.no_room_for(core::slice::from_ref(branch))
-            }
-            _ => None,
-        };
-        let Some(transaction) = self.transactions.get_mut(&id) else {
-            return actions.push(Action::Reply { token, reply: Reply::NotHere });
-        };
-        let mut context = context!(self, now, actions);
-        if transaction.answer_repeat(&call, token, &mut context) {
-            return;
-        }
-        if let Some(refused) = no_room {
-            return actions.push(Action::Reply { token, reply: Reply::Refused(refused) });
-        }
-        let limit = self.config.max_branches + self.config.max_locks_per_owner;
-        if transaction.no_room_for_answer(&call, limit) {
-            let reply = Reply::Refused(Refused::TooManyCalls { limit });
-            return actions.push(Action::Reply { token, reply });
-        }
-        let wrong_state = |call, actions: &mut Vec<Action>, transaction: &Transaction| {
-            let state = transaction.shown_state();
-            let reply = Reply::Refused(Refused::WrongState { state, call });
-            actions.push(Action::Reply { token, reply });
-        };
-        match call {
-            Client::Get => {
-                let reply = Reply::Transaction(transaction.view(true).into());
-                actions.push(Action::Reply { token, reply });
-            }
-            Client::Enlist { branch: None, .. } | Client::Lock { locks: None, .. } => {
-                actions.push(Action::Reply { token, reply: Reply::NoRepeat });
-            }
-            Client::Enlist { .. } if transaction.branch_count() >= self.config.max_branches => {
-                let limit = self.config.max_branches;
-                let reply = Reply::Refused(Refused::TooManyBranches { limit });
-                actions.push(Action::Reply { token, reply });
-            }
-            Client::Enlist { branch: Some(branch), key } if transaction.is_active() => {
-                self.bytes += branch.payload.len();
-                transaction.enlist(branch, key, token, &mut context);
-            }
-            Client::Enlist { .. } => wrong_state("enlist", actions, transaction),
-            Client::GiveUpLocking => transaction.give_up_call(token, &mut context),
-            Client::Lock { .. } | Client::Prepare { .. } | Client::Commit { .. }
-                if transaction.is_locking() =>
-            {
-                let reply = Reply::Refused(Refused::WaitsForLocks);
-                actions.push(Action::Reply { token, reply });
-            }
-            Client::Lock { locks: Some(locks), key, until } if transaction.is_active() => {
-                transaction.lock(&locks, key, token, until, &mut context);
-            }
-            Client::Lock { .. } => wrong_state("acquire", actions, transaction),
-            Client::Prepare { .. } if transaction.is_opening() => {
-                wrong_state("prepare", actions, transaction);
-            }
-            Client::Commit { .. } if transaction.is_opening() => {
-                wrong_state("commit", actions, transaction);
-            }
-            Client::Prepare { until } => {
-                transaction.prepare(&mut context);
-                transaction.wait(Waiter { token, at: AnswerAt::Prepared, until }, &mut context);
-            }
-            Client::Commit { at, until } => {
-                transaction.commit(&mut context);
-                transaction.wait(Waiter { token, at, until }, &mut context);
-            }
-            Client::Retry { .. } if transaction.is_retried_out() => {
-                let limit = MAX_RETRIES;
-                let reply = Reply::Refused(Refused::TooManyRetries { limit });
-                actions.push(Action::Reply { token, reply });
-            }
-            Client::Resolve { intervention, until } => {
-                if !transaction.resolve(intervention, &mut context) {
-                    return wrong_state("resolve", actions, transaction);
-                }
-                transaction.wait(Waiter { token, at: AnswerAt::Completion, until }, &mut context);
-            }
-            Client::Abandon { intervention, until } => {
-                if !transaction.abandon(intervention, &mut context) {
-                    return wrong_state("abandon", actions, transaction);
-                }
-                transaction.wait(Waiter { token, at: AnswerAt::Completion, until }, &mut context);
-            }
-            Client::Retry { intervention } => {
-                if !transaction.retry_now(intervention, &mut context) {
-                    return wrong_state("retry", actions, transaction);
-                }
-                let reply = Reply::Transaction(transaction.view(true).into());
-                actions.push(Action::Reply { token, reply });
-            }
-            Client::Rollback { at, until } => {
-                if transaction.can_roll_back() {
-                    transaction.roll_back(&mut context);
-                } else if !transaction.is_aborting() {
-                    return wrong_state("rollback", actions, transaction);
-                }
-                transaction.wait(Waiter { token, at, until }, &mut context);
-            }
-        }
     }
 
     fn inquired(

@@ -7,7 +7,9 @@
 //!   them, and before anything that the same event led to is sent.
 
 mod call;
+mod crash_points;
 mod handle;
+mod input;
 mod keys;
 mod locks;
 mod lookups;
@@ -24,11 +26,10 @@ use std::{
 };
 
 use dtc_core::{
-    Action, Begin, BranchOutcome, Client, Coordinator, Event, Failure, Inquirer, LockOwner,
-    LockView, Message, ParticipantId, Record, Reply, RequestKey, Sequence, SessionCall, Time,
-    TrailKind, View, Waiter,
+    Action, Coordinator, Event, Failure, Inquirer, ParticipantId, Record, RequestKey, Sequence,
+    TrailKind,
 };
-use dtc_protocol::{SessionId, TransactionId};
+use dtc_protocol::TransactionId;
 use dtc_runtime::Environment;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -44,7 +45,7 @@ pub(crate) use call::{Call, OperatorCall};
 pub(crate) use handle::{
     Handle, Happened, IN_ONE_TURN, NewLocks, NewSession, NewTransaction, NewWork, Stopped,
 };
-use locks::WhichLocks;
+use input::Input;
 pub(crate) use outgoing::Outgoing;
 use pending::Pending;
 use stalled::Stalled;
@@ -60,73 +61,6 @@ const NOTIFY_ENDED: Duration = Duration::from_secs(1);
 /// Unfinished transactions older than this are named as exceptions, so that
 /// participants can forget the younger ones.
 const OLD: Duration = Duration::from_secs(30);
-
-/// What the driver takes in.
-#[derive(Debug)]
-enum Input {
-    Begin {
-        new: NewTransaction,
-        wait: Duration,
-        reply: pending::Answer<Reply>,
-    },
-    Client {
-        id: TransactionId,
-        call: Call,
-        wait: Duration,
-        reply: pending::Answer<Reply>,
-    },
-    Acquire {
-        new: NewSession,
-        wait: Duration,
-        reply: pending::Answer<Reply>,
-    },
-    Session {
-        id: SessionId,
-        call: SessionCall,
-        reply: pending::Answer<Reply>,
-    },
-    /// A call that waited for locks was given up by its client.
-    CallGone,
-    /// The process is being stopped: calls are answered with what is known.
-    EndWaits,
-    ListLocks {
-        which: WhichLocks,
-        reply: pending::Answer<(Time, Vec<LockView>)>,
-    },
-    Inquire {
-        id: TransactionId,
-        branch: u32,
-        epoch: u64,
-        reply: pending::Answer<BranchOutcome>,
-    },
-    List {
-        before: Option<TransactionId>,
-        limit: usize,
-        reply: pending::Answer<Vec<View>>,
-    },
-    UserOf {
-        key: RequestKey,
-        reply: pending::Answer<Option<TransactionId>>,
-    },
-    Unfinished {
-        participant: ParticipantId,
-        reply: pending::Answer<usize>,
-    },
-    Events(Vec<Event>),
-    KeysFound(Vec<Event>),
-    Unreadable {
-        to: Inquirer,
-        id: TransactionId,
-        branch: u32,
-    },
-    Link {
-        participant: ParticipantId,
-        queue: mpsc::Sender<Outgoing>,
-    },
-    Unlink {
-        participant: ParticipantId,
-    },
-}
 
 /// Where messages to a participant go.
 struct Queue {
@@ -286,96 +220,6 @@ impl Driver {
         self.machine.handle(self.clock.now(), event, &mut self.actions);
     }
 
-    fn take(&mut self, input: Input) {
-        match input {
-            Input::Begin { new, wait, reply } => {
-                let now = self.clock.now();
-                let id = self.ids.next(now);
-                let admitted = new.work.is_some();
-                let work = new.work.unwrap_or_default();
-                let begin = Begin {
-                    id,
-                    age: work.retry_of.unwrap_or(id),
-                    key: new.key,
-                    admitted,
-                    options: work.options,
-                    branches: work.branches,
-                    locks: work.locks,
-                    interactive: new.interactive,
-                    id_may_be_known: new.id_may_be_known,
-                    trace: new.trace,
-                    waiter: Waiter {
-                        token: self.pending.calls.add(reply),
-                        at: new.answer_at,
-                        until: self.until(wait),
-                    },
-                };
-                self.handle(Event::Begin(Box::new(begin)));
-            }
-            Input::Client { id, call, wait, reply } => {
-                let call = call.of_client(self.clock.now(), self.until(wait));
-                let token = self.pending.calls.add(reply);
-                if matches!(call, Client::Lock { .. }) {
-                    self.pending.locking.insert(token, LockOwner::Transaction(id));
-                }
-                self.handle(Event::Client { id, token, call });
-            }
-            Input::Acquire { new, wait, reply } => self.acquire(new, wait, reply),
-            Input::Session { id, call, reply } => {
-                let token = self.pending.calls.add(reply);
-                self.handle(Event::Session { id, token, call });
-            }
-            Input::CallGone => self.calls_gone = true,
-            Input::EndWaits => self.end_waits(),
-            Input::ListLocks { which, reply } => self.list_locks(&which, reply),
-            Input::Inquire { id, branch, epoch, reply } => {
-                let from = Inquirer::Call(self.pending.inquiries.add(reply));
-                self.handle(Event::Inquired { from, id, branch, epoch });
-            }
-            Input::List { before, limit, reply } => {
-                let _ = reply.send(self.machine.list(before).take(limit).collect());
-            }
-            Input::UserOf { key, reply } => {
-                let _ = reply.send(self.machine.user_of(&key));
-            }
-            Input::Unfinished { participant, reply } => {
-                let _ = reply.send(self.machine.unfinished_at(participant));
-            }
-            Input::Events(events) => {
-                for event in events {
-                    // What was queued for a link is lost with it.
-                    if matches!(event, Event::Connected { .. }) {
-                        self.notified_at = None;
-                    }
-                    if matches!(event, Event::Acknowledged { number: 2.., .. }) {
-                        dtc_store::crash_point("coordinator-first-undone");
-                    }
-                    if matches!(event, Event::Acknowledged { .. }) {
-                        dtc_store::crash_point("coordinator-first-acknowledged");
-                    }
-                    self.handle(event);
-                }
-            }
-            Input::KeysFound(events) => {
-                self.looking = false;
-                events.into_iter().for_each(|event| self.handle(event));
-            }
-            Input::Unreadable { to, id, branch } => {
-                let outcome = BranchOutcome::Pending;
-                self.perform(Action::Answer { to, id, branch, outcome });
-            }
-            Input::Link { participant, queue } => {
-                let queue = Queue { messages: queue, ended: Weak::new() };
-                self.links.insert(participant, queue);
-                self.notified_at = None;
-            }
-            Input::Unlink { participant } => {
-                self.links.remove(&participant);
-                self.machine.forget_participant(participant);
-            }
-        }
-    }
-
     /// Performs the machine's actions, and those that follow from messages that
     /// could not be handed over.
     fn act(&mut self) {
@@ -416,20 +260,7 @@ impl Driver {
     }
 
     fn append(&mut self, sequence: Sequence, record: &Record, sync: bool) {
-        match record {
-            // Not the first, and nothing is decided by it.
-            Record::Decision(decision) if decision.ended_at.is_some() => {}
-            Record::Decision(decision) if decision.commit => {
-                dtc_store::crash_point("coordinator-before-decision-durable");
-            }
-            Record::Decision(decision) if decision.number > 1 => {
-                dtc_store::crash_point("coordinator-before-compensation-durable");
-            }
-            Record::End(_) => {
-                dtc_store::crash_point("coordinator-before-end-durable");
-            }
-            _ => {}
-        }
+        crash_points::appending(record);
         self.add(sequence, codec::encode(record, &self.directory), sync);
     }
 
@@ -458,18 +289,7 @@ impl Driver {
             Action::LookupKey { id, key } => self.lookups.push((id, key)),
             Action::Lookup { from, id, branch, epoch } => self.find(from, (id, branch), epoch),
             Action::Send { to, id, branch, attempt, message, timeout, trace } => {
-                match message {
-                    Message::Prepare { .. } => {
-                        dtc_store::crash_point("coordinator-before-prepare");
-                    }
-                    Message::Commit { .. } => {
-                        dtc_store::crash_point("coordinator-decision-durable");
-                    }
-                    Message::Rollback { compensate: true, .. } => {
-                        dtc_store::crash_point("coordinator-compensation-durable");
-                    }
-                    Message::Rollback { .. } => {}
-                }
+                crash_points::sending(&message);
                 let outgoing = Outgoing::Message { id, branch, attempt, message, timeout, trace };
                 if !self.send(to, outgoing) {
                     let why = Failure::lost("its queue is full, or it has no link");

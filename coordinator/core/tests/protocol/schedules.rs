@@ -97,6 +97,7 @@ impl Schedule {
         Self { environment, runs: Vec::new(), keys: BTreeMap::new() }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm an operation")]
     fn perform(&mut self, op: Op) {
         let environment = &mut self.environment;
         let id = |number: u8| ParticipantId(u32::from(number));

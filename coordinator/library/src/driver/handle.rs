@@ -10,7 +10,7 @@ use dtc_protocol::{SessionId, TransactionId};
 use dtc_runtime::Environment;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Call, Input, Outgoing, locks::WhichLocks};
+use super::{Call, Outgoing, input::Input, locks::WhichLocks};
 use crate::{directory::Directory, journal::Journal};
 
 /// Transactions that are listed in one turn of the driver.

@@ -6,7 +6,7 @@ use dtc_core::{Event, Inquirer};
 use dtc_protocol::TransactionId;
 use dtc_runtime::{Environment, Exit};
 
-use super::{Driver, Input, keys, pending};
+use super::{Driver, input::Input, keys, pending};
 use crate::journal::JournalError;
 
 impl Driver {
