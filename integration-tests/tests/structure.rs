@@ -73,7 +73,7 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     (
         "common/participant",
         "dtc-participant",
-        &["dtc-proto", "dtc-protocol", "dtc-runtime", "dtc-service", "dtc-store"],
+        &["dtc-locks", "dtc-proto", "dtc-protocol", "dtc-runtime", "dtc-service", "dtc-store"],
     ),
     ("proto", "dtc-proto", &[]),
     ("proto/shop", "shop-proto", &["dtc-proto"]),

@@ -22,11 +22,11 @@
 
 use alloc::{
     boxed::Box,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, btree_map::Entry},
     string::String,
     vec::Vec,
 };
-use core::{cmp::Reverse, fmt};
+use core::fmt;
 
 use dtc_protocol::{Time, TransactionId};
 
@@ -42,9 +42,11 @@ const COUNTER_BITS: u32 = 40;
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     pub(crate) age: TransactionId,
-    pub(crate) held: BTreeSet<LockKey>,
+    /// Sorted; most have few.
+    pub(crate) held: Vec<LockKey>,
     pub(crate) waits: Option<Box<Request>>,
     pub(crate) is_decided: bool,
+    is_confirmed: bool,
 }
 
 /// All that an owner waits for.
@@ -110,6 +112,7 @@ impl<O: Owner> Locks<O> {
             let holder = Holder { mode: *mode, token: *token, since: now };
             self.hold(owner, age, key.clone(), holder);
         }
+        self.confirm(owner);
     }
 
     /// Asks for all of these.
@@ -125,6 +128,30 @@ impl<O: Owner> Locks<O> {
         locks: &[(LockKey, LockMode)],
     ) -> Acquired<O> {
         debug_assert!(!self.is_waiting(owner));
+        if !locks.is_sorted_by(|one, other| one.0 < other.0) {
+            let mut sorted = locks.to_vec();
+            // Of one key, the strongest mode.
+            sorted.sort_unstable_by(|one, other| other.cmp(one));
+            sorted.dedup_by(|one, other| one.0 == other.0);
+            sorted.reverse();
+            return self.acquire(now, owner, age, &sorted);
+        }
+        if locks.iter().all(|(key, _)| !self.keys.contains_key(key)) {
+            if self.no_room_for(locks.len()).is_some() {
+                return Acquired::Full;
+            }
+            return Acquired::Granted(self.grant(now, owner, age, &[], locks.iter().cloned()));
+        }
+        let request = self.request(now, owner, locks);
+        if self.no_room_for(request.wants.len()).is_some() {
+            return Acquired::Full;
+        }
+        let acquired = self.take_up(now, owner, age, request);
+        self.figures.deadlocks += u64::from(matches!(acquired, Acquired::Deadlock(_)));
+        acquired
+    }
+
+    fn request(&mut self, now: Time, owner: O, locks: &[(LockKey, LockMode)]) -> Request {
         let is_bound = O::HOLDS_ELSEWHERE || self.owners.contains_key(&owner);
         let rank = match (self.policy, is_bound) {
             (Deadlocks::WaitDie, true) => Rank::Holder,
@@ -132,11 +159,8 @@ impl<O: Owner> Locks<O> {
         };
         self.last_number += 1;
         let place = Place { turn: Turn { rank, number: self.last_number }, sibling: 0 };
-        let mut asked: Vec<_> = locks.iter().collect();
-        asked.sort_unstable_by_key(|&(key, mode)| (key, Reverse(*mode)));
-        asked.dedup_by_key(|&mut (key, _)| key);
-        let (mut wants, mut has) = (Vec::with_capacity(asked.len()), Vec::new());
-        for (key, mode) in asked {
+        let (mut wants, mut has) = (Vec::with_capacity(locks.len()), Vec::new());
+        for (key, mode) in locks {
             let known = self.keys.get(key);
             let held = known.and_then(|known| known.holders.get(owner));
             if held.is_some_and(|held| held.mode >= *mode) {
@@ -146,16 +170,7 @@ impl<O: Owner> Locks<O> {
             let place = known.map_or(place, |known| self.place_at(key, known, owner, place));
             wants.push(Want { key: key.clone(), mode: *mode, upgrades: held.is_some(), place });
         }
-        if self.no_room_for(wants.len()).is_some() {
-            return Acquired::Full;
-        }
-        let acquired = self.take_up(now, owner, age, Request { since: now, wants, has, stuck: 0 });
-        match &acquired {
-            Acquired::Granted(_) => self.figures.granted += 1,
-            Acquired::Deadlock(_) => self.figures.deadlocks += 1,
-            Acquired::Waiting | Acquired::Full => {}
-        }
-        acquired
+        Request { since: now, wants, has, stuck: 0 }
     }
 
     /// Where a request stands at a key: with its siblings, if any of them is there.
@@ -184,7 +199,7 @@ impl<O: Owner> Locks<O> {
         }
         let upgrades: Vec<Want> = request.wants.iter().filter(|it| it.upgrades).cloned().collect();
         let Some(stuck) = request.wants.iter().position(|want| !self.is_open(owner, want)) else {
-            let locks = self.grant(now, owner, age, request);
+            let locks = self.grant_request(now, owner, age, request);
             self.refuse_younger_behind(now, owner, age, &upgrades);
             return Acquired::Granted(locks);
         };
@@ -204,11 +219,7 @@ impl<O: Owner> Locks<O> {
         // A victim that stood before it may have been all that it waited for.
         let own = self.ended.iter().position(|(ended, _)| *ended == owner);
         match own.map(|index| self.ended.remove(index).1) {
-            // Counted when it ended.
-            Some(WaitEnd::Granted(locks)) => {
-                self.figures.granted -= 1;
-                Acquired::Granted(locks)
-            }
+            Some(WaitEnd::Granted(locks)) => Acquired::Granted(locks),
             Some(WaitEnd::Deadlock(blocked)) => Acquired::Deadlock(blocked),
             None => Acquired::Waiting,
         }
@@ -218,7 +229,8 @@ impl<O: Owner> Locks<O> {
     /// and for whom at last.
     pub fn cancel(&mut self, now: Time, owner: O) -> Option<(Time, Option<Blocked<O>>)> {
         let blocked = self.blocked(owner);
-        let request = self.dequeue(owner)?;
+        let request = self.owners.get_mut(&owner)?.waits.take()?;
+        self.dequeue(&request);
         self.forget_if_idle(owner);
         for want in &request.wants {
             self.wake(now, &want.key);
@@ -239,24 +251,30 @@ impl<O: Owner> Locks<O> {
     /// Releases one key, where it is held.
     pub fn release(&mut self, now: Time, owner: O, key: &LockKey) {
         let known = self.owners.get_mut(&owner);
-        if known.is_some_and(|known| known.held.remove(key)) {
-            self.let_go(owner, key);
+        let held = known.and_then(|known| {
+            let found = known.held.binary_search(key).ok()?;
+            Some(known.held.remove(found))
+        });
+        if held.is_some() {
             self.forget_if_idle(owner);
-            self.wake(now, key);
+            if self.let_go(owner, key) {
+                self.wake(now, key);
+            }
         }
     }
 
     /// Releases all that an owner holds and ends its wait.
     pub fn release_all(&mut self, now: Time, owner: O) {
-        let request = self.dequeue(owner);
         let Some(known) = self.owners.remove(&owner) else {
             return;
         };
-        for key in &known.held {
-            self.let_go(owner, key);
+        let wanted = known.waits.as_ref().map_or(&[][..], |request| &request.wants);
+        if let Some(request) = &known.waits {
+            self.dequeue(request);
         }
-        let waited_for = request.iter().flat_map(|request| &request.wants).map(|want| &want.key);
-        for key in waited_for.chain(&known.held) {
+        let mut to_wake: Vec<_> = wanted.iter().map(|want| &want.key).collect();
+        to_wake.extend(known.held.iter().filter(|key| self.let_go(owner, key)));
+        for key in to_wake {
             self.wake(now, key);
         }
     }
@@ -267,6 +285,21 @@ impl<O: Owner> Locks<O> {
         if let Some(known) = self.owners.get_mut(&owner) {
             known.is_decided = true;
         }
+    }
+
+    /// The owner keeps what it holds. False where that is nothing, or was confirmed before.
+    /// For those who take locks before it is certain that they need them: the manager does no
+    /// more than tell which they are.
+    pub fn confirm(&mut self, owner: O) -> bool {
+        let known = self.owners.get_mut(&owner);
+        let holder = known.filter(|known| !known.held.is_empty() && !known.is_confirmed);
+        holder.map(|known| known.is_confirmed = true).is_some()
+    }
+
+    /// Whether an owner holds something that is not confirmed.
+    pub fn is_unconfirmed(&self, owner: O) -> bool {
+        let known = self.owners.get(&owner);
+        known.is_some_and(|known| !known.held.is_empty() && !known.is_confirmed)
     }
 
     /// The waits that have ended since this was called.
@@ -285,11 +318,6 @@ impl<O: Owner> Locks<O> {
         known.into_iter().flat_map(|known| &known.held).map(|key| self.held(owner, key)).collect()
     }
 
-    /// Whether an owner holds anything.
-    pub fn holds_any(&self, owner: O) -> bool {
-        self.owners.get(&owner).is_some_and(|known| !known.held.is_empty())
-    }
-
     /// How many keys an owner holds.
     pub fn count_of(&self, owner: O) -> usize {
         self.owners.get(&owner).map_or(0, |known| known.held.len())
@@ -305,10 +333,11 @@ impl<O: Owner> Locks<O> {
         (self.held + self.wanted + more > self.limit).then_some(self.limit)
     }
 
-    /// What an owner holds, and then what it waits for.
-    pub fn keys_of(&self, owner: O) -> impl Iterator<Item = &LockKey> {
-        let held = self.owners.get(&owner).into_iter().flat_map(|known| &known.held);
-        held.chain(self.wanted_by(owner).iter().map(|want| &want.key))
+    /// What an owner holds, and then what it waits for; none where it does neither.
+    pub fn keys_of(&self, owner: O) -> Option<impl Iterator<Item = &LockKey>> {
+        let known = self.owners.get(&owner)?;
+        let wanted = known.waits.iter().flat_map(|request| &request.wants);
+        Some(known.held.iter().chain(wanted.map(|want| &want.key)))
     }
 
     pub(crate) fn wanted_by(&self, owner: O) -> &[Want] {
@@ -325,21 +354,23 @@ impl<O: Owner> Locks<O> {
         self.keys.get(&want.key).is_none_or(|key| key.is_open(owner, want.mode, want.place))
     }
 
-    /// All of a request at once. Its keys are open, and it stands in no queue.
+    /// All of a request at once: `has` is held, and `wants` are open.
     fn grant(
         &mut self,
         now: Time,
         owner: O,
         age: TransactionId,
-        request: Request,
+        has: &[LockKey],
+        wants: impl ExactSizeIterator<Item = (LockKey, LockMode)>,
     ) -> Vec<HeldLock> {
-        if !request.wants.is_empty() {
+        self.figures.granted += 1;
+        if wants.len() > 0 {
             self.last_token += 1;
         }
         let token = self.last_token;
-        let mut locks = Vec::with_capacity(request.wants.len() + request.has.len());
-        locks.extend(request.has.iter().map(|key| self.held(owner, key)));
-        for Want { key, mode, .. } in request.wants {
+        let mut locks = Vec::with_capacity(wants.len() + has.len());
+        locks.extend(has.iter().map(|key| self.held(owner, key)));
+        for (key, mode) in wants {
             self.hold(owner, age, key.clone(), Holder { mode, token, since: now });
             locks.push(HeldLock { key, mode, token });
         }
@@ -347,19 +378,37 @@ impl<O: Owner> Locks<O> {
         locks
     }
 
+    /// All of a request that stands in no queue.
+    fn grant_request(
+        &mut self,
+        now: Time,
+        owner: O,
+        age: TransactionId,
+        request: Request,
+    ) -> Vec<HeldLock> {
+        let wants = request.wants.into_iter().map(|want| (want.key, want.mode));
+        self.grant(now, owner, age, &request.has, wants)
+    }
+
     fn hold(&mut self, owner: O, age: TransactionId, key: LockKey, holder: Holder) {
         let known = self.owners.entry(owner).or_insert_with(|| Known::new(age));
-        if known.held.insert(key.clone()) {
+        if let Err(place) = known.held.binary_search(&key) {
+            known.held.insert(place, key.clone());
             self.held += 1;
         }
         self.keys.entry(key).or_default().holders.insert(owner, holder);
     }
 
-    fn let_go(&mut self, owner: O, key: &LockKey) {
-        if let Some(entry) = self.keys.get_mut(key) {
-            entry.holders.remove(owner);
-        }
+    /// Whether somebody waits for the key.
+    fn let_go(&mut self, owner: O, key: &LockKey) -> bool {
         self.held -= 1;
+        let Entry::Occupied(mut entry) = self.keys.entry(key.clone()) else { return false };
+        entry.get_mut().holders.remove(owner);
+        if entry.get().is_unused() {
+            entry.remove();
+            return false;
+        }
+        entry.get().is_waited_for()
     }
 
     fn enqueue(&mut self, owner: O, age: TransactionId, request: Request) {
@@ -374,8 +423,7 @@ impl<O: Owner> Locks<O> {
     }
 
     /// Takes a request out of all queues. Wakes nobody.
-    fn dequeue(&mut self, owner: O) -> Option<Box<Request>> {
-        let request = self.owners.get_mut(&owner)?.waits.take()?;
+    fn dequeue(&mut self, request: &Request) {
         for want in &request.wants {
             if let Some(key) = self.keys.get_mut(&want.key) {
                 key.dequeue(want.place);
@@ -383,7 +431,6 @@ impl<O: Owner> Locks<O> {
         }
         self.wanted -= request.wants.len();
         self.figures.waiting -= 1;
-        Some(request)
     }
 
     fn forget_if_idle(&mut self, owner: O) {
@@ -403,11 +450,11 @@ impl<O: Owner> Locks<O> {
             match request.wants.iter().position(|want| !self.is_open(owner, want)) {
                 Some(stuck) => self.move_stuck(owner, stuck),
                 None => {
-                    if let Some(request) = self.dequeue(owner) {
-                        let locks = self.grant(now, owner, age, *request);
-                        self.figures.granted += 1;
-                        self.ended.push((owner, WaitEnd::Granted(locks)));
-                    }
+                    let known = self.owners.get_mut(&owner).and_then(|known| known.waits.take());
+                    let request = known.expect("who is stuck waits");
+                    self.dequeue(&request);
+                    let locks = self.grant_request(now, owner, age, *request);
+                    self.ended.push((owner, WaitEnd::Granted(locks)));
                 }
             }
         }
@@ -453,6 +500,6 @@ impl Want {
 
 impl Known {
     fn new(age: TransactionId) -> Self {
-        Self { age, held: BTreeSet::new(), waits: None, is_decided: false }
+        Self { age, held: Vec::new(), waits: None, is_decided: false, is_confirmed: false }
     }
 }

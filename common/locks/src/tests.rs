@@ -289,6 +289,22 @@ fn a_wait_that_ends_leaves_nothing_and_lets_others_through() {
 }
 
 #[test]
+fn a_grant_is_confirmed_once_and_what_was_held_before_a_crash_is_confirmed() {
+    let mut locks = locks(Deadlocks::WaitDie);
+    let held = locks.granted(1, "A");
+    locks.waits(2, "A");
+    assert!(!locks.confirm(owner(2)) && !locks.confirm(owner(3)), "they hold nothing");
+    assert!(locks.is_unconfirmed(owner(1)) && !locks.is_unconfirmed(owner(2)));
+    assert!(locks.confirm(owner(1)) && !locks.confirm(owner(1)));
+    assert!(!locks.is_unconfirmed(owner(1)));
+    locks.end(1);
+    assert!(locks.is_unconfirmed(owner(2)));
+    let mut after = Locks::new(Deadlocks::WaitDie, ROOM, 2);
+    after.restore(NOW, owner(1), id(1), &held);
+    assert!(!after.is_unconfirmed(owner(1)) && !after.confirm(owner(1)));
+}
+
+#[test]
 fn locks_are_bounded_held_and_waited_for_together() {
     let mut locks = Locks::new(Deadlocks::WaitDie, 3, 1);
     locks.granted(1, "AB");

@@ -64,7 +64,7 @@ impl<O: Owner> Locks<O> {
         limit: usize,
     ) -> Vec<LockView<O>> {
         if let Some(owner) = owner {
-            let keys: BTreeSet<_> = self.keys_of(owner).collect();
+            let keys: BTreeSet<_> = self.keys_of(owner).into_iter().flatten().collect();
             let wanted = |key: &&LockKey| {
                 key.starts_with(prefix) && after.is_none_or(|after| &***key > after)
             };

@@ -41,7 +41,7 @@ use crate::{
     limits::Limits,
     links::Links,
     lock_waits::{DEADLOCK, LockWaiter, LockWaits},
-    locks::Locks,
+    locks::BranchLocks,
     metrics::Metrics,
     prepared_cache::PreparedCache,
     resolutions::HeuristicDecision,
@@ -529,8 +529,10 @@ impl Effects {
 }
 
 /// Looks through the journal, and takes the locks of what it has promised.
-fn restore<R: ResourceManager>(connection: &Connection) -> rusqlite::Result<Locks<LockWaiter<R>>> {
-    let mut locks = Locks::default();
+fn restore<R: ResourceManager>(
+    connection: &Connection,
+) -> rusqlite::Result<BranchLocks<LockWaiter<R>>> {
+    let mut locks = BranchLocks::default();
     journal::check(connection, |branch, age, keys| {
         if !keys.is_empty() {
             locks.restore(branch, age, keys);

@@ -20,16 +20,17 @@ use std::{
     time::Duration,
 };
 
+use dtc_locks::Blocked;
 use dtc_protocol::{BranchId, TransactionId};
 use dtc_store::Urgency;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 use crate::{
     Refusal, ResourceManager,
     branches::abort,
     engine::{Answers, Engine, Refused},
     event_log,
-    locks::{ClaimError, Claimed, Locks, Obstacle},
+    locks::{BranchLocks, ClaimError, Claimed},
     wire::{Batch, Decision, Origin, Prepare},
 };
 
@@ -44,19 +45,18 @@ const SHOWN: usize = 64;
 pub(crate) struct LockWaiter<R: ResourceManager> {
     origin: Arc<Origin>,
     prepare: Prepare<R>,
-    since: Instant,
     answer: oneshot::Sender<Result<Answers, Refused>>,
 }
 
 /// The locks, with what waits for them.
 pub(crate) struct LockWaits<R: ResourceManager> {
-    locks: Mutex<Locks<LockWaiter<R>>>,
+    locks: Mutex<BranchLocks<LockWaiter<R>>>,
     /// Whether there ever was a branch that wanted one.
     is_used: AtomicBool,
 }
 
 impl<R: ResourceManager> LockWaits<R> {
-    pub(crate) fn new(locks: Locks<LockWaiter<R>>) -> Self {
+    pub(crate) fn new(locks: BranchLocks<LockWaiter<R>>) -> Self {
         let is_used = AtomicBool::new(locks.held() > 0);
         Self { locks: Mutex::new(locks), is_used }
     }
@@ -65,7 +65,7 @@ impl<R: ResourceManager> LockWaits<R> {
         self.is_used.load(Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Locks<LockWaiter<R>>> {
+    fn lock(&self) -> MutexGuard<'_, BranchLocks<LockWaiter<R>>> {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -115,12 +115,8 @@ impl<R: ResourceManager> Engine<R> {
                 let bytes = prepare.payload.as_ref().map_or(0, |payload| payload.bytes.len());
                 let (answer, later) = oneshot::channel();
                 answers.later.push(later);
-                let since = Instant::now();
-                let parked = LockWaiter { origin: Arc::clone(origin), prepare, since, answer };
-                let since_the_first = |earlier: &LockWaiter<R>, parked: &mut LockWaiter<R>| {
-                    parked.since = earlier.since;
-                };
-                going_on.extend(locks.park(&branch, parked, bytes, since_the_first));
+                let parked = LockWaiter { origin: Arc::clone(origin), prepare, answer };
+                going_on.extend(locks.park(&branch, parked, bytes));
                 waiting.push(branch);
             }
         }
@@ -160,11 +156,9 @@ impl<R: ResourceManager> Engine<R> {
 
     fn end_overdue_now(self: &Arc<Self>) {
         let limit = self.limits.lock_wait;
-        let is_over =
-            |parked: &LockWaiter<R>| parked.answer.is_closed() || parked.since.elapsed() >= limit;
         let mut going_on = Vec::new();
         let mut locks = self.lock_waits.lock();
-        for (branch, obstacle) in locks.overdue(is_over) {
+        for (branch, blocked) in locks.overdue(limit, |parked| parked.answer.is_closed()) {
             // Another one's end may have let it go on.
             let Some((parked, others)) = locks.dismiss(&branch) else { continue };
             going_on.extend(others);
@@ -172,7 +166,12 @@ impl<R: ResourceManager> Engine<R> {
                 continue;
             }
             self.metrics.lock_timeouts.inc();
-            let refusal = obstacle.timeout(limit, parked.prepare.age);
+            let message = format!(
+                "waited for {limit:?}, but {}; {}",
+                words(&blocked),
+                retry(parked.prepare.age)
+            );
+            let refusal = Refusal::new("LOCK_TIMEOUT", message);
             let mut answers = Answers::default();
             answers.votes.push(abort::<R>(&branch, &refusal));
             let _ = parked.answer.send(Ok(answers));
@@ -205,9 +204,10 @@ impl<R: ResourceManager> Engine<R> {
 impl ClaimError {
     fn refusal(self, age: TransactionId) -> Refusal {
         match self {
-            Self::Deadlock(obstacle) => {
+            Self::Deadlock(blocked) => {
                 let message = format!(
-                    "deadlock: {obstacle}, which is older, and only the older one may wait; {}",
+                    "deadlock: {}, which is older, and only the older one may wait; {}",
+                    words(&blocked),
                     retry(age)
                 );
                 Refusal::new(DEADLOCK, message)
@@ -227,19 +227,10 @@ impl ClaimError {
     }
 }
 
-impl Obstacle {
-    fn timeout(&self, limit: Duration, age: TransactionId) -> Refusal {
-        let message = format!("waited for {limit:?}, but {self}; {}", retry(age));
-        Refusal::new("LOCK_TIMEOUT", message)
-    }
-}
-
-impl std::fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let key: String = self.key.chars().take(SHOWN).collect();
-        let how = if self.holds { "held" } else { "waited for" };
-        write!(f, "key '{key}' is {how} by transaction {}", self.branch.transaction)
-    }
+fn words(blocked: &Blocked<BranchId>) -> String {
+    let key: String = blocked.key.chars().take(SHOWN).collect();
+    let how = if blocked.holds { "held" } else { "waited for" };
+    format!("key '{key}' is {how} by transaction {}", blocked.by.transaction)
 }
 
 fn retry(age: TransactionId) -> String {

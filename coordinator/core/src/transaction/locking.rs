@@ -30,7 +30,7 @@ impl Transaction {
 
     /// Whether its end is what somebody may wait for.
     pub(super) fn holds_locks(&self, context: &Context) -> bool {
-        context.locks.holds_any(self.owner())
+        context.locks.count_of(self.owner()) > 0
     }
 
     /// Asks for its locks; prepare comes when it has them.
