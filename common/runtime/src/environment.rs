@@ -12,6 +12,9 @@ use crate::{Exit, Shutdown};
 #[cfg(feature = "network")]
 use crate::{Network, tcp::Tcp};
 
+/// 16 random bytes.
+pub type Random = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
+
 /// Everything that a service takes from outside, but for its files' contents.
 /// Monotonic time comes from tokio.
 #[derive(Clone)]
@@ -23,8 +26,9 @@ pub struct Environment {
     /// removed, ended or waited for by it.
     pub wall_clock: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// 16 random bytes.
-    pub random: Arc<dyn Fn() -> [u8; 16] + Send + Sync>,
+    pub random: Random,
     /// How its database is run: the base of the store's options.
+    #[cfg(feature = "storage")]
     pub storage: dtc_store::Options,
     /// The age below which nothing is removed for the sake of bytes; a service's own
     /// floor, unless time is simulated.
@@ -47,6 +51,7 @@ impl Environment {
                 SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
             }),
             random: Arc::new(rand::random),
+            #[cfg(feature = "storage")]
             storage: dtc_store::Options::default(),
             retention_floor: None,
             shutdown: Shutdown::new(),

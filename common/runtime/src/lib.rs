@@ -16,7 +16,7 @@ mod tcp;
 
 #[cfg(feature = "network")]
 pub use dns::{Resolver, connector};
-pub use environment::Environment;
+pub use environment::{Environment, Random};
 pub use exit::Exit;
 pub use forbidden::is_forbidden;
 #[cfg(feature = "network")]

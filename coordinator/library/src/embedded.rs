@@ -7,7 +7,7 @@ mod outcome;
 mod resource;
 mod start;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 pub use dtc_core::CommitPolicy;
 use dtc_core::{AnswerAt, NewBranch, Opaque, Reply};
@@ -26,7 +26,7 @@ pub use resource::{BoxError, Branch, Closures, Participant, Resource, Vote};
 use crate::{
     api::{self, Coordinator},
     driver::{Call, Stopped},
-    journal::{Journal, MemoryJournal, SqliteJournal},
+    journal::{Journal, MemoryJournal},
     start::Config,
 };
 use local::{Locals, shown};
@@ -34,6 +34,7 @@ use outcome::{error as failure, outcome, refusal};
 use start::{environment, parts};
 
 /// Bytes of disk that are kept from new work.
+#[cfg(feature = "sqlite")]
 const MIN_FREE: u64 = 64 << 20;
 /// How long what finished is remembered in memory.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -196,7 +197,8 @@ impl TransactionCoordinator {
     /// # Errors
     ///
     /// When the file is damaged, another program's, or in use.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+    #[cfg(feature = "sqlite")]
+    pub async fn open(path: impl AsRef<std::path::Path>) -> Result<Self, OpenError> {
         Self::open_with(path, Settings::default()).await
     }
 
@@ -205,10 +207,14 @@ impl TransactionCoordinator {
     /// # Errors
     ///
     /// As of open.
-    pub async fn open_with(path: impl AsRef<Path>, settings: Settings) -> Result<Self, OpenError> {
+    #[cfg(feature = "sqlite")]
+    pub async fn open_with(
+        path: impl AsRef<std::path::Path>,
+        settings: Settings,
+    ) -> Result<Self, OpenError> {
         let path = path.as_ref().to_owned();
         Self::start(settings, move |environment| {
-            Ok(Arc::new(SqliteJournal::open(&path, MIN_FREE, false, environment)?))
+            Ok(Arc::new(crate::journal::SqliteJournal::open(&path, MIN_FREE, false, environment)?))
         })
         .await
     }

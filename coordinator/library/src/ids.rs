@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use dtc_core::Time;
 use dtc_protocol::TransactionId;
-use dtc_store::Random;
+use dtc_runtime::Random;
 use uuid::Builder;
 
 /// Makes ids, each greater than all before that the journal has, whatever the

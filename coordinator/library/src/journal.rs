@@ -14,6 +14,7 @@ pub(crate) mod codec;
 pub mod conformance;
 mod disk;
 mod memory;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ use dtc_protocol::{CoordinatorId, SessionId, TransactionId, fence::Run};
 use crate::address::Address;
 pub use codec::{Damaged, DamagedSession};
 pub use memory::MemoryJournal;
+#[cfg(feature = "sqlite")]
 pub use sqlite::SqliteJournal;
 
 /// Why the journal has no answer.

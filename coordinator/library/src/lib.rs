@@ -35,6 +35,7 @@
 //!
 //! | feature | |
 //! |---|---|
+//! | `sqlite` (default) | a journal on disk |
 //! | `grpc-client` | remote participants, over gRPC and HTTP |
 
 #![cfg_attr(not(feature = "grpc-client"), allow(dead_code, reason = "what links alone use"))]

@@ -192,6 +192,7 @@ pub enum Error {
 #[non_exhaustive]
 pub enum OpenError {
     /// The journal's file is damaged, another program's, or in use.
+    #[cfg(feature = "sqlite")]
     #[error("the journal cannot be opened: {0}")]
     Open(#[from] dtc_store::OpenError),
     /// What it holds cannot be taken up.

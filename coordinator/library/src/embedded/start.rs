@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use dtc_core::{Reply, TrailKind};
 use dtc_runtime::Environment;
-use dtc_store::FailStop;
 use prometheus::Registry;
 use tokio::{
     runtime,
@@ -23,12 +22,15 @@ use crate::{
 pub(super) fn environment(stop: watch::Sender<Option<String>>) -> Environment {
     let stop = Arc::new(stop);
     let real = Environment::real();
+    #[cfg(feature = "sqlite")]
     let failed = Arc::clone(&stop);
-    let on_failure = FailStop::new(move |failure| {
+    #[cfg(feature = "sqlite")]
+    let on_failure = dtc_store::FailStop::new(move |failure| {
         tracing::error!("{failure}");
         failed.send_replace(Some(failure.to_string()));
     });
     Environment {
+        #[cfg(feature = "sqlite")]
         storage: dtc_store::Options { on_failure, ..real.storage },
         exit: Arc::new(move |exit| {
             stop.send_if_modified(|why| {

@@ -488,6 +488,7 @@ mod tests {
 
     /// Where this fails, files of before are not read as they were written: raise the format
     /// of dtc-store.
+    #[cfg(feature = "sqlite")]
     #[test]
     fn the_format_is_the_one_that_its_number_stands_for() {
         let directory = Directory::default();
