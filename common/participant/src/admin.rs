@@ -131,7 +131,7 @@ impl<R: ResourceManager> Admin<R> {
                 Some(_) => Resolution::Rollback.into(),
             },
             recovery_address: doubt.recovery_address.clone(),
-            not_mine: self.engine.is_not_mine(&doubt.branch),
+            not_mine: self.engine.not_mine.has(&doubt.branch),
         }
     }
 }

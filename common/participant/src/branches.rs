@@ -3,12 +3,10 @@
 
 use std::sync::Arc;
 
-use dtc_proto::dtc::{
-    AbortReason, Acknowledgement, LinkAcknowledgement, LinkVote, Vote as WireVote,
-};
+use dtc_proto::dtc::{LinkVote, Vote as WireVote};
 use dtc_protocol::{
     BranchId,
-    branch::{Answer, Branch, Request, Reservation, Step, Verdict, step},
+    branch::{Branch, Request, Reservation, Step, Verdict, step},
 };
 use dtc_store::{crash_point, in_savepoint};
 use prost::Message as _;
@@ -16,7 +14,8 @@ use rusqlite::Transaction;
 
 use crate::{
     Error, Refusal, ResourceManager, Vote,
-    domain::Domain,
+    answers::{DecisionResult, Effects, abort, refused, vote},
+    domain::{Domain, PANICKED},
     ended::Ended,
     high_water_mark::HighWaterMark,
     journal::{self, Contents, Decided, Found, PrepareTerms, Undecided},
@@ -24,11 +23,8 @@ use crate::{
     locks::Claimed,
     prepared_cache::{PreparedCache, Promise},
     resolutions::{self, HeuristicDecision},
-    wire::{self, Decision, Origin, Prepare},
+    wire::{Decision, Origin, Prepare},
 };
-
-/// The code of a prepare in which the participant's own code panicked.
-pub(crate) const PANICKED: &str = "PARTICIPANT_PANICKED";
 
 /// A batch's transaction, seen by one request after the other.
 pub(crate) struct Branches<'a, R: ResourceManager> {
@@ -67,20 +63,6 @@ impl From<rusqlite::Error> for BatchRolledBack {
     }
 }
 
-/// What a batch changed, to be counted when it is durable.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Effects {
-    pub(crate) undecided: i64,
-    pub(crate) commits: u64,
-    pub(crate) rollbacks: u64,
-    pub(crate) compensations: u64,
-    pub(crate) domain_errors: u64,
-    /// Of these, the panics.
-    pub(crate) domain_panics: u64,
-    /// By which the journal's decided branches grew.
-    pub(crate) bytes: i64,
-}
-
 /// Why a branch was not decided by an operator.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResolveError {
@@ -90,23 +72,6 @@ pub(crate) enum ResolveError {
     Decided(&'static str),
     #[error("it could not be done: {0}")]
     Failed(String),
-}
-
-/// What was done with a decision.
-pub(crate) enum DecisionResult {
-    Answer(Answer),
-    Failed(String),
-    /// The branch stays in doubt, and is to be reported.
-    NotMine,
-    /// No answer: a newer decision is known, or nobody is in doubt.
-    Ignored,
-}
-
-impl DecisionResult {
-    /// Whether the branch is over here.
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self, Self::Answer(Answer::Committed | Answer::RolledBack))
-    }
 }
 
 impl<R: ResourceManager> Branches<'_, R> {
@@ -349,7 +314,7 @@ impl<R: ResourceManager> Branches<'_, R> {
         let (transaction, now) = (self.transaction, self.now);
         let applied = self.attempt(|| {
             let contents = (&undecided.payload[..], &undecided.output[..]);
-            self.resource.settle(transaction, branch, contents, verdict.commit)?;
+            self.resource.apply_decision(transaction, branch, contents, verdict.commit)?;
             if journal::delete_undecided(transaction, branch)? != 1 {
                 return Err(Error::Inconsistent(
                     "a branch that was promised is not in the journal",
@@ -502,27 +467,6 @@ impl<R: ResourceManager> Branches<'_, R> {
     }
 }
 
-fn vote(branch: &BranchId, vote: WireVote, output: Vec<u8>, committed: bool) -> LinkVote {
-    LinkVote {
-        transaction_id: branch.transaction.as_bytes().to_vec().into(),
-        branch: branch.number,
-        vote: vote.into(),
-        output: wire::output(output),
-        abort_reason: None,
-        committed,
-    }
-}
-
-/// A vote to abort.
-pub(crate) fn abort<R: ResourceManager>(branch: &BranchId, refusal: &Refusal) -> LinkVote {
-    refused::<R>(branch, refusal.code.into(), refusal.message.clone())
-}
-
-fn refused<R: ResourceManager>(branch: &BranchId, code: String, message: String) -> LinkVote {
-    let reason = AbortReason { code, message, participant: R::NAME.into() };
-    LinkVote { abort_reason: Some(reason), ..vote(branch, WireVote::Abort, Vec::new(), false) }
-}
-
 /// What a decided branch is, to an operator.
 fn shown(state: Option<Branch>) -> &'static str {
     match state {
@@ -534,24 +478,4 @@ fn shown(state: Option<Branch>) -> &'static str {
             false => "to be rolled back, which is being tried again,",
         },
     }
-}
-
-/// The answer to a decision, where there is one.
-pub(crate) fn acknowledge(
-    decision: &Decision,
-    result: DecisionResult,
-) -> Option<LinkAcknowledgement> {
-    let (acknowledgement, message) = match result {
-        DecisionResult::Answer(answer) => (wire::acknowledgement(answer), String::new()),
-        DecisionResult::Failed(message) => (Acknowledgement::Failed, message),
-        DecisionResult::NotMine | DecisionResult::Ignored => return None,
-    };
-    Some(LinkAcknowledgement {
-        transaction_id: decision.branch.transaction.as_bytes().to_vec().into(),
-        branch: decision.branch.number,
-        acknowledgement: acknowledgement.into(),
-        message,
-        decision_number: decision.request.verdict().map_or(0, |verdict| verdict.number),
-        attempt: decision.attempt,
-    })
 }

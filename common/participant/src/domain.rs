@@ -12,6 +12,9 @@ use rusqlite::Transaction;
 
 use crate::{Error, ResourceManager, Vote};
 
+/// The code of a prepare in which the participant's own code panicked.
+pub(crate) const PANICKED: &str = "PARTICIPANT_PANICKED";
+
 /// A participant's domain.
 pub(crate) struct Domain<R>(R);
 
@@ -34,7 +37,7 @@ impl<R: ResourceManager> Domain<R> {
     }
 
     /// Commits or rolls back, with what the journal has of the branch.
-    pub(crate) fn settle(
+    pub(crate) fn apply_decision(
         &self,
         transaction: &Transaction<'_>,
         branch: &BranchId,

@@ -9,31 +9,25 @@
 //! - A prepare that has to wait for locks holds nothing up: its batch is answered,
 //!   and it later.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+mod batch;
+mod waits;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering::Relaxed},
 };
 
-use dtc_proto::{
-    dtc::{AbortReason, Acknowledgement, LinkAcknowledgement, LinkVote, Vote},
-    marker::{EPOCH, FENCED, INCARNATION, mark},
-};
-use dtc_protocol::{
-    BranchId, CoordinatorId,
-    fence::{Admission, Run, admit},
-};
+use dtc_proto::dtc::Vote;
+use dtc_protocol::BranchId;
 use dtc_runtime::Environment;
-use dtc_store::{Store, Urgency, WriteError, crash_point, in_savepoint};
-use rusqlite::{Connection, Transaction};
+use dtc_store::{Store, Urgency, WriteError, crash_point};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
-use tonic::{Status, metadata::MetadataValue};
 
 use crate::{
-    Refusal, ResourceManager,
-    branches::{self, BatchRolledBack, Branches, DecisionResult, Effects, ResolveError, Undo},
+    ResourceManager,
+    answers::{Answers, Refused},
+    branches::ResolveError,
     domain::Domain,
     footprint::Footprint,
     high_water_mark::HighWaterMark,
@@ -43,6 +37,7 @@ use crate::{
     lock_waits::{DEADLOCK, LockWaiter, LockWaits},
     locks::BranchLocks,
     metrics::Metrics,
+    not_mine::NotMine,
     prepared_cache::PreparedCache,
     resolutions::HeuristicDecision,
     retention::{Forgotten, millis},
@@ -64,64 +59,7 @@ pub(crate) struct Engine<R: ResourceManager> {
     pub(crate) footprint: Footprint,
     pub(crate) prepared_cache: PreparedCache,
     pub(crate) lock_waits: LockWaits<R>,
-    /// Branches that the one who was asked doesn't know.
-    not_mine: Mutex<HashSet<BranchId>>,
-}
-
-/// The answers to a batch.
-#[derive(Debug, Default)]
-pub(crate) struct Answers {
-    pub(crate) votes: Vec<LinkVote>,
-    pub(crate) acknowledgements: Vec<LinkAcknowledgement>,
-    /// Of prepares that wait for locks, one each; an end without an answer where another
-    /// attempt took the place.
-    pub(crate) later: Vec<DeferredVotes>,
-    /// Which of the batch's prepares have to wait.
-    pub(crate) waiting: Vec<usize>,
-    /// Branches that hold locks from now on, once this is durable.
-    pub(crate) promised: Vec<BranchId>,
-    /// Branches that hold none any more, once this is durable.
-    settled: Vec<BranchId>,
-    /// Branches in doubt that the one who was asked doesn't know.
-    not_mine: Vec<BranchId>,
-    effects: Effects,
-}
-
-/// The answer to a prepare that waits.
-pub(crate) type DeferredVotes = oneshot::Receiver<Result<Answers, Refused>>;
-
-/// Why a batch was not done.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
-    #[error(
-        "coordinator {coordinator}: epoch {} (incarnation {}) was presented, but epoch {} (incarnation {}) is known; this run was replaced",
-        presented.epoch, presented.incarnation, known.epoch, known.incarnation
-    )]
-    Stale { coordinator: CoordinatorId, presented: Run, known: Run },
-    #[error("the storage failed: {0}")]
-    Storage(#[from] rusqlite::Error),
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error("the prepare waits for a lock no longer: a later attempt took its place")]
-    Replaced,
-}
-
-impl From<&Refused> for Status {
-    fn from(refused: &Refused) -> Self {
-        let message = refused.to_string();
-        match refused {
-            Refused::Stale { known, .. } => {
-                let mut status = mark(Self::failed_precondition(message), FENCED);
-                status.metadata_mut().insert(EPOCH, MetadataValue::from(known.epoch));
-                if let Ok(incarnation) = known.incarnation.to_string().parse() {
-                    status.metadata_mut().insert(INCARNATION, incarnation);
-                }
-                status
-            }
-            Refused::Storage(_) => Self::internal(message),
-            Refused::Write(_) | Refused::Replaced => Self::unavailable(message),
-        }
-    }
+    pub(crate) not_mine: NotMine,
 }
 
 impl<R: ResourceManager> Engine<R> {
@@ -150,7 +88,7 @@ impl<R: ResourceManager> Engine<R> {
             footprint: Footprint::default(),
             prepared_cache: PreparedCache::default(),
             lock_waits: LockWaits::new(locks),
-            not_mine: Mutex::default(),
+            not_mine: NotMine::default(),
         };
         engine.count_locks();
         Ok(Arc::new(engine))
@@ -266,8 +204,8 @@ impl<R: ResourceManager> Engine<R> {
                 }
                 let mut branches = engine.branches(transaction, undo);
                 done = branches.resolve(&branch, &resolution)?;
-                let settled = done.iter().map(|()| branch).collect();
-                Ok(Answers { settled, effects: branches.effects, ..Answers::default() })
+                let over = done.iter().map(|()| branch).collect();
+                Ok(Answers { over, effects: branches.effects, ..Answers::default() })
             });
             Box::new(move |durable| {
                 let concluded = engine.conclude(Ok(answers), durable);
@@ -278,129 +216,6 @@ impl<R: ResourceManager> Engine<R> {
         answered.await.unwrap_or(Err(WriteError::Closed.into()))
     }
 
-    fn admit(&self, transaction: &Transaction<'_>, origin: &Origin) -> Result<(), Refused> {
-        let known = journal::highest_run(transaction, &origin.coordinator)?;
-        match (admit(known.as_ref(), &origin.run), known) {
-            (Admission::Stale, Some(known)) => {
-                self.metrics.stale_refusals.inc();
-                let (coordinator, presented) = (origin.coordinator, origin.run);
-                Err(Refused::Stale { coordinator, presented, known })
-            }
-            (Admission::Newer, _) => {
-                journal::keep_highest_run(transaction, &origin.coordinator, &origin.run)?;
-                Ok(())
-            }
-            (Admission::Current | Admission::Stale, _) => Ok(()),
-        }
-    }
-
-    /// Does a batch in one savepoint: one for each request costs more than the
-    /// work. Where a request fails after it has written, all is undone and done
-    /// again with a savepoint for each.
-    fn attempt(
-        &self,
-        transaction: &Transaction<'_>,
-        mut work: impl FnMut(Undo) -> Result<Answers, BatchRolledBack>,
-    ) -> Answers {
-        let mut answers = None;
-        let released = in_savepoint(transaction, |_| {
-            answers = Some(work(Undo::WithBatch)?);
-            Ok::<_, BatchRolledBack>(())
-        });
-        // Where SQLite has ended the transaction, the savepoint went with it.
-        let done = answers.filter(|_| released.is_ok() || transaction.is_autocommit());
-        let answers = done.unwrap_or_else(|| {
-            self.prepared_cache.clear();
-            match work(Undo::Alone) {
-                Ok(answers) => answers,
-                Err(BatchRolledBack) => unreachable!("each request is undone alone"),
-            }
-        });
-        self.undecided.fetch_add(answers.effects.undecided, Relaxed);
-        answers
-    }
-
-    fn decide(
-        &self,
-        transaction: &Transaction<'_>,
-        undo: Undo,
-        decisions: &[Decision],
-    ) -> Result<Answers, BatchRolledBack> {
-        let mut branches = self.branches(transaction, undo);
-        let mut acknowledgements = Vec::with_capacity(decisions.len());
-        let (mut settled, mut not_mine) = (Vec::new(), Vec::new());
-        let is_used = self.lock_waits.is_used();
-        for decision in decisions {
-            let result = match transaction.is_autocommit() {
-                true => DecisionResult::Failed("the storage rolled the batch back".into()),
-                false => branches.decide(decision)?,
-            };
-            match result {
-                DecisionResult::NotMine => not_mine.push(decision.branch),
-                _ if is_used && result.is_over() => settled.push(decision.branch),
-                _ => {}
-            }
-            acknowledgements.extend(branches::acknowledge(decision, result));
-        }
-        let effects = branches.effects;
-        Ok(Answers { acknowledgements, settled, not_mine, effects, ..Answers::default() })
-    }
-
-    fn prepare(
-        &self,
-        transaction: &Transaction<'_>,
-        undo: Undo,
-        origin: &Origin,
-        batch: &Batch<R>,
-        answers: &mut Answers,
-    ) -> Result<(), BatchRolledBack> {
-        let mut branches = self.branches(transaction, undo);
-        branches.forgotten = self.forgotten.of(&origin.coordinator);
-        let before = self.undecided.load(Relaxed) + answers.effects.undecided;
-        let disk = (!self.store.has_room()).then(disk_full);
-        answers.votes.reserve(batch.prepares.len());
-        for (index, request) in batch.prepares.iter().enumerate() {
-            if transaction.is_autocommit() {
-                answers.votes.push(branches::abort::<R>(&request.branch, &disk_full()));
-                continue;
-            }
-            let undecided = before + branches.effects.undecided;
-            let limit = self.limits.max_undecided;
-            let bound = (undecided >= limit && !request.one_phase).then(|| {
-                let message = format!(
-                    "this participant has {undecided} undecided branches, the limit is {limit}"
-                );
-                Refusal::new("TOO_MANY_UNDECIDED", message)
-            });
-            let room = disk.as_ref().or(bound.as_ref());
-            let Some(vote) = branches.prepare(origin, request, room)? else {
-                answers.waiting.push(index);
-                continue;
-            };
-            if self.lock_waits.is_used() && vote.vote() == Vote::Commit && !vote.committed {
-                answers.promised.push(request.branch);
-            }
-            answers.votes.push(vote);
-        }
-        answers.effects.add(branches.effects);
-        Ok(())
-    }
-
-    fn branches<'a>(&'a self, transaction: &'a Transaction<'a>, undo: Undo) -> Branches<'a, R> {
-        Branches {
-            resource: &self.resource,
-            transaction,
-            high_water_mark: &self.high_water_mark,
-            prepared_cache: &self.prepared_cache,
-            lock_waits: &self.lock_waits,
-            forgotten: None,
-            undo,
-            now: self.now(),
-            service_time: self.service_time(),
-            effects: Effects::default(),
-        }
-    }
-
     /// What may be said, now that the fate of the batch is known.
     fn conclude(
         self: &Arc<Self>,
@@ -409,7 +224,7 @@ impl<R: ResourceManager> Engine<R> {
     ) -> Result<Answers, Refused> {
         let mut answers = result?;
         self.release(match durable {
-            Ok(()) => &answers.settled,
+            Ok(()) => &answers.over,
             Err(_) => &answers.promised,
         });
         if let Err(error) = durable {
@@ -432,7 +247,7 @@ impl<R: ResourceManager> Engine<R> {
         }
         self.metrics.undecided.set(self.undecided.load(Relaxed));
         if !answers.not_mine.is_empty() {
-            self.note_not_mine(&answers.not_mine);
+            self.not_mine.note(&answers.not_mine, &self.metrics);
         }
         self.count(&answers);
         Ok(answers)
@@ -457,75 +272,6 @@ impl<R: ResourceManager> Engine<R> {
         self.metrics.domain_panics.inc_by(answers.effects.domain_panics);
         self.footprint.add(answers.effects.bytes);
     }
-
-    /// Notes branches that nobody decides, until somebody does.
-    pub(crate) fn note_not_mine(&self, branches: &[BranchId]) {
-        for branch in branches {
-            tracing::warn!(
-                transaction = %branch.transaction, branch = branch.number,
-                coordinator = %branch.coordinator,
-                "in doubt, and the coordinator that was asked does not know the run that prepared it; the branch stays in doubt"
-            );
-        }
-        let mut not_mine = self.not_mine.lock().unwrap_or_else(PoisonError::into_inner);
-        not_mine.extend(branches);
-        self.metrics.not_mine.set(not_mine.len().cast_signed() as i64);
-    }
-
-    /// Forgets what was noted of branches that are not among the undecided ones.
-    pub(crate) fn keep_not_mine(&self, undecided: &HashSet<BranchId>) {
-        let mut not_mine = self.not_mine.lock().unwrap_or_else(PoisonError::into_inner);
-        not_mine.retain(|branch| undecided.contains(branch));
-        self.metrics.not_mine.set(not_mine.len().cast_signed() as i64);
-    }
-
-    /// Whether nobody who was asked knows the run that prepared a branch.
-    pub(crate) fn is_not_mine(&self, branch: &BranchId) -> bool {
-        self.not_mine.lock().unwrap_or_else(PoisonError::into_inner).contains(branch)
-    }
-
-    pub(crate) fn has_not_mine(&self) -> bool {
-        !self.not_mine.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-}
-
-impl Answers {
-    fn is_empty(&self) -> bool {
-        self.votes.is_empty() && self.acknowledgements.is_empty() && self.later.is_empty()
-    }
-
-    /// Nothing of the batch is in the file.
-    fn take_back<R: ResourceManager>(&mut self, error: &WriteError) {
-        let Refusal { code, message } = disk_full();
-        for vote in &mut self.votes {
-            let (code, participant) = (code.into(), R::NAME.into());
-            let reason = AbortReason { code, message: message.clone(), participant };
-            *vote = LinkVote {
-                transaction_id: std::mem::take(&mut vote.transaction_id),
-                branch: vote.branch,
-                vote: Vote::Abort.into(),
-                output: None,
-                abort_reason: Some(reason),
-                committed: false,
-            };
-        }
-        for acknowledgement in &mut self.acknowledgements {
-            acknowledgement.set_acknowledgement(Acknowledgement::Failed);
-            acknowledgement.message = error.to_string();
-        }
-    }
-}
-
-impl Effects {
-    fn add(&mut self, more: Self) {
-        self.undecided += more.undecided;
-        self.commits += more.commits;
-        self.rollbacks += more.rollbacks;
-        self.compensations += more.compensations;
-        self.domain_errors += more.domain_errors;
-        self.domain_panics += more.domain_panics;
-        self.bytes += more.bytes;
-    }
 }
 
 /// Looks through the journal, and takes the locks of what it has promised.
@@ -539,9 +285,4 @@ fn restore<R: ResourceManager>(
         }
     })?;
     Ok(locks)
-}
-
-fn disk_full() -> Refusal {
-    let message = "the participant's disk has too little room for another promise";
-    Refusal::new("DISK_FULL", message)
 }

@@ -4,7 +4,7 @@ use dtc_proto::dtc::{Acknowledgement, Vote};
 use dtc_protocol::{BranchId, TransactionId};
 use tracing::Level;
 
-use crate::{engine::Answers, journal::InDoubtBranch};
+use crate::{answers::Answers, journal::InDoubtBranch};
 
 /// What a batch did.
 pub(crate) fn tell(answers: &Answers) {

@@ -72,9 +72,9 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
             }
         };
         engine.metrics.in_doubt.set(doubts.len().cast_signed() as i64);
-        if engine.has_not_mine() {
+        if !engine.not_mine.is_empty() {
             let undecided: HashSet<_> = doubts.iter().map(|doubt| doubt.branch).collect();
-            engine.keep_not_mine(&undecided);
+            engine.not_mine.keep(&undecided, &engine.metrics);
         }
         #[cfg(feature = "mutants")]
         crate::mutants::time_out(&engine, &doubts).await;

@@ -113,7 +113,7 @@ async fn apply<R: ResourceManager>(
     // not kept here.
     match step(Some(&doubt.state), &request) {
         Step::ReportNotMine => {
-            engine.note_not_mine(&[branch]);
+            engine.not_mine.note(&[branch], &engine.metrics);
             return Ok(());
         }
         Step::Ignore => return Ok(()),

@@ -85,6 +85,7 @@
 //!   that the panic has poisoned, is the domain's to mend.
 
 mod admin;
+mod answers;
 mod branches;
 mod domain;
 mod ended;
@@ -106,6 +107,7 @@ mod marks;
 mod metrics;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod not_mine;
 mod overdue;
 mod prepared_cache;
 mod resolutions;

@@ -18,7 +18,8 @@ use tonic::{Status, Streaming};
 
 use crate::{
     ResourceManager,
-    engine::{Answers, DeferredVotes, Engine, Refused},
+    answers::{Answers, DeferredVotes, Refused},
+    engine::Engine,
     event_log,
     journal::{self, InDoubtBranch},
     links::{Place, Responses},
@@ -269,8 +270,7 @@ mod tests {
         let (answered, answers) = mpsc::unbounded_channel();
         let vote = LinkVote { transaction_id: vec![7; 16].into(), ..LinkVote::default() };
         let count = MAX_MESSAGE / vote.encoded_len() + 1;
-        let mut small = Answers::default();
-        small.votes = vec![vote; count];
+        let small = Answers { votes: vec![vote; count], ..Answers::default() };
         answered.send((Ok(small), None)).unwrap();
         drop(answered);
         let (responses, mut sent) = mpsc::channel(IN_FLIGHT);

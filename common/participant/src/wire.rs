@@ -15,8 +15,7 @@ use tonic::Status;
 
 use crate::{
     Error, Refusal, ResourceManager,
-    branches::PANICKED,
-    domain::guarded,
+    domain::{PANICKED, guarded},
     ended::{self, Ended},
 };
 

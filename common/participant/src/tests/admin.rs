@@ -111,7 +111,8 @@ async fn what_is_undecided_is_shown_with_what_is_known_of_it() {
     desk.bench.commit(2).await.unwrap_err();
     desk.bench.rollback(3).await.unwrap_err();
     let unknown = BranchId { coordinator: coordinator(), transaction: transaction(2), number: 0 };
-    desk.bench.engine.note_not_mine(&[unknown]);
+    let engine = &desk.bench.engine;
+    engine.not_mine.note(&[unknown], &engine.metrics);
 
     let (branches, next) = desk.undecided(ListUndecidedRequest::default()).await.unwrap();
     let first = UndecidedBranch {

@@ -4,7 +4,7 @@ use tonic::Code;
 
 use super::*;
 use crate::{
-    engine::Refused,
+    answers::Refused,
     resolutions::HeuristicDecision,
     wire::{self, Batch, Decision, Origin, Prepare},
 };
