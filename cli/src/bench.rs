@@ -4,13 +4,17 @@ mod addresses;
 mod args;
 mod book;
 mod check;
+mod choice;
 mod fault;
+mod fault_report;
 mod kind;
+mod lane;
 mod load;
 mod local;
 mod metrics;
 mod plan;
 mod report;
+mod run;
 mod service;
 mod session;
 mod shop;
@@ -48,7 +52,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let report = tokio::select! {
             biased;
             () = interrupted() => None,
-            report = session::run(args, &mut local) => Some(report),
+            report = run::run(args, &mut local) => Some(report),
         };
         let was_interrupted = report.is_none();
         let report = report.unwrap_or_else(|| Err(anyhow!("interrupted")));

@@ -3,12 +3,13 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{bail, ensure};
-use clap::{ArgAction, ValueEnum, value_parser};
-use dtc_proto::dtc::AnswerAt;
+use clap::{ArgAction, value_parser};
 use http::Uri;
-use serde::{Deserialize, Serialize};
 
-use super::{fault::Fault, kind::Kind};
+use super::{
+    choice::{Control, Fault, Mode, When},
+    kind::Kind,
+};
 
 /// Transactions that one stream may have in flight; the coordinator reads no
 /// further.
@@ -167,48 +168,6 @@ pub(crate) struct Load {
         default_value = "inventory,payment,order"
     )]
     pub(crate) participants: Vec<Kind>,
-}
-
-/// What keeps orders apart that want the same.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Control {
-    /// Reservations: nobody waits, nobody aborts.
-    #[default]
-    Escrow,
-    /// Exclusive locks of the SKU and the account: one after the other.
-    Locks,
-    /// Versions that were read: of those that saw the same one, one commits.
-    Versions,
-}
-
-/// Which method is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Mode {
-    /// `ExecuteStream`.
-    Stream,
-    /// `Execute`.
-    Unary,
-}
-
-/// When a transaction is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum When {
-    /// All branches have committed.
-    Completion,
-    /// The decision is durable.
-    Decision,
-}
-
-impl From<When> for AnswerAt {
-    fn from(when: When) -> Self {
-        match when {
-            When::Completion => Self::Completion,
-            When::Decision => Self::Decision,
-        }
-    }
 }
 
 impl Load {

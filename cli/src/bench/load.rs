@@ -1,35 +1,25 @@
 //! A closed loop: so many orders are always in flight.
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use super::{
-    args::Mode,
     book::Book,
-    plan::Order,
+    choice::Mode,
+    lane::{Lane, Numbers, Source},
     stream,
-    tally::{Answer, Tally},
+    tally::Tally,
     template::Templates,
     unary,
     versions::Versions,
 };
 
-/// Numbers for orders; no number comes twice in a run.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Numbers(Arc<AtomicU64>);
-
-/// Who wants orders placed, and over which connections.
+/// Clients that place orders, and their connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Customers {
+pub(crate) struct Clients {
     pub(crate) mode: Mode,
     /// One for each lane.
     pub(crate) channels: Vec<Channel>,
@@ -48,34 +38,10 @@ pub(crate) struct Load {
     book: Book,
 }
 
-/// Where lanes get their orders, until there are no more.
-#[derive(Debug)]
-struct Source {
-    numbers: Numbers,
-    /// Orders to be placed.
-    left: AtomicU64,
-    stopped: AtomicBool,
-}
-
-/// One stream's or connection's share of the load.
-#[derive(Debug)]
-pub(crate) struct Lane {
-    pub(crate) templates: Arc<Templates>,
-    pub(crate) versions: Option<Versions>,
-    pub(crate) in_flight: usize,
-    source: Arc<Source>,
-    tally: Arc<Mutex<Tally>>,
-    book: Book,
-}
-
-impl Customers {
+impl Clients {
     /// Begins to place orders, `limit` at most.
     pub(crate) fn start(&self, in_flight: u32, limit: Option<u64>) -> Load {
-        let source = Arc::new(Source {
-            numbers: self.numbers.clone(),
-            left: AtomicU64::new(limit.unwrap_or(u64::MAX)),
-            stopped: AtomicBool::new(false),
-        });
+        let source = Arc::new(Source::new(self.numbers.clone(), limit));
         let count = self.channels.len().min(in_flight as usize);
         let mut lanes = JoinSet::new();
         let tallies = self.channels.iter().take(count).enumerate().map(|(index, channel)| {
@@ -136,36 +102,8 @@ impl Load {
     ///
     /// When a lane cannot go on.
     pub(crate) async fn stop(mut self) -> anyhow::Result<Book> {
-        self.source.stopped.store(true, Ordering::Relaxed);
+        self.source.stop();
         self.wait().await?;
         Ok(self.book)
-    }
-}
-
-impl Lane {
-    /// The next order, if there is to be one.
-    pub(crate) fn next_order(&self) -> Option<Order> {
-        let source = &self.source;
-        if source.stopped.load(Ordering::Relaxed) {
-            return None;
-        }
-        let take = |left: u64| left.checked_sub(1);
-        source.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
-        let number = source.numbers.0.fetch_add(1, Ordering::Relaxed);
-        Some(self.templates.plan().order(number))
-    }
-
-    /// Counts and enters what became of orders.
-    pub(crate) fn enter(&mut self, answers: impl IntoIterator<Item = (Order, Answer, Duration)>) {
-        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        for (order, answer, took) in answers {
-            tally.add(&answer, took);
-            self.book.enter(self.templates.plan(), &order, &answer);
-        }
-    }
-
-    /// What has to be found in the end.
-    pub(crate) fn into_book(self) -> Book {
-        self.book
     }
 }

@@ -6,10 +6,7 @@ use std::fmt;
 use dtc_proto::dtc::AnswerAt;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use super::{
-    args::{Control, Load},
-    kind::Kind,
-};
+use super::{args::Load, choice::Control, kind::Kind};
 
 /// In every stock: less than one order may ask for, more than all will get.
 pub(crate) const STOCK: i64 = 900_000_000;

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    args::{Args, Control, Mode, When},
-    fault::FaultReport,
+    args::Args,
+    choice::{Control, Mode, When},
+    fault_report::FaultReport,
     kind::Kind,
     tally::Tally,
     usage::Usage,

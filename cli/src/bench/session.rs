@@ -1,4 +1,4 @@
-//! One run of `dtc bench`, from connecting to the check of the books.
+//! Connections, clients and books of one `dtc bench`: it measures, and checks the books.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,14 +10,14 @@ use tonic::transport::Channel;
 
 use super::{
     addresses::Addresses,
-    args::{Args, Control},
+    args::Args,
     book::Book,
     check,
-    fault::Fault,
-    load::{Customers, Load, Numbers},
-    local::Local,
-    plan::{Plan, RunId},
-    report::{CheckReport, LoadReport, Point, Report},
+    choice::Control,
+    lane::Numbers,
+    load::{Clients, Load},
+    plan::Plan,
+    report::{CheckReport, Point},
     shop::{Shop, connect},
     tally::Tally,
     template::Templates,
@@ -29,54 +29,11 @@ const SECOND: Duration = Duration::from_secs(1);
 /// More orders than this are not listed to check them.
 const LISTED: u64 = 200_000;
 
-/// Runs everything that the flags say; starts services into `local` if they say
-/// so.
-///
-/// # Errors
-///
-/// When something cannot be done. What the check found is in the report.
-pub(crate) async fn run(args: &Args, local: &mut Option<Local>) -> anyhow::Result<Report> {
-    if args.services.local {
-        *local = Some(Local::start(args.services.data.as_deref()).await?);
-    }
-    let addresses = match local {
-        Some(local) => local.addresses(),
-        None => Addresses::given(&args.services),
-    };
-    let run_id = RunId::random();
-    let kinds = match args.fault {
-        Some(_) => Fault::UNHARMED.into(),
-        None => args.load.kinds(),
-    };
-    let plan = Plan::new(&args.load, kinds, run_id);
-    let mut session = Session::open(args, &addresses, plan).await?;
-    let fresh = session.shop.is_fresh().await?;
-    let mut points = Vec::new();
-    for in_flight in &args.load.in_flight {
-        for run in 1..=args.runs {
-            let point = match (args.fault, &mut *local) {
-                (Some(fault), Some(local)) => {
-                    session.measure_fault(local, fault, *in_flight, run).await?
-                }
-                _ => session.measure(*in_flight, run).await?,
-            };
-            points.push(point);
-        }
-    }
-    Ok(Report {
-        run: run_id.to_string(),
-        load: LoadReport::new(args, session.customers.templates.plan().kinds.clone()),
-        start_ups: local.as_ref().map_or_else(Vec::new, Local::start_ups),
-        points,
-        check: session.check(fresh).await?,
-    })
-}
-
 /// What is driven, and what is known of it.
 pub(crate) struct Session<'a> {
     pub(crate) args: &'a Args,
     pub(crate) shop: Shop,
-    pub(crate) customers: Customers,
+    pub(crate) clients: Clients,
     /// A connection that they don't use.
     pub(crate) beside: Channel,
     pub(crate) book: Book,
@@ -84,7 +41,11 @@ pub(crate) struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Connects and fills stock and accounts.
-    async fn open(args: &'a Args, addresses: &Addresses, plan: Plan) -> anyhow::Result<Self> {
+    pub(crate) async fn open(
+        args: &'a Args,
+        addresses: &Addresses,
+        plan: Plan,
+    ) -> anyhow::Result<Self> {
         let shop = Shop::open(addresses).await?;
         shop.wait_for_links().await?;
         shop.set_up(&plan).await?;
@@ -101,7 +62,7 @@ impl<'a> Session<'a> {
             }),
             Control::Escrow | Control::Locks => None,
         };
-        let customers = Customers {
+        let clients = Clients {
             mode: args.load.mode,
             channels,
             templates: Arc::new(Templates::new(plan)),
@@ -109,15 +70,15 @@ impl<'a> Session<'a> {
             numbers: Numbers::default(),
         };
         let beside = connect(&addresses.coordinator, "coordinator").await?;
-        Ok(Self { args, shop, beside, book: Book::new(customers.templates.plan()), customers })
+        Ok(Self { args, shop, beside, book: Book::new(clients.templates.plan()), clients })
     }
 
     /// Measures with so many in flight.
-    async fn measure(&mut self, in_flight: u32, run: u32) -> anyhow::Result<Point> {
+    pub(crate) async fn measure(&mut self, in_flight: u32, run: u32) -> anyhow::Result<Point> {
         self.warm_up(in_flight).await?;
         let before = Reading::take(&self.shop.pages).await?;
         let started = Instant::now();
-        let mut load = self.customers.start(in_flight, self.args.load.transactions);
+        let mut load = self.clients.start(in_flight, self.args.load.transactions);
         let label = format!("{in_flight} in flight");
         let end = match self.args.load.transactions {
             Some(_) => None,
@@ -134,7 +95,7 @@ impl<'a> Session<'a> {
         if self.args.load.warm_up.is_zero() {
             return Ok(());
         }
-        let mut load = self.customers.start(in_flight, None);
+        let mut load = self.clients.start(in_flight, None);
         let end = Instant::now() + self.args.load.warm_up;
         self.watch(&mut load, "warm-up", Some(end)).await?;
         self.book.merge(load.stop().await?);
@@ -177,14 +138,14 @@ impl<'a> Session<'a> {
     }
 
     /// Waits until all is done, and checks the books.
-    async fn check(mut self, fresh: bool) -> anyhow::Result<CheckReport> {
+    pub(crate) async fn check(mut self, fresh: bool) -> anyhow::Result<CheckReport> {
         if !self.args.quiet {
             eprintln!("checking the books ...");
         }
         self.shop.wait_until_idle().await?;
         self.shop.resolve(&mut self.book).await?;
         let all = fresh && self.book.orders < LISTED;
-        let seen = self.shop.look(self.customers.templates.plan(), &self.book, all).await?;
+        let seen = self.shop.look(self.clients.templates.plan(), &self.book, all).await?;
         let asked = self.book.confirmed.ids.len() + self.book.cancelled.ids.len();
         Ok(CheckReport {
             committed: self.book.committed,

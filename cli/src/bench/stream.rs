@@ -13,7 +13,7 @@ use tonic::{Request, Status, Streaming, client::Grpc, transport::Channel};
 
 use super::{
     book::Book,
-    load::Lane,
+    lane::Lane,
     plan::Order,
     tally::Answer,
     wire::{Encoded, Results},

@@ -3,7 +3,8 @@
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
 use super::{
-    args::{Control, Mode, When},
+    choice::{Control, Fault, Mode, When},
+    fault_report::{BESIDE, FaultReport},
     report::{Latency, Point, Report},
 };
 
@@ -20,7 +21,7 @@ pub(crate) fn text(report: &Report) -> String {
     }
     parts.push(latencies(&medians));
     parts.push(processes(&medians));
-    parts.extend(medians.iter().filter_map(|point| Some(point.fault.as_ref()?.text())));
+    parts.extend(medians.iter().filter_map(|point| Some(fault(point.fault.as_ref()?))));
     for point in report.points.iter().filter(|point| point.first_error.is_some()) {
         let error = point.first_error.as_deref().unwrap_or_default();
         parts.push(format!("With {} in flight, the first failure: {error}", point.in_flight));
@@ -167,6 +168,34 @@ fn table(header: &[&str]) -> Table {
 }
 
 /// The table, with all columns but one to the right.
+fn fault(report: &FaultReport) -> String {
+    let FaultReport { fault, before, after, beside } = report;
+    let done = match fault {
+        Fault::Kill => "killed",
+        Fault::Stop => "stopped",
+    };
+    let rate = after.committed_per_second / before.committed_per_second;
+    let p99 = after.p99_us as f64 / before.p99_us as f64;
+    format!(
+        "Halfway, participant-order was {done}. Orders of stock and money: \
+         {:.0} committed/s before and {:.0} after ({rate:.2} times as many), \
+         p99 {} ms before and {} ms after ({p99:.2} times as long).\n\
+         The coordinator's memory: {} MiB at that moment, {} MiB at the end. \
+         Beside them, of {BESIDE} full orders at a time: \
+         {} committed, {} aborted, {} errors, {} unknown.",
+        before.committed_per_second,
+        after.committed_per_second,
+        milliseconds(before.p99_us),
+        milliseconds(after.p99_us),
+        mebibytes(before.coordinator_memory_bytes as f64),
+        mebibytes(after.coordinator_memory_bytes as f64),
+        beside.committed,
+        beside.aborted,
+        beside.errors,
+        beside.unknown
+    )
+}
+
 fn right(mut table: Table, left: Option<usize>) -> String {
     for (index, column) in table.column_iter_mut().enumerate() {
         if Some(index) != left {
@@ -176,11 +205,11 @@ fn right(mut table: Table, left: Option<usize>) -> String {
     table.to_string()
 }
 
-pub(crate) fn milliseconds(microseconds: u64) -> String {
+fn milliseconds(microseconds: u64) -> String {
     format!("{:.2}", microseconds as f64 / 1e3)
 }
 
-pub(crate) fn mebibytes(bytes: f64) -> String {
+fn mebibytes(bytes: f64) -> String {
     format!("{:.1}", bytes / f64::from(1 << 20))
 }
 

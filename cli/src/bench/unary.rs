@@ -13,7 +13,7 @@ use tonic::{Request, client::Grpc, transport::Channel};
 
 use super::{
     book::Book,
-    load::Lane,
+    lane::Lane,
     plan::Order,
     tally::Answer,
     template::Templates,
