@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
-use crate::{Failure, identity, store::Shared};
+use crate::{Failure, identity, shared::Shared};
 
 /// How often the room on the disk is looked at, and whether the files are in their
 /// places: several times in the second within which a loss is to be noticed.
@@ -105,7 +105,7 @@ fn perform(shared: &Shared, connection: &Connection, mode: Mode) -> bool {
         }
         Err(cause) => {
             if can_wait(&cause) {
-                tracing::warn!(file = %shared.path.display(), %cause, "no checkpoint");
+                tracing::warn!(file = %shared.path.display(), %cause, "the checkpoint was not possible; the write-ahead log stays as it is until the next one");
             } else {
                 shared.fail(&Failure::Checkpoint { path: shared.path.clone(), cause });
             }

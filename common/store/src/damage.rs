@@ -70,7 +70,7 @@ impl<'a> CheckedRow<'a> {
     pub fn get<T: FromSql>(&self, index: usize) -> rusqlite::Result<T> {
         self.row.get(index).map_err(|_| {
             let why = self.row.get_ref(index).map_or("it is missing".into(), |value| {
-                format!("it holds {} ({}), which nobody wrote", show(value), value.data_type())
+                format!("it holds {} ({}), which is no valid value", show(value), value.data_type())
             });
             self.damaged(index, why)
         })

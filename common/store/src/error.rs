@@ -12,7 +12,7 @@ use crate::{Damaged, Displaced};
 pub enum OpenError {
     /// Another process has it.
     #[error(
-        "{path} is held by another process ({holder}); stop that one, or give this one a data folder of its own"
+        "{path} is held by another process ({holder}); stop it, or give this process a data folder of its own"
     )]
     Held {
         /// The file.
@@ -28,7 +28,7 @@ pub enum OpenError {
     },
     /// Something else is in the file.
     #[error(
-        "{path} is no journal of ours: {found}; give a folder that is empty or that this service made"
+        "{path} is no journal of this software: {found}; give an empty folder, or one that this service created"
     )]
     NotAJournal {
         /// The file.
@@ -50,7 +50,7 @@ pub enum OpenError {
     },
     /// It is ours, and holds what was not written there.
     #[error(
-        "{path} is damaged: {damaged}; restore the file from a backup, or give another folder and with it another identity"
+        "{path} is damaged: {damaged}; restore the file from a backup, or start with an empty folder, which means a new identity"
     )]
     Damaged {
         /// The file.
@@ -130,7 +130,7 @@ pub enum ReadError {
     Work(rusqlite::Error),
     /// The file holds what was not written there.
     #[error(
-        "{path} is damaged: {damaged}; restore the file from a backup, or mend what is named, knowing that a branch whose record is gone may stay in doubt or end otherwise than its transaction"
+        "{path} is damaged: {damaged}; restore the file from a backup, or repair the named row; a branch whose record is lost may stay in doubt or end differently from its transaction"
     )]
     Damaged {
         /// The file.
@@ -175,7 +175,7 @@ pub enum Failure {
     },
     /// A checkpoint failed: what was to be synced may not be.
     #[error(
-        "{path}: the checkpoint failed ({cause}); whether all is synced is unknown, so this process stops"
+        "{path}: the checkpoint failed ({cause}); whether its pages are synced is unknown, so this process stops"
     )]
     Checkpoint {
         /// The file.
@@ -185,7 +185,7 @@ pub enum Failure {
     },
     /// The file is not where it was opened any more: what is written is lost.
     #[error(
-        "{path}: {displaced}; what is written now is found by no later start, so this process stops; put back the files of this run, all together, before starting it again"
+        "{path}: {displaced}; later starts would not find new records, so this process stops; put all files of this run back before starting it again"
     )]
     Displaced {
         /// The database.

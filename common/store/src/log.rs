@@ -71,9 +71,8 @@ fn damage(log: &mut impl Read) -> io::Result<Option<Damaged>> {
         }
     }
     Ok(broken.filter(|_| lost > 1).map(|frame| {
-        let why = format!(
-            "it is not what was written, and {lost} commits stand behind it; SQLite would drop them"
-        );
+        let why =
+            format!("checksum mismatch, with {lost} commits behind it, which SQLite would drop");
         Damaged::at(format!("frame {frame}"), why)
     }))
 }

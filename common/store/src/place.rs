@@ -55,7 +55,7 @@ impl fmt::Display for Found {
         match self {
             Self::Nothing => f.write_str("was deleted or moved"),
             Self::Another => f.write_str("was replaced by another"),
-            Self::Error(kind) => write!(f, "cannot be looked at: {kind}"),
+            Self::Error(kind) => write!(f, "cannot be inspected: {kind}"),
         }
     }
 }
@@ -135,7 +135,7 @@ impl Entry {
 }
 
 fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
-    move |cause| OpenError::Io { action: "cannot look at", path: path.into(), cause }
+    move |cause| OpenError::Io { action: "cannot inspect", path: path.into(), cause }
 }
 
 /// A file beside the database, whose name begins with the database's.

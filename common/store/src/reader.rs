@@ -7,7 +7,7 @@ use std::{
 
 use rusqlite::Connection;
 
-use crate::{store::Shared, writer};
+use crate::shared::Shared;
 
 pub(crate) const THREADS: usize = 2;
 
@@ -35,7 +35,7 @@ pub(crate) fn perform(
     connection: &Connection,
     read: Read,
 ) -> Result<(), Option<Answer>> {
-    match writer::guarded(shared, || read(connection)) {
+    match shared.guarded(|| read(connection)) {
         Some(answer) if !shared.has_failed() => {
             answer();
             Ok(())

@@ -107,8 +107,8 @@ impl ServiceTime {
             tracing::warn!(
                 file,
                 seconds = back.as_secs(),
-                "the wall clock is behind that of the run before; what is kept, and for how \
-                 long, follows the time that the service has run"
+                "the wall clock is behind that of the run before; retention is not affected, as \
+                 it follows the service time"
             );
         }
         Self {

@@ -2,9 +2,9 @@
 
 use std::{
     fmt, io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc as threads,
     },
@@ -20,65 +20,18 @@ use tokio::{
 };
 
 use crate::{
-    Damaged, Failure, Identity, OpenError, Options, ReadError, Runner, Statistics, WriteError,
-    checkpoint,
-    identity::Starts,
-    in_savepoint,
+    Damaged, Identity, OpenError, Options, ReadError, Runner, Statistics, Urgency, Work,
+    WriteError, checkpoint, in_savepoint,
+    job::{Job, Message},
     lock::Lock,
     open::{self, Opened},
-    place::{self, Displaced, Place},
+    place::{self, Place},
     reader::{self, Read},
     service_time::ServiceTime,
-    space,
+    shared::Shared,
     statistics::Counters,
     writer,
 };
-
-/// Whether work makes the writer commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Urgency {
-    /// At once, with whatever else is queued.
-    Forced,
-    /// With the next forced work, or after [`Options::linger`].
-    Unforced,
-}
-
-/// Gets the batch's transaction and returns what is to be done after COMMIT. Its
-/// own errors are its own to handle (see [`crate::in_savepoint`]).
-pub type Work = Box<dyn FnOnce(&Transaction<'_>) -> Completion + Send>;
-
-/// Called by the writer once the work is durable, or known not to be in
-/// the file. Must not block.
-pub type Completion = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
-
-pub(crate) struct Job {
-    pub(crate) urgency: Urgency,
-    pub(crate) weight: usize,
-    pub(crate) work: Work,
-    pub(crate) since: Instant,
-}
-
-pub(crate) enum Message {
-    Job(Job),
-    Close(oneshot::Sender<()>),
-}
-
-/// What all threads of a store share.
-pub(crate) struct Shared {
-    pub(crate) path: PathBuf,
-    pub(crate) options: Options,
-    pub(crate) identity: Identity,
-    pub(crate) time: ServiceTime,
-    pub(crate) counters: Counters,
-    pub(crate) has_room: AtomicBool,
-    pub(crate) place: Place,
-    failed: AtomicBool,
-    handles: mpsc::WeakUnboundedSender<Message>,
-    starts: Starts,
-    lock: Mutex<Option<Lock>>,
-    /// One checkpoint at a time, the writer's or the thread's.
-    pub(crate) checkpointing: Mutex<()>,
-}
 
 /// A SQLite file with its threads. Cheap to clone; [`Store::close`] ends it for
 /// all clones.
@@ -94,72 +47,6 @@ enum Readers {
     Threads(threads::Sender<Read>),
     /// Whoever reads.
     Caller(Arc<Mutex<Connection>>),
-}
-
-impl Shared {
-    /// Stops everything: from now on nothing is said. Returns only where
-    /// [`Options::on_failure`] does.
-    pub(crate) fn fail(&self, failure: &Failure) {
-        self.failed.store(true, Ordering::SeqCst);
-        self.options.on_failure.call(failure);
-        // What is left of this run writes nothing: the next one may have the file.
-        self.release();
-    }
-
-    /// False where a file is not at its path any more: a failure, unless nobody
-    /// uses the store now, whose files are somebody else's then.
-    pub(crate) fn is_in_place(&self, checked: Result<(), Displaced>) -> bool {
-        let Err(displaced) = checked else { return true };
-        if self.handles.strong_count() > 0 && self.lock().is_some() {
-            self.fail(&Failure::Displaced { path: self.path.clone(), displaced });
-        }
-        false
-    }
-
-    /// Whether there is room on the disk; a change is logged.
-    pub(crate) fn look_for_room(&self) {
-        let min_free = self.options.min_free;
-        let had = self.has_room.load(Ordering::Relaxed);
-        let has = space::has_room(&self.path, space::wanted(had, min_free));
-        if has == had {
-            return;
-        }
-        self.has_room.store(has, Ordering::Relaxed);
-        let file = self.path.display();
-        if has {
-            tracing::info!(%file, "there is room on the disk again: new work is accepted");
-        } else {
-            tracing::warn!(
-                %file, min_free,
-                "the disk is nearly full (--min-free): new work is refused until there is room, \
-                 what was promised goes on"
-            );
-        }
-    }
-
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::SeqCst)
-    }
-
-    /// Goes no further.
-    pub(crate) async fn halt(&self) {
-        std::future::pending().await
-    }
-
-    /// Lets a simulation take its time.
-    pub(crate) async fn pace(&self) {
-        if let Runner::Tasks(pace) = &self.options.runner {
-            tokio::time::sleep(pace()).await;
-        }
-    }
-
-    pub(crate) fn release(&self) {
-        drop(self.lock().take());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Lock>> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Store {

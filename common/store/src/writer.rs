@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -24,7 +23,8 @@ use crate::{
     Completion, Failure, Urgency, WriteError,
     checkpoint::{self, Mode},
     identity,
-    store::{Job, Message, Shared},
+    job::{Job, Message},
+    shared::Shared,
 };
 
 /// The log grows by so many bytes between two checkpoints.
@@ -222,7 +222,7 @@ impl Writer {
         {
             weight += job.weight;
             jobs += 1;
-            match guarded(shared, || (job.work)(&transaction)) {
+            match shared.guarded(|| (job.work)(&transaction)) {
                 Some(completion) => completions.push(completion),
                 None => return Err(Halted { _silent: completions }),
             }
@@ -281,7 +281,7 @@ impl Writer {
             true
         } else {
             let file = self.shared.path.display();
-            tracing::warn!(%file, bytes, limit, "a long read keeps the log from its start");
+            tracing::warn!(%file, bytes, limit, "a long read prevents the reset of the write-ahead log");
             true
         };
         if self.shared.has_failed() {
@@ -297,7 +297,7 @@ impl Writer {
 fn complete(shared: &Shared, committed: Committed) -> Result<(), Halted> {
     let mut completions = committed.completions.into_iter();
     while let Some(completion) = completions.next() {
-        if guarded(shared, || completion(committed.result.clone())).is_none() {
+        if shared.guarded(|| completion(committed.result.clone())).is_none() {
             return Err(Halted { _silent: completions.collect() });
         }
     }
@@ -330,21 +330,6 @@ fn begin<'a>(shared: &Shared, connection: &'a Connection) -> Result<Transaction<
         }
         Err(cause) => Err(fail(Failure::Begin { path: path(), cause })),
     }
-}
-
-/// Runs code that is not ours; none if it panicked, which is a failure of the store.
-pub(crate) fn guarded<T>(shared: &Shared, run: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(run))
-        .inspect_err(|panic| {
-            let message = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no message");
-            let message = message.into();
-            shared.fail(&Failure::Panicked { path: shared.path.clone(), message });
-        })
-        .ok()
 }
 
 #[cfg(test)]
