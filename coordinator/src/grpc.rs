@@ -2,6 +2,7 @@
 //! answers are shown here, and every error becomes a status in one place.
 
 mod admin;
+mod execute;
 mod lock;
 mod read;
 mod recovery;

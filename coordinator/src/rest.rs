@@ -7,6 +7,7 @@ mod document;
 mod locks;
 mod operator;
 mod participants;
+mod primitives;
 mod problem;
 mod query;
 mod request;

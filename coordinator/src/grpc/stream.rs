@@ -14,7 +14,7 @@ use tonic::{Status, Streaming};
 
 use dtc::api::Coordinator;
 
-use super::{status::status, transaction::execute};
+use super::{execute::execute, status::status};
 
 /// Transactions of one stream in flight; beyond, the stream is not read.
 const IN_FLIGHT: usize = 16_384;

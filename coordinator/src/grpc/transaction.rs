@@ -1,6 +1,6 @@
 //! `dtc.v1.TransactionService`.
 
-use dtc::api::{Coordinator, Error, NewTransaction, Watch};
+use dtc::api::{Error, NewTransaction, Watch};
 use dtc_proto::dtc::{
     BeginRequest, BeginResponse, CommitTransactionRequest, CommitTransactionResponse,
     EnlistRequest, EnlistResponse, ExecuteRequest, ExecuteResponse, ExecuteStreamRequest,
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{Grpc, read, show, status::status, stream};
+use super::{Grpc, execute::execute, read, show, status::status, stream};
 
 /// Responses of a stream that wait for the network.
 const QUEUED: usize = 16;
@@ -149,18 +149,6 @@ impl TransactionService for Grpc {
         tokio::spawn(send_updates(watch, responses));
         Ok(Response::new(ReceiverStream::new(queued)))
     }
-}
-
-pub(super) async fn execute(
-    coordinator: &Coordinator,
-    mut request: ExecuteRequest,
-) -> Result<ExecuteResponse, Error> {
-    let wait = read::duration("wait", request.wait.take().as_ref())?;
-    let answer_at = read::answer_at(request.answer_at)?;
-    let new = read::new_transaction(request)?;
-    let transaction = coordinator.execute(&new, false, answer_at, wait).await?;
-    let committed = transaction.committed;
-    Ok(ExecuteResponse { transaction: Some(show::transaction(transaction)), committed })
 }
 
 async fn send_updates(

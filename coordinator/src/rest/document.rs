@@ -20,10 +20,13 @@ pub(super) fn head() -> OpenApi {
     let tags = [
         tag("transactions", "A whole transaction in one request, and looking at them."),
         tag("interactive", "A transaction that its client drives call by call."),
-        tag("operators", "What is done where the protocol waits for somebody who is not there."),
+        tag(
+            "operators",
+            "Interventions, where the protocol waits for a participant that does not answer.",
+        ),
         tag("locks", "Locks on names that clients choose, within transactions and without."),
-        tag("participants", "Who takes part, by name."),
-        tag("probes", "For whoever starts, watches and stops the process."),
+        tag("participants", "Registered participants."),
+        tag("probes", "Liveness and readiness of the process."),
     ];
     let mut document = OpenApiBuilder::new().info(info).tags(Some(tags)).build();
     document.merge(Probes::openapi());

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{body, problem::Problem, schema, view};
+use super::{body, primitives, problem::Problem, view};
 use crate::time::time;
 
 /// A new transaction: a list of participants' URLs, or a description.
@@ -50,11 +50,11 @@ pub(super) struct Described {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewBranch {
-    #[schema(value_type = schema::Named)]
+    #[schema(value_type = primitives::Named)]
     pub(super) participant: String,
     /// What it is to do. HTTP participants may do without.
     #[serde(default)]
-    #[schema(value_type = Option<HashMap<String, schema::Json>>)]
+    #[schema(value_type = Option<HashMap<String, primitives::Json>>)]
     pub(super) payload: Option<Map<String, Value>>,
 }
 
