@@ -1,6 +1,7 @@
 //! A participant by script: a real gRPC or HTTP server that answers what a test
 //! says, and remembers what it heard. It keeps no promises.
 
+mod gate;
 mod http;
 
 use std::{
@@ -25,6 +26,9 @@ use tokio_stream::{
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
+pub use gate::Gate;
+pub(crate) use http::Body;
+
 const QUEUE: usize = 1024;
 
 /// What came, by call or by link.
@@ -40,6 +44,16 @@ pub enum Heard {
     Hello(Origin),
     /// The answer to a question asked with [`FakeParticipant::ask`].
     Outcome(LinkOutcome),
+}
+
+/// Whether it is a prepare, by call or by link.
+pub fn is_prepare(heard: &Heard) -> bool {
+    matches!(heard, Heard::Prepare(_))
+}
+
+/// Whether it is a commit, by call or by link.
+pub fn is_commit(heard: &Heard) -> bool {
+    matches!(heard, Heard::Commit(_))
 }
 
 /// What is answered to prepare, commit or rollback.

@@ -40,7 +40,9 @@ pub use alone::{Alone, branches_at};
 pub use cluster::{Binaries, Cluster, Role};
 pub use eventually::{DEADLINE, eventually};
 pub use fake_coordinator::{FakeCoordinator, FakeLink};
-pub use fake_participant::{FakeParticipant, Heard, Reply, Speaks, agree};
+pub use fake_participant::{
+    FakeParticipant, Gate, Heard, Reply, Speaks, agree, is_commit, is_prepare,
+};
 pub use fixture::{Fixture, Loss};
 pub use process::{Process, Start};
 pub use proxy::{Direction, End, Proxy};

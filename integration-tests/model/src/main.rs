@@ -1,7 +1,7 @@
 //! Checks a model of the size that is asked for.
 
 use anyhow::ensure;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use protocol_model::{Asking, Setup, System, Until, Use, search};
 
 /// Visits every state of the protocol within the given bounds.
@@ -14,11 +14,11 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     crashes: u8,
     /// How the client uses the coordinator.
-    #[arg(long = "use", value_enum, default_value_t = Usage::OneShot)]
-    usage: Usage,
+    #[arg(long = "use", value_enum, default_value_t = Use::OneShot)]
+    usage: Use,
     /// Which participants ask when in doubt.
-    #[arg(long, value_enum, default_value_t = Asks::All)]
-    asking: Asks,
+    #[arg(long, value_enum, default_value_t = Asking::All)]
+    asking: Asking,
     /// Without read-only votes.
     #[arg(long)]
     no_read_only: bool,
@@ -75,42 +75,10 @@ struct Args {
     compensate_after: u32,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Usage {
-    OneShot,
-    Keyed,
-    OnePhase,
-    KeyedOnePhase,
-    Interactive,
-    Locked,
-    AnyCoordinator,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Asks {
-    All,
-    None,
-    First,
-}
-
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let usage = match args.usage {
-        Usage::OneShot => Use::OneShot,
-        Usage::Keyed => Use::Keyed,
-        Usage::OnePhase => Use::OnePhase,
-        Usage::KeyedOnePhase => Use::KeyedOnePhase,
-        Usage::Interactive => Use::Interactive,
-        Usage::Locked => Use::Locked,
-        Usage::AnyCoordinator => Use::AnyCoordinator,
-    };
-    let asking = match args.asking {
-        Asks::All => Asking::All,
-        Asks::None => Asking::None,
-        Asks::First => Asking::First,
-    };
-    let mut setup = Setup::new(usage, args.participants.into(), args.crashes);
-    setup.asking = asking;
+    let mut setup = Setup::new(args.usage, args.participants.into(), args.crashes);
+    setup.asking = args.asking;
     setup.read_only &= !args.no_read_only;
     setup.batches = args.batches;
     setup.fickle = args.fickle;

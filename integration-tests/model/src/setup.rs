@@ -1,7 +1,9 @@
 //! What a model is made of.
 
+use clap::ValueEnum;
+
 /// How the client uses the coordinator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Use {
     /// One call for the whole transaction.
     OneShot,
@@ -21,7 +23,7 @@ pub enum Use {
 }
 
 /// Which participants ask when in doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Asking {
     /// All of them: nothing is written before the decision.
     All,

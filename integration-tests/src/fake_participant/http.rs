@@ -16,31 +16,32 @@ use tokio::net::TcpListener;
 
 use super::{Heard, Reply, Shared, lock, misfit, reply};
 
+/// The body of every call to a participant that speaks HTTP; each call has its fields.
 #[derive(Deserialize)]
-struct Body {
-    transaction_id: String,
-    branch: u32,
+pub(crate) struct Body {
+    pub(crate) transaction_id: String,
+    pub(crate) branch: u32,
     coordinator_id: String,
-    epoch: u64,
+    pub(crate) epoch: u64,
     incarnation: String,
     #[serde(default)]
-    payload: Option<Box<RawValue>>,
+    pub(crate) payload: Option<Box<RawValue>>,
     #[serde(default)]
     decision_number: u32,
     #[serde(default)]
     compensate: bool,
     #[serde(default)]
-    output: Option<Box<RawValue>>,
+    pub(crate) output: Option<Box<RawValue>>,
 }
 
 impl Body {
-    fn origin(&self) -> Option<Origin> {
-        Some(Origin {
+    pub(crate) fn origin(&self) -> Origin {
+        Origin {
             coordinator_id: self.coordinator_id.clone(),
             epoch: self.epoch,
             incarnation: self.incarnation.clone(),
             recovery_address: String::new(),
-        })
+        }
     }
 }
 
@@ -62,7 +63,7 @@ pub(super) async fn serve(listener: TcpListener, state: Shared) {
 
 async fn prepare(State(state): State<Shared>, Json(body): Json<Body>) -> Response {
     let heard = Heard::Prepare(PrepareRequest {
-        origin: body.origin(),
+        origin: Some(body.origin()),
         payload: kept(body.payload.as_deref()),
         transaction_id: body.transaction_id,
         branch: body.branch,
@@ -73,7 +74,7 @@ async fn prepare(State(state): State<Shared>, Json(body): Json<Body>) -> Respons
 
 async fn commit(State(state): State<Shared>, Json(body): Json<Body>) -> Response {
     let heard = Heard::Commit(CommitRequest {
-        origin: body.origin(),
+        origin: Some(body.origin()),
         output: kept(body.output.as_deref()),
         transaction_id: body.transaction_id,
         branch: body.branch,
@@ -84,7 +85,7 @@ async fn commit(State(state): State<Shared>, Json(body): Json<Body>) -> Response
 
 async fn rollback(State(state): State<Shared>, Json(body): Json<Body>) -> Response {
     let heard = Heard::Rollback(RollbackRequest {
-        origin: body.origin(),
+        origin: Some(body.origin()),
         output: kept(body.output.as_deref()),
         compensate: body.compensate,
         transaction_id: body.transaction_id,

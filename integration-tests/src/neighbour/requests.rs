@@ -7,25 +7,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use dtc_proto::dtc::Origin;
-use serde::Deserialize;
-use serde_json::{json, value::RawValue};
+use serde_json::json;
 
 use super::book::{Asked, Call};
 use super::{Neighbour, Said};
-
-#[derive(Deserialize)]
-struct Body {
-    transaction_id: String,
-    branch: u32,
-    coordinator_id: String,
-    epoch: u64,
-    incarnation: String,
-    #[serde(default)]
-    payload: Option<Box<RawValue>>,
-    #[serde(default)]
-    output: Option<Box<RawValue>>,
-}
+use crate::fake_participant::Body;
 
 /// What proxies and frameworks answer for reasons of their own.
 const STATUSES: [u16; 16] =
@@ -47,15 +33,11 @@ async fn called(
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
     let epoch = body.epoch;
+    let origin = body.origin();
     let content = if call == Call::Prepare { body.payload } else { body.output };
     let asked = Asked {
         call,
-        origin: Origin {
-            coordinator_id: body.coordinator_id,
-            epoch,
-            incarnation: body.incarnation,
-            recovery_address: String::new(),
-        },
+        origin,
         transaction: body.transaction_id.parse().unwrap_or_default(),
         branch: body.branch,
         content: content.map(|text| text.get().as_bytes().to_vec()),

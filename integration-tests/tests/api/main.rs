@@ -11,13 +11,8 @@ mod services;
 mod shapes;
 mod stream;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
-};
-
 use dtc_proto::dtc::{AnswerAt, ExecuteRequest, TransactionOptions};
-use integration_tests::{FakeParticipant, Heard, Reply, Speaks, agree, branches_at};
+use integration_tests::{FakeParticipant, Gate, Heard, Speaks, branches_at, is_commit, is_prepare};
 
 /// A participant by script, with a link.
 async fn linked() -> FakeParticipant {
@@ -58,34 +53,6 @@ fn seconds(seconds: i64) -> prost_types::Duration {
 
 fn millis(millis: i32) -> prost_types::Duration {
     prost_types::Duration { seconds: 0, nanos: millis * 1_000_000 }
-}
-
-/// Says nothing to some messages until it is opened; agrees to the others.
-#[derive(Clone, Default)]
-struct Gate(Arc<AtomicBool>);
-
-impl Gate {
-    fn before(participant: &FakeParticipant, held: fn(&Heard) -> bool) -> Self {
-        let gate = Self::default();
-        let open = Arc::clone(&gate.0);
-        participant.set_script(move |heard| match held(heard) && !open.load(SeqCst) {
-            true => Reply::Silence,
-            false => agree(heard),
-        });
-        gate
-    }
-
-    fn open(&self) {
-        self.0.store(true, SeqCst);
-    }
-}
-
-fn is_prepare(heard: &Heard) -> bool {
-    matches!(heard, Heard::Prepare(_))
-}
-
-fn is_commit(heard: &Heard) -> bool {
-    matches!(heard, Heard::Commit(_))
 }
 
 /// Ids of the transactions that it was asked to prepare.

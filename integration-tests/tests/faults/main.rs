@@ -25,7 +25,7 @@ use dtc_proto::dtc::{
 };
 use integration_tests::{
     Alone, Cluster, Direction, FakeCoordinator, FakeParticipant, Heard, Proxy, Purchase, Reply,
-    Speaks, Start, agree, branches_at, eventually,
+    Speaks, Start, agree, branches_at, eventually, is_commit, is_prepare,
 };
 use prost::bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -66,14 +66,6 @@ async fn run(coordinator: &Alone, request: ExecuteRequest) -> Transaction {
     let transaction = answer.transaction.unwrap();
     assert_eq!(answer.committed, transaction.committed);
     transaction
-}
-
-fn is_prepare(heard: &Heard) -> bool {
-    matches!(heard, Heard::Prepare(_))
-}
-
-fn is_commit(heard: &Heard) -> bool {
-    matches!(heard, Heard::Commit(_))
 }
 
 fn is_rollback(heard: &Heard) -> bool {

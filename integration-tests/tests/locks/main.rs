@@ -5,18 +5,13 @@ mod philosophers;
 mod sessions;
 mod transactions;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
-};
-
 use anyhow::{Context, ensure};
 use dtc_proto::dtc::{
     AcquireLocksRequest, AcquireLocksResponse, BeginRequest, ExecuteRequest, ListLocksRequest,
     Lock, LockMode, LockStatus, ReleaseLocksRequest, TransactionOptions, lock_owner::Owner,
 };
 use integration_tests::{
-    Alone, FakeParticipant, Heard, Reply, Speaks, agree, branches_at, eventually,
+    Alone, FakeParticipant, Gate, Heard, Speaks, branches_at, eventually, is_commit, is_prepare,
 };
 use tonic::Status;
 
@@ -151,34 +146,6 @@ fn id(owner: Option<&dtc_proto::dtc::LockOwner>) -> String {
         Some(Owner::TransactionId(id) | Owner::SessionId(id)) => id.clone(),
         None => panic!("no owner"),
     }
-}
-
-/// Says nothing to some messages until it is opened; agrees to the others.
-#[derive(Clone, Default)]
-struct Gate(Arc<AtomicBool>);
-
-impl Gate {
-    fn before(participant: &FakeParticipant, held: fn(&Heard) -> bool) -> Self {
-        let gate = Self::default();
-        let open = Arc::clone(&gate.0);
-        participant.set_script(move |heard| match held(heard) && !open.load(SeqCst) {
-            true => Reply::Silence,
-            false => agree(heard),
-        });
-        gate
-    }
-
-    fn open(&self) {
-        self.0.store(true, SeqCst);
-    }
-}
-
-fn is_prepare(heard: &Heard) -> bool {
-    matches!(heard, Heard::Prepare(_))
-}
-
-fn is_commit(heard: &Heard) -> bool {
-    matches!(heard, Heard::Commit(_))
 }
 
 /// Transactions that it was asked to prepare, without repetitions.
