@@ -91,7 +91,7 @@ fn bounded(field: &str, text: &str, most: usize, what: &str) -> Result<(), Statu
         return Ok(());
     }
     Err(Status::invalid_argument(format!(
-        "{field}: has {length} characters; say {what}, in 1 to {most}"
+        "{field}: has {length} characters; give {what}, in 1 to {most}"
     )))
 }
 
@@ -100,8 +100,8 @@ fn signature<T>(request: &Request<T>) -> impl Fn(&str, &str) -> Result<String, S
     let peer = request.extensions().get::<Peer>().map(|Peer(address)| address.to_string());
     let peer = peer.unwrap_or_else(|| "in process".into());
     move |reason, caller| {
-        bounded("reason", reason, MAX_REASON, "why")?;
-        bounded("caller", caller, MAX_CALLER, "who you are")?;
+        bounded("reason", reason, MAX_REASON, "the reason")?;
+        bounded("caller", caller, MAX_CALLER, "your name")?;
         Ok(format!("{caller} ({peer})"))
     }
 }
@@ -250,7 +250,7 @@ impl<R: ResourceManager> ParticipantAdminService for Admin<R> {
                 tracing::warn!(
                     transaction = %branch.transaction, branch = branch.number,
                     coordinator = %branch.coordinator, reason = request.reason, caller,
-                    "what was resolved by an operator is given back to retention"
+                    "forgotten by an operator; subject to retention again"
                 );
                 Ok(Response::new(ForgetBranchResponse {}))
             }

@@ -48,7 +48,7 @@ pub(crate) enum Refused {
     Storage(#[from] rusqlite::Error),
     #[error(transparent)]
     Write(#[from] WriteError),
-    #[error("the prepare waits for a lock no longer: a later attempt took its place")]
+    #[error("the prepare waits for its lock no longer: a later attempt replaced it")]
     Replaced,
 }
 

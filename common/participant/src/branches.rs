@@ -66,11 +66,11 @@ impl From<rusqlite::Error> for BatchRolledBack {
 /// Why a branch was not decided by an operator.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResolveError {
-    #[error("this journal knows no such branch; ListUndecided shows what is undecided")]
+    #[error("this journal knows no such branch; ListUndecided shows undecided branches")]
     Unknown,
-    #[error("it is {0} already; only what is undecided can be resolved by an operator")]
+    #[error("it is {0} already; an operator can resolve undecided branches only")]
     Decided(&'static str),
-    #[error("it could not be done: {0}")]
+    #[error("the resolution could not be applied: {0}")]
     Failed(String),
 }
 

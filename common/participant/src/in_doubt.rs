@@ -67,7 +67,7 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
         let doubts = match old_in_doubt(&engine).await {
             Ok(doubts) => doubts,
             Err(error) => {
-                tracing::warn!(%error, "the undecided branches could not be read");
+                tracing::warn!(%error, "undecided branches could not be read");
                 continue;
             }
         };
@@ -124,7 +124,7 @@ async fn retry<R: ResourceManager>(
         });
         match engine.retry(decisions.collect()).await {
             Ok(answers) => event_log::tell(&answers),
-            Err(error) => tracing::warn!(%error, "decisions could not be tried again"),
+            Err(error) => tracing::warn!(%error, "pending decisions could not be retried"),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) async fn ask<R: ResourceManager>(engine: Arc<Engine<R>>, doubts: Vec<
             let (branches, first) = (doubts.len(), &doubts[0].branch);
             tracing::warn!(
                 branches, coordinator = %first.coordinator, address,
-                "in doubt, and there is no link and no address to ask at (see --coordinator)"
+                "in doubt, with no link and no recovery address; set --coordinator"
             );
             continue;
         };

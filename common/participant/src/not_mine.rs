@@ -24,7 +24,7 @@ impl NotMine {
             tracing::warn!(
                 transaction = %branch.transaction, branch = branch.number,
                 coordinator = %branch.coordinator,
-                "in doubt, and the coordinator that was asked does not know the run that prepared it; the branch stays in doubt"
+                "not mine: the coordinator does not know the run that prepared the branch, which stays in doubt"
             );
         }
         let mut noted = self.lock();

@@ -31,7 +31,7 @@ impl Overdue {
         metrics.overdue.set(overdue.len().cast_signed() as i64);
         if overdue.is_empty() {
             if self.logged_at.take().is_some() {
-                tracing::info!("no branch is in doubt for long any more");
+                tracing::info!("no branch is in doubt for longer than --overdue-after any more");
             }
             return;
         }

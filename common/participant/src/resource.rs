@@ -106,7 +106,7 @@ pub trait ResourceManager: Send + Sync + 'static {
         _payload: &Self::Payload,
         _output: &Self::Output,
     ) -> Result<(), Error> {
-        Err(Error::Inconsistent("this participant cannot undo what it has committed"))
+        Err(Error::Inconsistent("this participant cannot undo a committed branch"))
     }
 }
 

@@ -142,7 +142,7 @@ pub(crate) async fn run<R: ResourceManager>(engine: Arc<Engine<R>>) {
         next_sweep = Instant::now() + pause;
         engine.store.keep_service_time();
         if let Err(error) = sweep(&engine).await {
-            tracing::warn!(%error, "what has ended could not be removed");
+            tracing::warn!(%error, "ended branches could not be removed");
         }
     }
 }
@@ -169,7 +169,7 @@ pub(crate) fn note_ended<R: ResourceManager>(
                 marks::note(connection, &coordinator, &ended, at, ages)
             });
             if let Err(error) = noted {
-                tracing::warn!(%coordinator, %error, "what has ended could not be noted");
+                tracing::warn!(%coordinator, %error, "ended transactions could not be recorded");
             }
             Box::new(drop)
         });
@@ -253,7 +253,7 @@ async fn remove_page<R: ResourceManager>(
             delete(connection, &page)
         });
         if let Err(error) = &result {
-            tracing::warn!(%error, "what has ended could not be removed");
+            tracing::warn!(%error, "ended branches could not be removed");
         }
         Box::new(move |durable| {
             let _ = removed.send(durable.ok().and(result.ok()).unwrap_or_default());

@@ -86,7 +86,7 @@ fn sum_up_regularly(limit: LogLimit) {
         }
     };
     if let Err(error) = thread::Builder::new().name("log-limit".into()).spawn(sum_up) {
-        tracing::warn!(%error, "what is left out of the log is not summed up");
+        tracing::warn!(%error, "suppressed log lines are not counted");
     }
 }
 
@@ -139,7 +139,10 @@ impl Lines {
                 }
                 let dropped = shared.dropped.swap(0, Relaxed);
                 if dropped > 0 {
-                    let _ = writeln!(log, "{dropped} log lines were dropped: nobody read the log");
+                    let _ = writeln!(
+                        log,
+                        "{dropped} log lines were dropped: standard error is not being read"
+                    );
                 }
             }
         };

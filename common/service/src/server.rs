@@ -253,7 +253,7 @@ impl Connections {
                     connection.await
                 }
                 () = says_nothing(read) => {
-                    tracing::debug!(%peer, "a connection was closed on which too little came");
+                    tracing::debug!(%peer, "a connection was closed: requests arrived too slowly");
                     return;
                 }
             };

@@ -92,8 +92,10 @@ fn words(kind: TrailKind) -> &'static str {
         TrailKind::Asserted => {
             "resolved, and not acknowledged: shown as asserted; the participant will be notified"
         }
-        TrailKind::Abandoned => "an operator says that the participant never will be notified",
-        TrailKind::CompensationDecided => "compensated: what was committed is undone",
+        TrailKind::Abandoned => {
+            "abandoned by an operator: the participant is not notified any more"
+        }
+        TrailKind::CompensationDecided => "compensated: committed branches are undone",
         TrailKind::Ended => "ended",
     }
 }

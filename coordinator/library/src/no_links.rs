@@ -11,7 +11,9 @@ pub(crate) struct Links(Origin);
 
 /// An address that cannot be connected to.
 #[derive(Debug, thiserror::Error)]
-#[error("address '{0}': this build calls nobody; enable the feature grpc-client of dtc")]
+#[error(
+    "address '{0}': this build has no client for remote participants; enable the feature grpc-client of dtc"
+)]
 pub struct InvalidAddress(String);
 
 impl Links {

@@ -55,7 +55,7 @@ impl Figures {
             )?,
             too_large: gauge(
                 "dtc_retention_too_large",
-                "1 while the journal is above --retention-bytes and all in it is too young to go",
+                "1 while the journal is above --retention-bytes and no finished transaction is old enough to be removed",
             )?,
             kept: gauge("dtc_transactions_kept", "Finished, and kept until Forget")?,
             unnotified: gauge(
@@ -83,7 +83,7 @@ pub(crate) async fn run(journal: Arc<dyn Journal>, retention: Retention, figures
     if retention.age < retention.floor {
         tracing::warn!(
             retention = ?retention.age, floor = ?retention.floor,
-            "finished transactions and their keys are kept for less than a late duplicate may take"
+            "--retention is shorter than the delay of a late duplicate may be: a repeated request may run twice"
         );
     }
     loop {
@@ -122,23 +122,23 @@ impl Said {
         if unnotified > 0 {
             tracing::warn!(
                 count = unnotified,
-                "removed, though their participants were never notified of the outcome: there are \
-                 more of them than are kept; what is in doubt about them stays so"
+                "removed transactions whose participants were never notified of the outcome, as \
+                 their number is at its limit; branches in doubt about them stay in doubt"
             );
         }
         let limit = retention.max_bytes;
         if early > 0 && !self.early {
             tracing::warn!(
                 limit,
-                "the journal is above --retention-bytes: finished transactions and their keys go \
-                 before --retention has passed; raise one or lower the other"
+                "the journal is above --retention-bytes: finished transactions and their keys are \
+                 removed before --retention has passed; raise the former or lower the latter"
             );
         }
         if too_large && count == 0 && !self.held {
             tracing::warn!(
                 limit, floor = ?retention.floor,
-                "the journal is above --retention-bytes, and all that is finished in it ended too \
-                 recently to go; raise --retention-bytes"
+                "the journal is above --retention-bytes, and all finished transactions ended too \
+                 recently to be removed; raise --retention-bytes"
             );
         }
         self.held = too_large && count == 0;

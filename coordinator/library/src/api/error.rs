@@ -121,7 +121,7 @@ impl Error {
         match refused {
             Refused::KeyTaken(key) => Self::KeyTaken(key.to_string()),
             Refused::KeyUnreadable(why) => Self::Journal(JournalError::Damaged(format!(
-                "whether this request was run before cannot be known: {why}"
+                "cannot determine whether this request was run before: {why}"
             ))),
             Refused::TooManyInFlight { limit } => Self::Exhausted(format!(
                 "{limit} transactions are in flight, the limit (--max-in-flight); try again later"
@@ -170,9 +170,9 @@ impl Error {
 /// What can still be done with a transaction.
 fn instead(call: &str, state: TransactionState) -> &'static str {
     match state {
-        _ if call == "abandon" => "no notification of what was resolved is owed",
+        _ if call == "abandon" => "no notification of a resolution is owed",
         TransactionState::Committed | TransactionState::Aborted if call == "resolve" => {
-            "nothing is owed that is not resolved"
+            "every branch is acknowledged or resolved"
         }
         TransactionState::Active => "enlist, prepare, commit or roll it back",
         TransactionState::Preparing => "its outcome is being decided, Get shows it",

@@ -26,8 +26,8 @@ pub struct Operator {
 impl Operator {
     /// The call on record.
     fn call(&self, action: InterventionAction, branch: Option<u32>) -> Result<OperatorCall, Error> {
-        bounded("reason", &self.reason, MAX_REASON, "why")?;
-        bounded("caller", &self.caller, MAX_CALLER, "who you are")?;
+        bounded("reason", &self.reason, MAX_REASON, "the reason")?;
+        bounded("caller", &self.caller, MAX_CALLER, "your name")?;
         let (reason, caller) = (self.reason.clone(), format!("{} ({})", self.caller, self.peer));
         Ok(OperatorCall { action, branch, reason, caller })
     }
@@ -38,7 +38,7 @@ fn bounded(field: &str, text: &str, most: usize, what: &str) -> Result<(), Error
     match (1..=most).contains(&length) && !text.trim().is_empty() {
         true => Ok(()),
         false => {
-            let problem = format!("has {length} characters; say {what}, in 1 to {most}");
+            let problem = format!("has {length} characters; give {what}, in 1 to {most}");
             Err(Error::invalid(field, problem))
         }
     }
@@ -105,7 +105,7 @@ impl Coordinator {
         let call = operator.call(InterventionAction::Abandon, branch)?;
         let OperatorCall { reason, caller, .. } = &call;
         tracing::warn!(transaction = %id, branch, reason, caller,
-            "the participant is not to be notified any more");
+            "abandoned by an operator: the participant is not notified any more");
         let reply = self.handle.call(id, Call::Abandon(call), WAIT).await?;
         self.by_operator(id, reply, "abandon").await
     }
@@ -123,7 +123,7 @@ impl Coordinator {
         let call = operator.call(InterventionAction::Forget, None)?;
         let now = Time::default() + self.handle.journal.now();
         let OperatorCall { action, branch, reason, caller } = call.clone();
-        tracing::warn!(transaction = %id, reason, caller, "to be given back to retention");
+        tracing::warn!(transaction = %id, reason, caller, "forgotten by an operator; subject to retention again");
         let (reason, caller) = (reason.into(), caller.into());
         let done = Intervention { at: now, action, branch, reason, caller };
         let released = self.handle.journal.release(id, done).await?;
@@ -133,11 +133,11 @@ impl Coordinator {
         }
         let instead = match transaction.ended_at {
             _ if transaction.owes_notifications() => {
-                "a participant is still to be notified of what was resolved; wait until it is \
-                 back, or say with Abandon that it never will be"
+                "a participant is not notified of its resolution yet; wait until it is back, or \
+                 call Abandon if it never will be"
             }
-            Some(_) => "it is not kept, retention takes it in its time",
-            None => "it has not ended; resolve it, or wait",
+            Some(_) => "it is subject to retention already",
+            None => "it has not ended; resolve it, or wait for its end",
         };
         let refused = Error::WrongState { call: "forget", state: transaction.state, instead };
         self.unless_on_record(id, &call, Err(refused)).await
@@ -157,7 +157,7 @@ impl Coordinator {
             true => Err(Error::WrongState {
                 call,
                 state: transaction.state,
-                instead: "nothing is owed to anybody",
+                instead: "every branch has acknowledged, and no notification is owed",
             }),
             false => Ok(transaction),
         }

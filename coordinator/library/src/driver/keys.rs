@@ -22,7 +22,7 @@ pub(super) async fn find(
                 events.push(match journal.find_keys(vec![key]).await {
                     Ok(found) => Event::KeyFound { id, found: found.into_iter().next().flatten() },
                     Err(JournalError::Damaged(why)) => {
-                        tracing::error!(%id, why, "whose a request key is cannot be read");
+                        tracing::error!(%id, why, "the transaction of a request key cannot be read");
                         Event::KeyUnreadable { id, why }
                     }
                     Err(error) => return Err(error),

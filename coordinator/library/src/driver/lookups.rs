@@ -42,7 +42,7 @@ impl Driver {
                 }
                 // One bad row of history stops nobody else: who asks stays in doubt.
                 Err(error @ JournalError::Damaged(_)) => {
-                    tracing::error!(%id, branch, %error, "what became of it cannot be told");
+                    tracing::error!(%id, branch, %error, "the outcome of a branch cannot be read; its inquiry stays unanswered");
                     let _ = own.send(Input::Unreadable { to, id, branch }).await;
                 }
                 Err(error) => cannot_look_up(&environment, &error),
@@ -58,6 +58,6 @@ fn cannot_look_up(environment: &Environment, error: &JournalError) {
         JournalError::Failed(_) => Exit::Storage,
         JournalError::Damaged(_) => Exit::NotAJournal,
     };
-    tracing::error!(%error, "the journal cannot be read; stopping. Mend it, start again");
+    tracing::error!(%error, "the journal cannot be read; stopping. Restore the journal or repair its disk, then start again");
     (environment.exit)(exit);
 }

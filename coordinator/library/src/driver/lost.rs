@@ -27,8 +27,8 @@ pub(super) async fn end(journal: &dyn Journal, now: Time) -> Result<(), RecoverE
     is_durable.await.map_err(|_| JournalError::Closed)?;
     tracing::warn!(
         count,
-        "what became of transactions that the backup holds as begun is not known; look at them \
-         with List, outcomes OUTCOME_HEURISTIC_HAZARD"
+        "the outcome of transactions that the backup holds as begun is unknown; List with outcomes \
+         OUTCOME_HEURISTIC_HAZARD shows them"
     );
     Ok(())
 }

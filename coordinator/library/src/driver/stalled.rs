@@ -46,8 +46,8 @@ impl Stalled {
         tracing::warn!(
             transactions = self.all.len(),
             oldest = names.join(", "),
-            "stalled: decided, and some participant does not acknowledge. What is owed is sent \
-             until it does; List shows them (stalled), AdminService.Resolve ends them"
+            "stalled: decided, but not acknowledged by every participant. Delivery goes on; \
+             List shows them (stalled), AdminService.Resolve ends them"
         );
     }
 }

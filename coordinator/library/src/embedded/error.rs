@@ -138,7 +138,7 @@ pub enum Error {
     /// called again until it has, or, with
     /// [`CommitPolicy::Compensate`](crate::CommitPolicy), until a commit is compensated.
     #[error(
-        "transaction {transaction} is decided, and '{resource}' has not done its {phase} after {attempts} attempts: {cause}; it goes on"
+        "transaction {transaction} is decided, and {phase} failed at '{resource}' in {attempts} attempts: {cause}; it is retried"
     )]
     Unfinished {
         /// The transaction.
@@ -196,12 +196,12 @@ pub enum OpenError {
     #[error("the journal cannot be opened: {0}")]
     Open(#[from] dtc_store::OpenError),
     /// What it holds cannot be taken up.
-    #[error("the journal cannot be taken up: {0}")]
+    #[error("recovery from the journal failed: {0}")]
     Recover(#[from] StartError),
     /// The system gives no thread.
-    #[error("no thread is to be had: {0}")]
+    #[error("no thread can be started: {0}")]
     Thread(#[from] std::io::Error),
     /// A bug: starting it panicked.
-    #[error("starting it panicked: {0}")]
+    #[error("the start panicked: {0}")]
     Panicked(String),
 }

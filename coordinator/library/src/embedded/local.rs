@@ -302,7 +302,7 @@ impl Locals {
             };
             if let Some(error) = failed {
                 tracing::warn!(transaction = %id, resource = name, error,
-                    "could not be rolled back after it broke in prepare");
+                    "rollback failed after an error in prepare");
             }
         }
         if let Some(enlisted) = self.known().branches.get_mut(&(id, number)) {

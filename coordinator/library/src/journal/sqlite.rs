@@ -405,7 +405,7 @@ impl Journal for SqliteJournal {
         let work = move |transaction: &Transaction<'_>| -> dtc_store::Completion {
             let now = store.service_time();
             if let Err(error) = forgetting::notified(transaction, &known, (id, branch), now) {
-                tracing::warn!(%id, branch, %error, "that its participant asked is not noted");
+                tracing::warn!(%id, branch, %error, "an inquiry could not be recorded");
             }
             Box::new(drop)
         };
@@ -567,8 +567,8 @@ impl Journal for SqliteJournal {
 fn stop(exit: &dyn Fn(Exit), cause: &str) {
     tracing::error!(
         cause,
-        "the journal cannot take a record; stopping, as what was decided must not be acted on \
-         before it is durable. Free disk space or mend the disk, then start again"
+        "the journal cannot take a record; stopping, as no decision may be acted on before it \
+         is durable. Free disk space or repair the disk, then start again"
     );
     exit(Exit::Storage);
 }

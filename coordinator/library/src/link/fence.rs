@@ -54,7 +54,7 @@ pub(super) async fn accused(
         }
         Ok(false) => {}
         // The journal itself ends the process where it cannot be read.
-        Err(error) => tracing::error!(%error, "the journal was not asked who its run is"),
+        Err(error) => tracing::error!(%error, "the journal's epoch could not be read"),
     }
     tracing::error!(
         participant = name,

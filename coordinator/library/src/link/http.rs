@@ -161,7 +161,7 @@ impl calls::Caller for Caller {
 impl Caller {
     fn note(&self, id: TransactionId, branch: u32, why: &Arc<str>) {
         tracing::debug!(participant = %self.name, transaction = %id, branch, error = %why,
-            "no answer that counts");
+            "no valid answer");
         self.handle.directory.update(self.participant, |it| it.last_error = Arc::clone(why));
     }
 

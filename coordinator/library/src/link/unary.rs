@@ -95,7 +95,7 @@ impl calls::Caller for Caller {
             }
         };
         tracing::debug!(participant = %self.name, transaction = %id, branch, error = %why.what,
-            "no answer that counts");
+            "no valid answer");
         let participant = self.participant;
         self.handle.directory.update(participant, |it| it.last_error = Arc::clone(&why.what));
         let event = Event::Unreachable { participant, id, branch, attempt, why };
