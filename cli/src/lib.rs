@@ -24,7 +24,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitC
         Ok(Command::Bench(args)) => bench::run(&args),
         Ok(Command::Plot(args)) => plot::run(&args),
         Err(error) => {
-            // Nobody is left to tell when even that fails.
+            // Standard error itself has failed: there is no other way to report that.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }

@@ -12,18 +12,17 @@ use anyhow::{Context, ensure};
 use crate::bench::{Latency, Point, Report};
 use chart::{Chart, Line, Scale};
 
-/// Draws what `dtc bench --json` wrote, as SVG
+/// Draws results of `dtc bench --json` as SVG
 ///
-/// throughput.svg has a line for each file; latency-NAME.svg has the percentiles
-/// of one.
+/// throughput.svg has a line for each file, latency-NAME.svg the percentiles of one.
 #[derive(Debug, clap::Parser)]
 pub(crate) struct Args {
-    /// What `dtc bench --json` wrote; a line is called as its file, without the
-    /// end
+    /// Results of `dtc bench --json`; each line has its file's name, without the
+    /// extension
     #[arg(required = true, value_name = "FILE")]
     results: Vec<PathBuf>,
 
-    /// Where the pictures go; made if it is missing
+    /// Folder for the pictures; created if missing
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
 }

@@ -33,8 +33,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
 
-    /// A participant's name and address, which ends in /prepare where it speaks
-    /// HTTP; may be repeated (in the variable: separated by commas)
+    /// A participant's name and address; the address of an HTTP participant ends in
+    /// /prepare; may be repeated (in the variable: separated by commas)
     #[arg(
         long = "participant",
         env = "DTC_PARTICIPANT",
@@ -43,10 +43,10 @@ pub(crate) struct Args {
     )]
     pub(crate) participants: Vec<NamedAddress>,
 
-    /// Which participants a request may name by address, or register, beside
-    /// those of --participant: a host, *.domain, a network such as 10.0.0.0/8,
-    /// or *, each with :port or without; may be repeated (in the variable:
-    /// separated by commas). Link-local and metadata addresses are never called
+    /// Addresses that requests may name or register, beside those of --participant:
+    /// a host, *.domain, a network such as 10.0.0.0/8, or *, each with an optional
+    /// :port; may be repeated (in the variable: separated by commas). Link-local and
+    /// metadata addresses are never called
     #[arg(
         long = "allow-participant",
         env = "DTC_ALLOW_PARTICIPANT",
@@ -56,39 +56,38 @@ pub(crate) struct Args {
     )]
     pub(crate) allowed: Vec<Pattern>,
 
-    /// Where participants without a link reach this coordinator to ask for
-    /// outcomes, as http://host:port; by default where it listens, unless that is
-    /// every address of the machine
+    /// Address for inquiries of participants without a link, as http://host:port;
+    /// by default the address of --listen, unless that is a wildcard
     #[arg(long, env = "DTC_ADVERTISE", value_name = "URL", value_parser = parse_advertised)]
     pub(crate) advertise: Option<String>,
 
-    /// How long votes are waited for before a transaction aborts
+    /// Longest wait for all votes of a transaction, over all attempts, before it aborts
     #[arg(long, env = "DTC_PREPARE_TIMEOUT", value_name = "DURATION", default_value = text(DEFAULTS.core.options.prepare_timeout), value_parser = positive_duration)]
     pub(crate) prepare_timeout: Duration,
 
-    /// Attempts of prepare a branch; 0 for no limit but the timeout
+    /// Attempts of prepare for each branch; 0 for no limit but --prepare-timeout
     #[arg(long, env = "DTC_PREPARE_ATTEMPTS", value_name = "COUNT", default_value_t = DEFAULTS.core.options.prepare_attempts)]
     pub(crate) prepare_attempts: u32,
 
-    /// How long one attempt of prepare may take
+    /// Timeout of one attempt of prepare
     #[arg(long, env = "DTC_PREPARE_ATTEMPT_TIMEOUT", value_name = "DURATION", default_value = text(DEFAULTS.core.options.prepare_attempt_timeout), value_parser = positive_duration)]
     pub(crate) prepare_attempt_timeout: Duration,
 
-    /// How long one attempt of commit or rollback may take
+    /// Timeout of one attempt of commit or rollback
     #[arg(long, env = "DTC_COMMIT_ATTEMPT_TIMEOUT", value_name = "DURATION", default_value = text(DEFAULTS.core.options.commit_attempt_timeout), value_parser = positive_duration)]
     pub(crate) commit_attempt_timeout: Duration,
 
-    /// How long a transaction waits for the link of a participant that is known to
-    /// be away, with nothing sent to any, before it aborts; 0s for no wait
+    /// Longest wait for the link of a disconnected participant before the first prepare
+    /// of a transaction is sent; then it aborts. 0s for no wait
     #[arg(long, env = "DTC_LINK_GRACE", value_name = "DURATION", default_value = text(DEFAULTS.core.options.link_grace), value_parser = parse_duration)]
     pub(crate) link_grace: Duration,
 
-    /// How long an interactive client may be silent before its transaction is
+    /// Time without a call of an interactive client after which its transaction is
     /// rolled back
     #[arg(long, env = "DTC_IDLE_TIMEOUT", value_name = "DURATION", default_value = text(DEFAULTS.core.options.idle_timeout), value_parser = positive_duration)]
     pub(crate) idle_timeout: Duration,
 
-    /// The longest wait between two attempts
+    /// Upper bound of the backoff between two attempts
     #[arg(long, env = "DTC_BACKOFF_CAP", value_name = "DURATION", default_value = text(DEFAULTS.core.backoff_cap), value_parser = positive_duration)]
     pub(crate) backoff_cap: Duration,
 
@@ -96,63 +95,63 @@ pub(crate) struct Args {
     #[arg(long, env = "DTC_STALLED_AFTER", value_name = "COUNT", default_value_t = DEFAULTS.core.stalled_after)]
     pub(crate) stalled_after: u32,
 
-    /// How many transactions may be in flight
+    /// Most transactions in flight; more are refused
     #[arg(long, env = "DTC_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = count(DEFAULTS.core.max_in_flight), value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_in_flight: u32,
 
-    /// How many unfinished transactions one participant may have
+    /// Most unfinished transactions of one participant; more are refused
     #[arg(long, env = "DTC_MAX_PER_PARTICIPANT", value_name = "COUNT", default_value_t = count(DEFAULTS.core.max_per_participant), value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_per_participant: u32,
 
-    /// How many bytes of payloads, and of what prepares returned, may be in flight
+    /// Most bytes of payloads and prepare outputs in flight; more are refused
     #[arg(long, env = "DTC_MAX_IN_FLIGHT_BYTES", value_name = "BYTES", default_value_t = DEFAULTS.core.max_in_flight_bytes as u64)]
     pub(crate) max_in_flight_bytes: u64,
 
-    /// How many branches a transaction may have
+    /// Most branches of a transaction
     #[arg(long, env = "DTC_MAX_BRANCHES", value_name = "COUNT", default_value_t = count(DEFAULTS.core.max_branches), value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) max_branches: u32,
 
-    /// The largest payload of a branch, in bytes
+    /// Largest payload of a branch, in bytes
     #[arg(long, env = "DTC_MAX_PAYLOAD", value_name = "BYTES", default_value_t = count(DEFAULTS.max_payload), value_parser = clap::value_parser!(u32).range(1..=Limits::LARGEST_PAYLOAD as i64))]
     pub(crate) max_payload: u32,
 
-    /// The most that prepare of one branch may return, in bytes
+    /// Largest prepare output of a branch, in bytes
     #[arg(long, env = "DTC_MAX_OUTPUT", value_name = "BYTES", default_value_t = count(DEFAULTS.core.max_output), value_parser = clap::value_parser!(u32).range(1..=3 << 20))]
     pub(crate) max_output: u32,
 
-    /// How many messages may wait for one participant
+    /// Most queued messages for one participant
     #[arg(long, env = "DTC_MAX_QUEUE", value_name = "COUNT", default_value_t = count(DEFAULTS.max_queue), value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_queue: u32,
 
-    /// How long locks are waited for
+    /// Longest wait for locks
     #[arg(long, env = "DTC_LOCK_WAIT", value_name = "DURATION", default_value = text(DEFAULTS.core.options.lock_wait), value_parser = positive_duration)]
     pub(crate) lock_wait: Duration,
 
-    /// What is done about deadlocks over locks
+    /// Policy against deadlocks between lock requests
     #[arg(long, env = "DTC_DEADLOCKS", value_name = "POLICY", default_value = "wait-die")]
     pub(crate) deadlocks: DeadlockPolicy,
 
-    /// How many locks may be held and waited for, together
+    /// Most locks held and waited for, together
     #[arg(long, env = "DTC_MAX_LOCKS", value_name = "COUNT", default_value_t = count(DEFAULTS.core.max_locks), value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_locks: u32,
 
-    /// How many locks one request may ask for, and one transaction hold
+    /// Most locks of one request, and of one transaction
     #[arg(long, env = "DTC_MAX_LOCK_KEYS", value_name = "COUNT", default_value_t = count(DEFAULTS.core.max_locks_per_owner), value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) max_lock_keys: u32,
 
-    /// How long finished transactions are kept, in time that the coordinator runs
+    /// Retention of finished transactions, in service time (time that the coordinator runs)
     #[arg(long, env = "DTC_RETENTION", value_name = "DURATION", default_value = text(DEFAULTS.retention.age), value_parser = parse_duration)]
     pub(crate) retention: Duration,
 
-    /// Size of the journal, in bytes, above which the oldest finished
-    /// transactions are removed sooner, but none that ended within ten minutes, or
-    /// within twice the longest time-out
+    /// Size of the journal, in bytes, above which the oldest finished transactions are
+    /// removed before --retention has passed; never one that ended less than ten minutes,
+    /// or twice the longest timeout, ago
     #[arg(long, env = "DTC_RETENTION_BYTES", value_name = "BYTES", default_value_t = DEFAULTS.retention.max_bytes)]
     pub(crate) retention_bytes: u64,
 
-    /// The journal was restored from a backup: what it does not know of runs before
-    /// this one is lost, not aborted, and the epoch goes above theirs. For the first
-    /// start with the restored file only
+    /// The journal was restored from a backup: transactions of earlier runs that it does
+    /// not know are answered 'not mine' instead of 'aborted', and its epoch is raised above
+    /// theirs. For the first start with the restored file only
     #[arg(long, env = "DTC_RESTORED")]
     pub(crate) restored: bool,
 }
@@ -160,9 +159,9 @@ pub(crate) struct Args {
 /// See [`Deadlocks`].
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum DeadlockPolicy {
-    /// Who holds locks and is younger than one that it would wait for is refused
+    /// A holder of locks that would wait for an older owner is refused
     WaitDie,
-    /// Cycles of waits are looked for, and the youngest in one is refused
+    /// Cycles of waits are detected, and the youngest owner in one is refused
     Detect,
 }
 

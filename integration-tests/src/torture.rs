@@ -26,17 +26,17 @@ use crate::classes::Classes;
 /// while many clients place orders, and checks that every answer was true and that
 /// nothing was lost, done twice or left half done.
 ///
-/// Which fault comes when, to whom and for how long is the seed's doing. The
-/// processes' own timing is not repeated by it, nor what the clients' calls meet;
-/// for a run that can be repeated step by step there is the simulation.
+/// The seed determines every fault, its target, time and duration. It does not
+/// repeat the processes' own timing, nor the answers to clients' calls; for runs
+/// that can be repeated step by step there is the simulation.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "torture", max_term_width = 100)]
 struct Args {
-    /// How long new transactions and faults come, in minutes
+    /// Duration of load and faults, in minutes
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
 
-    /// What the plan of faults comes from; one is drawn and printed if it is left out
+    /// Seed of the plan of faults; default: a random one, which is printed
     #[arg(long)]
     seed: Option<u64>,
 
@@ -53,7 +53,7 @@ struct Args {
     #[arg(long, value_enum, default_value = "alternate")]
     power: Power,
 
-    /// How long after healing everything may take to be resolved
+    /// Longest time from the end of all faults until nothing is in doubt
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     resolve_within: Duration,
 
@@ -61,11 +61,11 @@ struct Args {
     #[arg(long)]
     no_small_disk: bool,
 
-    /// What there is beside the usual faults: names separated by commas, all, or none
+    /// Classes of faults beside the usual ones: names separated by commas, all, or none
     #[arg(long, value_name = "CLASSES", default_value_t = Classes::default())]
     classes: Classes,
 
-    /// Keep databases and logs though nothing was wrong
+    /// Keep databases and logs of a run without failures too
     #[arg(long)]
     keep: bool,
 }

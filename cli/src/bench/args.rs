@@ -17,12 +17,12 @@ const PER_STREAM: u32 = 16_384;
 /// What the services allow a transaction by default.
 const MOST_BRANCHES: i64 = 128;
 
-/// Drives the services with orders, measures them, and checks the books
+/// Loads the services with orders, measures them, and checks the books
 /// afterwards
 ///
-/// So many transactions are always in flight: whenever one is answered, the next
-/// begins. Only 'committed: true' counts as committed, which is durable by then.
-/// Exit code 1 if anything was lost or half done.
+/// A closed loop: whenever one transaction is answered, the next begins. Only
+/// 'committed: true' counts as committed, which is durable by then. Exit code 1 if
+/// a committed order was lost or done in part.
 #[derive(Debug, clap::Parser)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -31,19 +31,19 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) load: Load,
 
-    /// Kill or stop the order participant halfway. What is measured are orders of
-    /// stock and money only, which should not notice; beside them 32 full orders
-    /// are always in flight. It is mended at the end, and the books are checked
+    /// Kill or stop the order participant halfway. Orders of stock and money only are
+    /// measured, which should not be affected; beside them 32 full orders are always
+    /// in flight. It is restarted or continued at the end, and the books are checked
     #[arg(long, value_enum, requires = "local", conflicts_with_all = ["transactions", "branches", "participants"])]
     pub(crate) fault: Option<Fault>,
 
-    /// Repeats of each run; the table shows the median by throughput, the JSON
-    /// has all
+    /// Repetitions of each run; the table shows the one with the median throughput, the
+    /// JSON has all
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = value_parser!(u32).range(1..=1000))]
     pub(crate) runs: u32,
 
-    /// Write the results as JSON to this file; '-' is standard output, which
-    /// then has no table
+    /// Write the results as JSON to this file; '-' is standard output, without the
+    /// table
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     pub(crate) quiet: bool,
 }
 
-/// Which services are driven.
+/// The services under load.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Services {
     /// The coordinator
@@ -76,65 +76,65 @@ pub(crate) struct Services {
     #[arg(long, conflicts_with_all = ["coordinator", "inventory", "payment", "order"])]
     pub(crate) local: bool,
 
-    /// Where the services of --local keep their data and logs; kept, and used
-    /// again by a later run. Without it: a temporary folder
+    /// Folder for data and logs of the services of --local; kept, and reused by a later
+    /// run. Default: a temporary folder
     #[arg(long, value_name = "FOLDER", requires = "local")]
     pub(crate) data: Option<PathBuf>,
 }
 
-/// What is sent.
+/// The load.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Load {
-    /// How many transactions are in flight; several, separated by commas, are
-    /// measured one after the other
+    /// Transactions in flight; several values, separated by commas, are measured one
+    /// after the other
     #[arg(long, value_name = "COUNT[,COUNT...]", default_value = "1024", value_delimiter = ',', value_parser = value_parser!(u32).range(1..=100_000))]
     pub(crate) in_flight: Vec<u32>,
 
-    /// How long is measured
+    /// Duration of the measurement
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) seconds: Duration,
 
-    /// Measure this many transactions instead of a time
+    /// Measure this many transactions instead of a duration
     #[arg(long, value_name = "COUNT", conflicts_with = "seconds", value_parser = value_parser!(u64).range(1..))]
     pub(crate) transactions: Option<u64>,
 
-    /// How long the load runs before; not counted
+    /// Duration of the load before the measurement; not counted
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds_or_none, allow_negative_numbers = true)]
     pub(crate) warm_up: Duration,
 
-    /// Share of the orders, 0 to 1, that are for one and the same SKU and
-    /// account; the others are spread evenly
+    /// Share of the orders, 0 to 1, for one and the same SKU and account; the others are
+    /// spread evenly
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
     pub(crate) skew: f64,
 
-    /// How many SKUs there are
+    /// Number of SKUs
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) items: u32,
 
-    /// How many accounts there are
+    /// Number of accounts
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) accounts: u32,
 
-    /// Share of the orders, 0 to 1, that ask for more stock or money than there
-    /// is: one participant refuses, and all roll back
+    /// Share of the orders, 0 to 1, that exceed the stock or the balance: one participant
+    /// votes to abort, and all roll back
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
     pub(crate) aborts: f64,
 
-    /// What keeps orders apart that want the same SKU or account: reservations
-    /// alone (escrow), exclusive locks at the coordinator on top, or the versions
-    /// that are read before (--mode unary), so that an order aborts where one changed
+    /// Concurrency control between orders for the same SKU or account: reservations alone
+    /// (escrow), additional exclusive locks at the coordinator, or versions that are read
+    /// before (--mode unary), where an order aborts if one changed
     #[arg(long, value_enum, default_value_t = Control::Escrow)]
     pub(crate) control: Control,
 
-    /// ExecuteStream, or one Execute a transaction
+    /// Method: ExecuteStream, or one Execute for each transaction
     #[arg(long, value_enum, default_value_t = Mode::Stream)]
     pub(crate) mode: Mode,
 
-    /// Streams to share the load, each on a connection of its own (--mode stream)
+    /// Streams that share the load, each on a connection of its own (--mode stream)
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = value_parser!(u32).range(1..=64))]
     pub(crate) streams: u32,
 
-    /// Connections to share the load (--mode unary)
+    /// Connections that share the load (--mode unary)
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = value_parser!(u32).range(1..=64))]
     pub(crate) connections: u32,
 
@@ -142,25 +142,24 @@ pub(crate) struct Load {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = value_parser!(u32).range(1..=64))]
     pub(crate) threads: u32,
 
-    /// A request key with every transaction (the default)
+    /// Send a request key with every transaction (the default)
     #[arg(long, overrides_with = "no_keys")]
     keys: bool,
 
-    /// No request keys
+    /// Send no request keys
     #[arg(long, action = ArgAction::SetTrue, overrides_with = "keys")]
     no_keys: bool,
 
-    /// Be answered when all branches have committed, or already when the
-    /// decision is durable
+    /// Moment of the answer: all branches have committed, or the decision is durable
     #[arg(long, value_enum, default_value_t = When::Completion)]
     pub(crate) answer_at: When,
 
-    /// Branches of a transaction: the participants in turn, each time with
-    /// another SKU, account and order. Without it: one for each participant
+    /// Branches of a transaction: the participants in turn, each time with another SKU,
+    /// account and order. Default: one for each participant
     #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=MOST_BRANCHES))]
     branches: Option<u32>,
 
-    /// Which participants take part
+    /// Participants of each transaction
     #[arg(
         long,
         value_name = "NAME[,NAME...]",

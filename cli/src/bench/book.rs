@@ -1,4 +1,4 @@
-//! What the services have to show when all is done.
+//! The books: the stock, balances and orders that the services have to show at the end.
 
 use std::sync::Arc;
 
@@ -29,9 +29,9 @@ pub(crate) struct Book {
     pub(crate) confirmed: Sample,
     /// Some ids of orders that were not placed.
     pub(crate) cancelled: Sample,
-    /// Transactions of which nobody said what became of them.
+    /// Transactions whose outcome is unknown yet.
     pub(crate) unknown: Vec<(Arc<Plan>, u64)>,
-    /// Transactions of `unknown` that nothing more could be learnt of.
+    /// Transactions of `unknown` whose outcome stayed unknown.
     pub(crate) unresolved: Vec<(Arc<Plan>, u64)>,
 }
 
@@ -75,7 +75,7 @@ impl Book {
         Self { stock: zeros(plan.items), money: zeros(plan.accounts), ..Self::default() }
     }
 
-    /// Enters what a client was told of an order.
+    /// Enters the answer to an order.
     pub(crate) fn enter(&mut self, plan: &Arc<Plan>, order: &Order, answer: &Answer) {
         match answer {
             Answer::Committed => self.commit(plan, order),

@@ -45,7 +45,7 @@ pub(crate) fn violations(book: &Book, seen: &Seen) -> Vec<String> {
                 continue;
             };
             if *promised != 0 {
-                found.push(format!("{name}: {promised} are still promised to somebody"));
+                found.push(format!("{name}: {promised} are still reserved"));
             }
             if !(*least..=*most).contains(&(initial - left)) {
                 let taken = initial - left;

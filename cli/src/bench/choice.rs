@@ -1,23 +1,23 @@
-//! The alternatives that flags choose between; reports name them too.
+//! Alternatives that flags choose between; reports name them too.
 
 use clap::ValueEnum;
 use dtc_proto::dtc::AnswerAt;
 use serde::{Deserialize, Serialize};
 
-/// What keeps orders apart that want the same.
+/// Concurrency control between orders for the same SKU or account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Control {
-    /// Reservations: nobody waits, nobody aborts.
+    /// Reservations: no waits, no aborts.
     #[default]
     Escrow,
-    /// Exclusive locks of the SKU and the account: one after the other.
+    /// Exclusive locks on the SKU and the account: one order after the other.
     Locks,
-    /// Versions that were read: of those that saw the same one, one commits.
+    /// Versions that were read before: of orders that read the same one, one commits.
     Versions,
 }
 
-/// Which method is called.
+/// The method that is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
@@ -27,7 +27,7 @@ pub(crate) enum Mode {
     Unary,
 }
 
-/// When a transaction is answered.
+/// The moment at which a transaction is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum When {
@@ -46,7 +46,7 @@ impl From<When> for AnswerAt {
     }
 }
 
-/// What is done to the order participant.
+/// The fault of the order participant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Fault {

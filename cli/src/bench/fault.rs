@@ -23,7 +23,7 @@ pub(crate) const UNHARMED: [Kind; 2] = [Kind::Inventory, Kind::Payment];
 
 impl Session<'_> {
     /// Measures orders of stock and money while the order participant fails
-    /// halfway, and mends it at the end.
+    /// halfway, and restarts or continues it at the end.
     pub(crate) async fn measure_fault(
         &mut self,
         local: &mut Local,

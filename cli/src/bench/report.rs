@@ -1,4 +1,4 @@
-//! What is told in the end, to people and to programs.
+//! The results, for the table and as JSON.
 
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +89,7 @@ pub(crate) struct Latency {
 pub(crate) struct CheckReport {
     /// Transactions of all runs, warm-ups too.
     pub(crate) committed: u64,
-    /// Transactions whose outcome nobody told.
+    /// Transactions whose outcome stayed unknown.
     pub(crate) unresolved: u64,
     /// Orders of the run that were looked at.
     pub(crate) orders_checked: u64,

@@ -102,8 +102,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Lets the load run until then, or until it has ended by itself, and tells
-    /// how it goes.
+    /// Lets the load run until then, or until it has ended by itself, and prints its
+    /// progress.
     pub(crate) async fn watch(
         &self,
         load: &mut Load,

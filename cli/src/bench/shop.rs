@@ -42,7 +42,7 @@ const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Who sets up, and looks around afterwards.
+/// Clients that set up stock and accounts, and read the results.
 #[derive(Debug)]
 pub(crate) struct Shop {
     transactions: TransactionServiceClient<Channel>,
@@ -67,7 +67,7 @@ pub(crate) async fn connect(url: &str, flag: &str) -> anyhow::Result<Channel> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(KEEP_ALIVE);
     endpoint.connect().await.with_context(|| {
-        format!("nobody answers at {url} (--{flag}): start the service there, name another address, or use --local")
+        format!("no service answers at {url} (--{flag}): start it there, give another address, or use --local")
     })
 }
 

@@ -98,7 +98,7 @@ impl Pipe {
     }
 
     fn send(&self, message: BytesMut) {
-        // Fails only when the stream has ended, which the answers tell.
+        // Fails only when the stream has ended, which the answers show.
         let _ = self.requests.send(message.freeze());
     }
 

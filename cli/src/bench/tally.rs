@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 const LONGEST: u64 = 600_000_000;
 const DIGITS: u8 = 3;
 
-/// What became of a transaction, as its client was told.
+/// The answer to a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The decision to commit is durable.
@@ -39,7 +39,7 @@ pub(crate) struct Tally {
     /// Refused before they began.
     pub(crate) errors: u64,
     pub(crate) unknown: u64,
-    /// What was said of the first that was neither committed nor aborted.
+    /// The message of the first that was neither committed nor aborted.
     pub(crate) first_error: Option<String>,
     /// In microseconds.
     pub(crate) latency: Histogram<u64>,

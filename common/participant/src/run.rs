@@ -21,7 +21,7 @@ use crate::{
     lock_waits::LOCK_WAIT, marks, metrics::Metrics, resolutions, retention, service::Service,
 };
 
-/// A participant: its domain, and what tells its program from the others.
+/// A participant: its domain, and what distinguishes its program from others.
 #[derive(Debug, Clone, Copy)]
 pub struct Program<R> {
     /// Its name, such as `participant-inventory`.
@@ -44,7 +44,7 @@ struct Args {
     #[command(flatten)]
     service: ServiceArgs,
 
-    /// Where outcomes can be asked for when no coordinator has a link here, as
+    /// Address for inquiries while no coordinator has a link to this participant, as
     /// http://host:port
     #[arg(long, env = "DTC_COORDINATOR", value_name = "URL", value_parser = parse_endpoint)]
     coordinator: Option<Endpoint>,
@@ -59,7 +59,7 @@ struct Args {
     )]
     max_payload: u32,
 
-    /// How many branches may be prepared and undecided; more are refused
+    /// Most prepared, undecided branches; more are refused
     #[arg(
         long,
         env = "DTC_MAX_UNDECIDED",
@@ -69,7 +69,7 @@ struct Args {
     )]
     max_undecided: u32,
 
-    /// How long a branch may be in doubt before that is logged and counted
+    /// Time in doubt after which a branch is logged and counted as overdue
     #[arg(
         long,
         env = "DTC_OVERDUE_AFTER",
@@ -79,8 +79,8 @@ struct Args {
     )]
     overdue_after: Duration,
 
-    /// How long a finished branch is remembered after its coordinator told that
-    /// the transaction ended
+    /// Retention of a finished branch, from its coordinator's notice that the transaction
+    /// ended, in service time (time that the participant runs)
     #[arg(
         long,
         env = "DTC_RETENTION",
@@ -90,8 +90,9 @@ struct Args {
     )]
     retention: Duration,
 
-    /// Bytes of finished branches in the journal, the participant's own tables not
-    /// counted, above which they are forgotten sooner, but not within ten minutes
+    /// Bytes of finished branches in the journal (without the participant's own tables)
+    /// above which the oldest are removed before --retention has passed, but none younger
+    /// than ten minutes
     #[arg(long, env = "DTC_RETENTION_BYTES", value_name = "BYTES", default_value_t = 1 << 30)]
     retention_bytes: u64,
 }

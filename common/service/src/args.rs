@@ -15,30 +15,30 @@ use tracing_subscriber::EnvFilter;
 /// Flags of every service.
 #[derive(Debug, Clone, Args)]
 pub struct ServiceArgs {
-    /// Address and port to serve on: gRPC and /metrics share it. Port 0 takes a
-    /// free one, which is logged
+    /// Address and port to listen on, for gRPC, HTTP and /metrics. Port 0 takes a free
+    /// one, which is logged
     #[arg(long, env = "DTC_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
 
-    /// Folder for this service's database; made if it is missing
+    /// Folder for this service's database; created if missing
     #[arg(long, env = "DTC_DATA", value_name = "FOLDER", default_value = "data")]
     pub data: PathBuf,
 
-    /// Bytes of disk to keep free: with less, new work is refused, and what was
-    /// promised goes on. 0 switches that off
+    /// Bytes of disk to keep free: with less, new work is refused, while prepared and
+    /// decided transactions go on. 0 switches the check off
     #[arg(long, env = "DTC_MIN_FREE", value_name = "BYTES", default_value_t = 64 << 20)]
     pub min_free: u64,
 
-    /// Write the port here once requests are served; for scripts that use port 0
+    /// File to write the port to once requests are served; for scripts that use port 0
     #[arg(long, env = "DTC_PORT_FILE", value_name = "FILE")]
     pub port_file: Option<PathBuf>,
 
-    /// How log lines look: 'text' for people, 'json' for programs
+    /// Format of log lines: 'text' for terminals, 'json' for programs
     #[arg(long, env = "DTC_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// What is logged: a level (error, warn, info, debug, trace) or a filter
-    /// such as 'info,coordinator=debug'. Without it RUST_LOG counts, then 'info'
+    /// Log level (error, warn, info, debug, trace) or filter, such as
+    /// 'info,coordinator=debug'. Default: RUST_LOG, or 'info'
     #[arg(long, env = "DTC_LOG", value_name = "FILTER", value_parser = parse_filter)]
     pub log: Option<String>,
 
@@ -47,8 +47,7 @@ pub struct ServiceArgs {
     #[arg(long, env = "DTC_WORKER_THREADS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub worker_threads: Option<u16>,
 
-    /// How long requests that are being served may take to finish when the
-    /// service is stopped
+    /// Longest wait for running requests when the service is stopped
     #[arg(
         long,
         env = "DTC_DRAIN_TIMEOUT",
@@ -59,10 +58,10 @@ pub struct ServiceArgs {
     pub drain_timeout: Duration,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// For terminals.
     Text,
     /// One JSON object a line.
     Json,

@@ -38,29 +38,29 @@ pub(super) fn head() -> OpenApi {
 #[openapi(paths(healthz, readyz))]
 struct Probes;
 
-/// Is it alive?
+/// Liveness
 ///
-/// As long as it answers.
+/// Answers as long as the process serves.
 #[utoipa::path(
     get, path = "/healthz", tag = "probes",
     responses(
-        (status = 200, description = "It is.", body = String, content_type = "text/plain"),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The process serves.", body = String, content_type = "text/plain"),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 #[allow(dead_code, reason = "describes what dtc_service serves")]
 fn healthz() {}
 
-/// Does it take new work?
+/// Readiness for new transactions
 ///
-/// Not while it is being stopped, and not while its disk is nearly full; what was begun
-/// goes on.
+/// Not ready while it is being stopped, or while too little disk space is free; unfinished
+/// transactions go on.
 #[utoipa::path(
     get, path = "/readyz", tag = "probes",
     responses(
-        (status = 200, description = "It does.", body = String, content_type = "text/plain"),
-        (status = 503, description = "It does not; `detail` says why.", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Ready.", body = String, content_type = "text/plain"),
+        (status = 503, description = "Not ready; `detail` is the reason.", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 #[allow(dead_code, reason = "describes what dtc_service serves")]

@@ -26,22 +26,22 @@ use crate::time::text;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewLocks {
-    /// All of these or none.
+    /// Acquired all or none.
     #[schema(min_items = 1, max_items = 1000)]
     locks: Vec<NewLock>,
 }
 
-/// Locks of a client by itself.
+/// Locks of a client without a transaction.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewSession {
-    /// All of these or none.
+    /// Acquired all or none.
     #[schema(min_items = 1, max_items = 1000)]
     locks: Vec<NewLock>,
-    /// How long they are held unless they are renewed; 30 s where not set.
+    /// Time until they are released unless the session is renewed; default 30 s.
     #[schema(minimum = 1000, maximum = 86400000)]
     lease_ms: Option<u64>,
-    /// The first try of which this is a retry; it keeps that one's age.
+    /// The first session of which this is a retry; the retry keeps its age.
     #[serde(default)]
     #[schema(
         required = false,
@@ -50,33 +50,33 @@ pub(super) struct NewSession {
     retry_of: String,
 }
 
-/// Which locks to release.
+/// The locks to release.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Release {
-    /// These; all where none is named.
+    /// Keys; empty for all.
     #[serde(default)]
     #[schema(required = false, max_items = 1000)]
     keys: Vec<String>,
 }
 
-/// Which locks to list.
+/// A filter of locks.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Which {
-    /// Only keys that begin so.
+    /// Only keys with this prefix.
     prefix: Option<String>,
-    /// Only those that this transaction holds or waits for.
+    /// Only locks that this transaction holds or waits for.
     #[param(format = "uuid")]
     transaction_id: Option<String>,
-    /// Only those that this session holds or waits for.
+    /// Only locks that this session holds or waits for.
     #[param(format = "uuid")]
     session_id: Option<String>,
     /// Locks on a page; 100 where not set.
     #[param(minimum = 1, maximum = 1000)]
     page_size: Option<u32>,
-    /// From the page before; empty for the first.
+    /// `next_page_token` of the page before; empty for the first.
     page_token: Option<String>,
 }
 
@@ -85,8 +85,8 @@ pub(super) struct Which {
 pub(super) struct HeldLock {
     key: String,
     mode: LockMode,
-    /// The fencing token, a whole number as text (a double cannot hold all of them): it is
-    /// greater than those of all grants before.
+    /// The fencing token, greater than those of all earlier grants; a whole number as text, as
+    /// a double cannot represent all of them.
     #[schema(pattern = "^[0-9]{1,20}$")]
     token: String,
 }
@@ -103,7 +103,7 @@ pub(super) struct Session {
     #[schema(format = "uuid")]
     session_id: String,
     locks: Vec<HeldLock>,
-    /// How long they are held unless they are renewed.
+    /// Time until they are released unless the session is renewed.
     lease_ms: u64,
 }
 
@@ -113,7 +113,7 @@ pub(super) struct Released {
     released: usize,
 }
 
-/// Who holds a lock, or waits for one.
+/// The owner of a lock, or of a request that waits for one.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Owner {
@@ -123,7 +123,7 @@ pub(super) enum Owner {
     SessionId(String),
 }
 
-/// Who holds a lock.
+/// A holder of a lock.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Holder {
     owner: Owner,
@@ -136,7 +136,7 @@ pub(super) struct Holder {
     since: String,
 }
 
-/// Who waits for a lock.
+/// A request that waits for a lock.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Waiter {
     owner: Owner,
@@ -144,7 +144,7 @@ pub(super) struct Waiter {
     /// RFC 3339.
     #[schema(format = DateTime)]
     since: String,
-    /// Whom it waits for.
+    /// The owners ahead of it in the queue.
     waits_for: Vec<Owner>,
 }
 
@@ -166,7 +166,7 @@ pub(super) struct Lock {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LockPage {
     locks: Vec<Lock>,
-    /// For the next page; absent on the last one.
+    /// `page_token` of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_page_token: Option<String>,
 }
@@ -231,8 +231,8 @@ impl From<api::Session> for Session {
 
 /// Lock within a transaction
 ///
-/// Interactive: all or none, until nothing is owed to its branches. `wait` says how long they
-/// are waited for.
+/// Interactive: all or none, held until all branches have acknowledged. `wait` is the longest
+/// wait for the grant.
 #[utoipa::path(
     post, path = "/transactions/{id}/locks", operation_id = "lockInTransaction", tag = "locks",
     params(
@@ -264,8 +264,8 @@ pub(super) async fn lock(
 
 /// Begin a session
 ///
-/// Locks without a transaction, all or none, for as long as they are renewed. `wait` says how
-/// long they are waited for.
+/// Locks without a transaction, all or none, held as long as the session is renewed. `wait` is
+/// the longest wait for the grant.
 #[utoipa::path(
     post, path = "/sessions", operation_id = "beginSession", tag = "locks",
     params(
@@ -302,7 +302,7 @@ pub(super) async fn begin(
 
 /// Renew a session
 ///
-/// Its lease begins anew; shows all that it holds.
+/// Its lease begins anew. Returns all locks of the session.
 #[utoipa::path(
     post, path = "/sessions/{id}/renew", operation_id = "renewSession", tag = "locks",
     params(("id" = String, Path, format = "uuid", description = "The session.")),
@@ -321,7 +321,7 @@ pub(super) async fn renew(
 
 /// Release locks of a session
 ///
-/// These keys, or all; without locks the session has ended.
+/// The given keys, or all. The session ends with its last lock.
 #[utoipa::path(
     post, path = "/sessions/{id}/release", operation_id = "releaseSession", tag = "locks",
     params(("id" = String, Path, format = "uuid", description = "The session.")),
@@ -346,13 +346,13 @@ pub(super) async fn release(
 
 /// List locks
 ///
-/// By key, a page at a time, with who holds each and who waits.
+/// By key, a page at a time, with their holders and waiters.
 #[utoipa::path(
     get, path = "/locks", operation_id = "listLocks", tag = "locks",
     params(Which),
     responses(
         (status = 200, description = "A page.", body = LockPage),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn list(

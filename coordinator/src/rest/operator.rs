@@ -1,4 +1,4 @@
-//! `/transactions/{id}/resolve` and what else is done by an operator.
+//! `/transactions/{id}/resolve` and the other calls of operators.
 
 use axum::{
     Extension, Json,
@@ -27,42 +27,42 @@ type Caller = Option<Extension<Peer>>;
 #[serde(deny_unknown_fields)]
 pub(super) struct NewResolution {
     resolution: Resolution,
-    /// The branch that is resolved; all that are owed something where not set.
+    /// The branch to resolve; where not set, all that have not acknowledged.
     // As 'int32' a schema would end at half of it.
     #[schema(value_type = Option<u64>, maximum = 4294967295u64)]
     branch: Option<u32>,
-    /// Why; kept with the transaction.
+    /// The reason; kept with the transaction.
     #[schema(min_length = 1, max_length = 1000, pattern = r"^\S")]
     reason: String,
-    /// Who you are; kept with the transaction.
+    /// The operator's name; kept with the transaction, with the address of the client.
     #[schema(min_length = 1, max_length = 200, pattern = r"^\S")]
     caller: String,
 }
 
-/// What is not to be done any more.
+/// The end of attempts to notify participants of a resolution.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Abandonment {
-    /// The branch whose participant will never be back; all that are not notified where
-    /// not set.
+    /// The branch whose participant is permanently lost; where not set, all branches with
+    /// an owed notification.
     #[schema(value_type = Option<u64>, maximum = 4294967295u64)]
     branch: Option<u32>,
-    /// Why; kept with the transaction.
+    /// The reason; kept with the transaction.
     #[schema(min_length = 1, max_length = 1000, pattern = r"^\S")]
     reason: String,
-    /// Who you are; kept with the transaction.
+    /// The operator's name; kept with the transaction, with the address of the client.
     #[schema(min_length = 1, max_length = 200, pattern = r"^\S")]
     caller: String,
 }
 
-/// Who does it, and why.
+/// The operator and the reason.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Signature {
-    /// Why; kept with the transaction.
+    /// The reason; kept with the transaction.
     #[schema(min_length = 1, max_length = 1000, pattern = r"^\S")]
     reason: String,
-    /// Who you are; kept with the transaction.
+    /// The operator's name; kept with the transaction, with the address of the client.
     #[schema(min_length = 1, max_length = 200, pattern = r"^\S")]
     caller: String,
 }
@@ -74,15 +74,15 @@ fn operator(reason: String, caller: String, peer: Caller) -> Operator {
 
 /// Resolve a transaction
 ///
-/// A heuristic decision about a branch, or about all that are owed something, where they
-/// cannot be reached. What was decided stays decided; a branch that did the opposite makes
-/// the outcome heuristic.
+/// A heuristic decision about one branch, or about all that have not acknowledged, where their
+/// participants cannot be reached. The coordinator's decision stands; a branch that did the
+/// opposite makes the outcome heuristic.
 #[utoipa::path(
     post, path = "/transactions/{id}/resolve", operation_id = "resolveTransaction", tag = "operators",
     params(("id" = String, Path, format = "uuid", description = "The transaction."), Waiting),
     request_body = NewResolution,
     responses(
-        (status = 200, description = "As it is when that is durable, or the wait (10 s where not set) is over.", body = Transaction),
+        (status = 200, description = "The transaction at its end, or at the end of the wait (default 10 s).", body = Transaction),
         (status = "default", description = "Nothing was resolved.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -102,14 +102,14 @@ pub(super) async fn resolve(
 
 /// Retry a transaction
 ///
-/// Sends what is owed now, whatever wait was planned.
+/// Sends unacknowledged decisions and owed notifications now, without waiting for their backoff.
 #[utoipa::path(
     post, path = "/transactions/{id}/retry", operation_id = "retryTransaction", tag = "operators",
     params(("id" = String, Path, format = "uuid", description = "The transaction.")),
     request_body = Signature,
     responses(
-        (status = 200, description = "As it is now.", body = Transaction),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its present state.", body = Transaction),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn retry(
@@ -125,14 +125,15 @@ pub(super) async fn retry(
 
 /// Abandon a participant
 ///
-/// It is not notified any more of what an operator resolved: it never will be back.
+/// Ends the attempts to notify a participant of an operator's resolution, where it is
+/// permanently lost.
 #[utoipa::path(
     post, path = "/transactions/{id}/abandon", operation_id = "abandonBranch", tag = "operators",
     params(("id" = String, Path, format = "uuid", description = "The transaction.")),
     request_body = Abandonment,
     responses(
-        (status = 200, description = "As it is now.", body = Transaction),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its present state.", body = Transaction),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn abandon(
@@ -148,14 +149,15 @@ pub(super) async fn abandon(
 
 /// Forget a transaction
 ///
-/// Gives one that has ended, and is kept for operators, back to retention.
+/// Returns an ended transaction, which was kept because of a heuristic outcome or an
+/// intervention, to retention.
 #[utoipa::path(
     post, path = "/transactions/{id}/forget", operation_id = "forgetTransaction", tag = "operators",
     params(("id" = String, Path, format = "uuid", description = "The transaction.")),
     request_body = Signature,
     responses(
-        (status = 200, description = "As it is now.", body = Transaction),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its present state.", body = Transaction),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn forget(

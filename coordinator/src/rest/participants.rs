@@ -19,12 +19,12 @@ use super::{
 
 /// List participants
 ///
-/// Those that are registered, and those that are known by their address.
+/// Registered participants, and those known by their address only.
 #[utoipa::path(
     get, path = "/participants", operation_id = "listParticipants", tag = "participants",
     responses(
         (status = 200, description = "All of them.", body = Participants),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn list(
@@ -34,13 +34,13 @@ pub(super) async fn list(
     Ok(Json(Participants { participants: all.into_iter().map(Participant::from).collect() }))
 }
 
-/// Look at a participant
+/// Get a participant
 #[utoipa::path(
     get, path = "/participants/{name}", operation_id = "getParticipant", tag = "participants",
     params(("name" = String, Path, description = "Its name.")),
     responses(
-        (status = 200, description = "As it is now.", body = Participant),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its present state.", body = Participant),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn get(
@@ -52,8 +52,8 @@ pub(super) async fn get(
 
 /// Register a participant
 ///
-/// Durable. One that is known by the name moves to the address, with all its
-/// unfinished branches.
+/// Durable. A known participant moves to the new address, with all its unfinished
+/// branches.
 #[utoipa::path(
     put, path = "/participants/{name}", operation_id = "registerParticipant", tag = "participants",
     params(("name" = String, Path, min_length = 1, max_length = 64, pattern = "^[a-z][a-z0-9-]*$",
@@ -101,13 +101,13 @@ pub(super) async fn renew(
 
 /// Deregister a participant
 ///
-/// Refused while it has unfinished transactions, unless they are to be waited for.
+/// Refused while it has unfinished transactions, unless `drain` is set.
 #[utoipa::path(
     delete, path = "/participants/{name}", operation_id = "deregisterParticipant", tag = "participants",
     params(("name" = String, Path, description = "Its name."), Leaving),
     responses(
-        (status = 204, description = "It is gone."),
-        (status = 202, description = "It is being drained.", body = Participant),
+        (status = 204, description = "Removed."),
+        (status = 202, description = "Being drained.", body = Participant),
         (status = "default", description = "Not deregistered.", body = Problem, content_type = "application/problem+json"),
     ),
 )]

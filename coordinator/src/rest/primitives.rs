@@ -20,19 +20,19 @@ const PORT: &str =
     "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
 const BASE: &str = "(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*";
 
-/// How a branch names its participant.
+/// A branch's reference to its participant.
 pub(super) struct Named;
 
 /// The short form of a new transaction.
 pub(super) struct Participants;
 
-/// In a payload.
+/// A JSON value within a payload.
 pub(super) struct Json;
 
-/// Where a participant is that speaks gRPC.
+/// The address of a gRPC participant.
 pub(super) struct GrpcAddress;
 
-/// Where one is that speaks HTTP: the URL of its prepare.
+/// The address of an HTTP participant: the URL of its prepare call.
 pub(super) struct HttpAddress;
 
 macro_rules! named {
@@ -55,7 +55,7 @@ named!(
     Json,
     "Json",
     OneOfBuilder::new()
-        .description(Some("Any JSON, of numbers that a double holds exactly."))
+        .description(Some("Any JSON whose numbers a double represents without loss."))
         .item(ObjectBuilder::new().schema_type(SchemaType::from_iter([
             Type::Null,
             Type::Boolean,
@@ -93,7 +93,7 @@ named!(
         .min_items(Some(1))
         .description(Some(
             "The URLs of HTTP participants' prepare calls, such as \
-             `http://127.0.0.1:8001/prepare`. They get no payload.",
+             `http://127.0.0.1:8001/prepare`. They receive no payload.",
         ))
 );
 

@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{body, primitives, problem::Problem, view};
 use crate::time::time;
 
-/// A new transaction: a list of participants' URLs, or a description.
+/// A new transaction: a list of participants' URLs, or an object.
 pub(super) enum NewTransaction {
     /// The URLs of HTTP participants' prepare calls, such as
     /// `http://127.0.0.1:8001/prepare`. They get no payload.
@@ -27,18 +27,19 @@ pub(super) enum NewTransaction {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Described {
-    /// What is to be done where; none for an interactive one.
+    /// Its branches; none for an interactive one.
     #[serde(default)]
     pub(super) branches: Vec<NewBranch>,
     #[serde(default)]
     pub(super) options: Options,
-    /// When a request that waits is answered.
+    /// The moment at which a request with a wait is answered.
     #[serde(default)]
     pub(super) answer_at: Moment,
     /// The first transaction of which this is a retry; it keeps that one's age.
     #[serde(default)]
     pub(super) retry_of: String,
-    /// What it locks before anything is sent, until nothing is owed.
+    /// Locks that are acquired before the first prepare and held until all branches have
+    /// acknowledged.
     #[serde(default)]
     pub(super) locks: Vec<NewLock>,
     /// Begin only: the client enlists branches and then commits or rolls back.
@@ -52,13 +53,13 @@ pub(super) struct Described {
 pub(super) struct NewBranch {
     #[schema(value_type = primitives::Named)]
     pub(super) participant: String,
-    /// What it is to do. HTTP participants may do without.
+    /// The request to the participant; optional for HTTP participants.
     #[serde(default)]
     #[schema(value_type = Option<HashMap<String, primitives::Json>>)]
     pub(super) payload: Option<Map<String, Value>>,
 }
 
-/// A lock on a name that clients choose.
+/// A lock on a key that clients choose.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewLock {
@@ -70,52 +71,53 @@ pub(super) struct NewLock {
     mode: LockMode,
 }
 
-/// How a key is locked.
+/// The mode of a lock.
 #[derive(Debug, Default, Clone, Copy, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum LockMode {
-    /// Beside others that share it.
+    /// Compatible with other shared locks.
     Shared,
-    /// Alone.
+    /// Compatible with no other lock.
     #[default]
     Exclusive,
 }
 
-/// How a transaction is run; what is not set has the coordinator's default.
+/// Options of a transaction; the defaults are the coordinator's.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Options {
-    /// How long votes are waited for, all attempts together.
+    /// Longest wait for all votes, over all attempts.
     #[schema(minimum = 1, maximum = 86400000)]
     pub(super) prepare_timeout_ms: Option<u64>,
-    /// Attempts of prepare a branch; 0 for no limit but the timeout.
+    /// Attempts of prepare for each branch; 0 for no limit but `prepare_timeout_ms`.
     // As 'int32' a schema would end at half of it.
     #[schema(value_type = Option<u64>, maximum = 4294967295u64)]
     pub(super) prepare_attempts: Option<u32>,
-    /// How long one attempt of prepare may take.
+    /// Timeout of one attempt of prepare.
     #[schema(minimum = 1, maximum = 86400000)]
     pub(super) prepare_attempt_timeout_ms: Option<u64>,
-    /// How long one attempt of commit or rollback may take.
+    /// Timeout of one attempt of commit or rollback.
     #[schema(minimum = 1, maximum = 86400000)]
     pub(super) commit_attempt_timeout_ms: Option<u64>,
-    /// Interactive: how long the client may be silent.
+    /// Interactive: time without a call of the client after which the transaction is rolled
+    /// back.
     #[schema(minimum = 1, maximum = 86400000)]
     pub(super) idle_timeout_ms: Option<u64>,
-    /// How long its locks are waited for; 0 for no wait.
+    /// Longest wait for its locks; 0 for no wait.
     #[schema(maximum = 86400000)]
     pub(super) lock_wait_ms: Option<u64>,
-    /// How long it waits for the link of a participant that is known to be away, with
-    /// nothing sent; 0 for no wait.
+    /// Longest wait, before the first prepare, for the link of a disconnected participant;
+    /// 0 for no wait.
     #[schema(maximum = 86400000)]
     pub(super) link_grace_ms: Option<u64>,
-    /// Compensate after so many failed attempts of commit at one branch:
-    /// what was committed is undone. The outcome is told at the end only. Not set: a
+    /// Failed attempts of commit at one branch after which the decision is compensated:
+    /// committed branches are undone. The outcome is visible at the end only. Not set:
     /// commit is retried until every branch has acknowledged.
     #[schema(minimum = 1, maximum = 100)]
     pub(super) compensate_after: Option<u32>,
 }
 
-/// A moment in a transaction's life.
+/// A moment of a transaction.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Moment {
@@ -126,29 +128,30 @@ pub(super) enum Moment {
     Decision,
 }
 
-/// How long to wait for an answer.
+/// The wait for an answer.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Waiting {
-    /// Seconds to wait for the outcome; goes before the header `Prefer: wait=N`.
+    /// Longest wait for the outcome, in seconds; overrides the header `Prefer: wait=N`.
     #[param(minimum = 0, maximum = 86400)]
     pub(super) wait: Option<u64>,
 }
 
-/// Which transactions to list.
+/// A filter of transactions.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Filter {
-    /// Only those in this state.
+    /// Only transactions in this state.
     #[param(inline)]
     state: Option<view::State>,
-    /// Only those with a branch at this participant.
+    /// Only transactions with a branch at this participant.
     participant: Option<String>,
-    /// Only those whose commit or rollback is still sent after the set number of attempts.
+    /// Only stalled ones: the decision is unacknowledged after --stalled-after attempts.
     stalled: Option<bool>,
-    /// Only those that an operator resolved and whose participants are not all notified.
+    /// Only those with a branch that an operator resolved and whose participant is not
+    /// notified yet.
     notification_owed: Option<bool>,
     /// Only those begun at this time or later (RFC 3339).
     #[param(format = DateTime)]
@@ -159,7 +162,7 @@ pub(super) struct Filter {
     /// Transactions on a page; 100 where not set.
     #[param(minimum = 1, maximum = 1000)]
     page_size: Option<u32>,
-    /// From the page before; empty for the first.
+    /// `next_page_token` of the page before; empty for the first.
     #[param(pattern = "^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})?$")]
     page_token: Option<String>,
 }
@@ -316,12 +319,12 @@ impl NewParticipant {
     }
 }
 
-/// How a participant is deregistered.
+/// Options of a deregistration.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Leaving {
-    /// Refuse it new transactions, and remove it when the unfinished ones have
+    /// Refuse new transactions for it, and remove it when the unfinished ones have
     /// ended.
     pub(super) drain: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! What bodies look like, where the types that they are read into do not tell it all.
+//! Schemas of bodies, where the types that they are read into do not show all of it.
 
 #![allow(dead_code, reason = "these describe, nothing is read into them")]
 
@@ -15,7 +15,7 @@ use super::{
     request::{Moment, NewBranch, NewLock, Options},
 };
 
-/// A new transaction: a list of participants' URLs, or a description.
+/// A new transaction: a list of participants' URLs, or an object.
 #[derive(ToSchema)]
 #[serde(untagged)]
 pub(super) enum NewTransaction {
@@ -29,17 +29,18 @@ pub(super) enum NewTransaction {
 #[schema(as = NewWholeTransaction)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Whole {
-    /// What is to be done where.
+    /// Its branches.
     #[schema(min_items = 1)]
     branches: Vec<NewBranch>,
     #[schema(required = false)]
     options: Options,
-    /// When a request that waits is answered.
+    /// The moment at which a request with a wait is answered.
     #[schema(required = false)]
     answer_at: Moment,
     #[schema(required = false, schema_with = no)]
     interactive: bool,
-    /// What it locks before anything is sent, until nothing is owed.
+    /// Locks that are acquired before the first prepare and held until all branches have
+    /// acknowledged.
     #[schema(required = false, max_items = 1000)]
     locks: Vec<NewLock>,
     /// The first transaction of which this is a retry; it keeps that one's age.
@@ -50,8 +51,8 @@ pub(super) struct Whole {
     retry_of: String,
 }
 
-/// A transaction that is begun only: its client enlists branches, and then commits or
-/// rolls back. It has no idempotency key.
+/// An interactive transaction: its client enlists branches, and then commits or rolls
+/// back.
 #[derive(ToSchema)]
 #[schema(as = NewInteractiveTransaction)]
 #[serde(deny_unknown_fields)]
@@ -60,7 +61,7 @@ pub(super) struct Interactive {
     interactive: bool,
     #[schema(required = false)]
     options: Options,
-    /// None: they are enlisted one by one.
+    /// Empty: branches are enlisted one by one.
     #[schema(required = false, max_items = 0)]
     branches: Vec<NewBranch>,
     /// Ignored for interactive transactions.
@@ -82,38 +83,38 @@ pub(super) enum NewParticipant {
     Http(NewHttpParticipant),
 }
 
-/// One that speaks gRPC.
+/// A participant that speaks gRPC.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewGrpcParticipant {
     #[schema(value_type = GrpcAddress)]
     address: String,
-    /// It has no `Link`, and asks when in doubt.
+    /// It has no `Link`, and calls GetOutcome when in doubt.
     #[schema(required = false)]
     supports_inquiry: bool,
-    /// It has no `Link`, and can undo what it has committed.
+    /// It has no `Link`, and can undo a committed branch.
     #[schema(required = false)]
     compensates: bool,
-    /// How long the registration is good unless it is renewed; without end where
-    /// not set.
+    /// Time until the registration expires unless it is renewed; where not set, it never
+    /// expires.
     #[schema(minimum = 1000, maximum = 86400000)]
     lease_ms: Option<u64>,
 }
 
-/// One that speaks HTTP.
+/// A participant that speaks HTTP.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewHttpParticipant {
     #[schema(value_type = HttpAddress)]
     address: String,
-    /// It can't ask.
+    /// Not supported over HTTP.
     #[schema(required = false, schema_with = no)]
     supports_inquiry: bool,
-    /// It can undo what it has committed: it understands `compensate` of a rollback.
+    /// It can undo a committed branch: it supports `compensate` of a rollback.
     #[schema(required = false)]
     compensates: bool,
-    /// How long the registration is good unless it is renewed; without end where
-    /// not set.
+    /// Time until the registration expires unless it is renewed; where not set, it never
+    /// expires.
     #[schema(minimum = 1000, maximum = 86400000)]
     lease_ms: Option<u64>,
 }

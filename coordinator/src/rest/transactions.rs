@@ -28,21 +28,21 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Run a transaction
 ///
-/// Answered at once, with the transaction in `Location`; or, with `?wait=` or
-/// `Prefer: wait=N`, when its outcome is known or the time is over. From the answer
-/// on, the transaction is known, whatever crashes.
+/// Answered at once, with the transaction's URL in `Location`; or, with `?wait=` or
+/// `Prefer: wait=N`, when its outcome is known or the wait is over. From the answer
+/// on, the transaction survives any crash.
 #[utoipa::path(
     post, path = "/transactions", operation_id = "createTransaction", tag = "transactions",
     params(
         Waiting,
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128,
-         description = "Makes the request safe to repeat: the same key with the same body is the same transaction, interactive or not, whatever has changed since."),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the outcome (RFC 7240)."),
+         description = "Makes the request safe to repeat: the same key with the same body is the same transaction, interactive or not, whatever configuration or registration has changed since."),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: longest wait for the outcome, in seconds (RFC 7240)."),
     ),
     request_body = schema::NewTransaction,
     responses(
-        (status = 201, description = "Begun; the outcome is in `state` if it was waited for.", body = view::Transaction,
-         headers(("Location" = String, description = "Where the transaction is.")),
+        (status = 201, description = "Begun; `state` is the outcome, if it was known within the wait.", body = view::Transaction,
+         headers(("Location" = String, description = "URL of the transaction.")),
          links(
             ("look" = (operation_id = "getTransaction", parameters(("id" = "$response.body#/id")))),
             ("enlist" = (operation_id = "enlistBranch", parameters(("id" = "$response.body#/id")))),
@@ -128,7 +128,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     responses(
         (status = 200, description = "A page.", body = Transactions,
          links(("next" = (operation_id = "listTransactions", parameters(("page_token" = "$response.body#/next_page_token")))))),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn list(
@@ -142,15 +142,15 @@ pub(super) async fn list(
     }))
 }
 
-/// Look at a transaction
+/// Get a transaction
 ///
-/// With its trail: everything that happened, in order.
+/// With its trail: its events, in order.
 #[utoipa::path(
     get, path = "/transactions/{id}", operation_id = "getTransaction", tag = "transactions",
     params(("id" = String, Path, format = "uuid", description = "The transaction.")),
     responses(
-        (status = 200, description = "As it is now.", body = view::Transaction),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its present state.", body = view::Transaction),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn get(
@@ -160,15 +160,15 @@ pub(super) async fn get(
     Ok(Json(coordinator.get(id_of(&id)?).await?.into()))
 }
 
-/// Look at a transaction by its key
+/// Get a transaction by its key
 ///
-/// The one that an `Idempotency-Key` began, with its trail.
+/// The transaction that was begun with an `Idempotency-Key`, with its trail.
 #[utoipa::path(
     get, path = "/request-keys/{key}", operation_id = "getTransactionByKey", tag = "transactions",
     params(("key" = String, Path, min_length = 1, max_length = 128, description = "The key.")),
     responses(
-        (status = 200, description = "As it is now.", body = view::Transaction),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its present state.", body = view::Transaction),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn get_by_key(
@@ -180,7 +180,7 @@ pub(super) async fn get_by_key(
 
 /// Enlist a branch
 ///
-/// In an interactive transaction that is active.
+/// Adds a branch to an active interactive transaction.
 #[utoipa::path(
     post, path = "/transactions/{id}/branches", operation_id = "enlistBranch", tag = "interactive",
     params(
@@ -210,14 +210,14 @@ pub(super) async fn enlist(
 
 /// Prepare a transaction
 ///
-/// Interactive: collects the votes and stops there. Optional, as commit prepares by
+/// Interactive: collects the votes without deciding. Optional, as commit prepares by
 /// itself.
 #[utoipa::path(
     post, path = "/transactions/{id}/prepare", operation_id = "prepareTransaction", tag = "interactive",
     params(("id" = String, Path, format = "uuid", description = "The transaction."), Waiting),
     responses(
-        (status = 200, description = "As it is when all votes are in, or the wait is over.", body = view::Transaction),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its state when all votes are in, or at the end of the wait.", body = view::Transaction),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn prepare(
@@ -232,14 +232,13 @@ pub(super) async fn prepare(
 
 /// Commit a transaction
 ///
-/// Interactive: prepares first where that has not been done. Waits for 30 s unless
-/// told otherwise.
+/// Interactive: prepares first where that has not been done. Default wait: 30 s.
 #[utoipa::path(
     post, path = "/transactions/{id}/commit", operation_id = "commitTransaction", tag = "interactive",
     params(("id" = String, Path, format = "uuid", description = "The transaction."), Waiting),
     responses(
-        (status = 200, description = "As it is when every branch has acknowledged, or the wait is over.", body = view::Transaction),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its state when every branch has acknowledged, or at the end of the wait.", body = view::Transaction),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn commit(
@@ -254,13 +253,13 @@ pub(super) async fn commit(
 
 /// Roll a transaction back
 ///
-/// Whatever it is for, as long as it is not decided.
+/// Any transaction, interactive or not, that is not decided yet.
 #[utoipa::path(
     post, path = "/transactions/{id}/rollback", operation_id = "rollbackTransaction", tag = "transactions",
     params(("id" = String, Path, format = "uuid", description = "The transaction."), Waiting),
     responses(
-        (status = 200, description = "As it is when nothing is owed, or the wait is over.", body = view::Transaction),
-        (status = "default", description = "Not possible, say because it is committed.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its state when every rollback is acknowledged, or at the end of the wait.", body = view::Transaction),
+        (status = "default", description = "Refused, say because it is committed.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn rollback(

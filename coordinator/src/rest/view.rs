@@ -25,7 +25,7 @@ macro_rules! words {
     };
 }
 
-/// What became of a transaction.
+/// The outcome of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum State {
@@ -33,12 +33,12 @@ pub(super) enum State {
     Pending,
     /// The decision to commit is durable.
     Committed,
-    /// Decided to roll back.
+    /// The decision is to roll back.
     #[serde(rename = "rolledback")]
     RolledBack,
-    /// Some branch did the opposite of the decision.
+    /// At least one branch did the opposite of the decision.
     HeuristicMixed,
-    /// Some branch's fate cannot be known.
+    /// The outcome of at least one branch cannot be known.
     HeuristicHazard,
 }
 
@@ -67,7 +67,7 @@ impl From<State> for Outcome {
 }
 
 words! {
-    /// Where a transaction is on its way.
+    /// The phase of a transaction.
     Phase from TransactionState {
         /// Interactive: branches may be enlisted.
         Active,
@@ -81,49 +81,50 @@ words! {
         Committed,
         /// Decided to roll back; branches are being notified.
         Aborting,
-        /// Rolled back, and nothing is owed.
+        /// Rolled back; the delivery of rollbacks has finished.
         Aborted,
     }
 }
 
 words! {
-    /// Where a branch is, as the coordinator knows it.
+    /// The state of a branch, as the coordinator knows it.
     BranchState from api::BranchState {
-        /// Not sent yet.
+        /// Prepare not sent yet.
         Enlisted,
         /// Prepare sent, no vote yet.
         Preparing,
         /// Voted to commit.
         Prepared,
-        /// Voted read-only; done.
+        /// Voted read-only: finished.
         ReadOnly,
-        /// Voted to abort; done.
+        /// Voted to abort: finished.
         Refused,
-        /// Commit is owed.
+        /// Decided to commit, not acknowledged yet.
         Committing,
         /// Commit acknowledged.
         Committed,
-        /// Rollback is owed.
+        /// Decided to roll back, not acknowledged yet.
         RollingBack,
         /// Rollback acknowledged.
         #[serde(rename = "rolledback")]
         RolledBack,
-        /// Rollback is no longer sent; the participant asks when it is back.
+        /// Not acknowledged and no longer sent: the participant's inquiry will be answered
+        /// 'aborted'.
         RollbackUnacknowledged,
         /// Did the opposite of the decision.
         Heuristic,
-        /// The participant does not know the branch that it voted for, or its fate cannot
-        /// be known for another reason.
+        /// The participant does not know a branch for which it voted to commit, or the
+        /// branch's outcome cannot be known for another reason.
         Hazard,
-        /// Resolved by an operator as it was decided; not acknowledged.
+        /// Resolved by an operator in line with the decision; not acknowledged.
         Asserted,
     }
 }
 
 words! {
-    /// How the coordinator stands to a participant.
+    /// The connection between the coordinator and a participant.
     Link from LinkState {
-        /// Not reached; tried again.
+        /// Not connected; the coordinator keeps trying.
         Disconnected,
         /// gRPC, batches over a stream.
         Stream,
@@ -131,19 +132,19 @@ words! {
         Unary,
         /// HTTP, one request a message.
         Http,
-        /// It says that it knows a newer run of this coordinator: see `newer_epoch`.
+        /// The participant reports a newer run of this coordinator: see `newer_epoch`.
         Quarantined,
     }
 }
 
-/// Why a branch refused, or why a transaction was rolled back.
+/// The reason of a vote to abort, or of a rollback.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Reason {
-    /// A short constant, such as OUT_OF_STOCK or PREPARE_TIMEOUT.
+    /// A constant, such as OUT_OF_STOCK or PREPARE_TIMEOUT.
     code: String,
-    /// A sentence for people.
+    /// A sentence for human readers.
     message: String,
-    /// Whose reason it is; absent for the coordinator's own.
+    /// The participant that gave it; absent for the coordinator's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     participant: Option<String>,
 }
@@ -154,19 +155,20 @@ pub(super) struct Branch {
     branch: u32,
     participant: String,
     state: BranchState,
-    /// How often the message that is waited for was sent in this run; 0 where nothing is
-    /// waited for.
+    /// Attempts of the unanswered message in this run of the coordinator; 0 where none is
+    /// unanswered.
     attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
-    /// What an operator resolved it to.
+    /// An operator's resolution.
     #[serde(skip_serializing_if = "Option::is_none")]
     resolution: Option<Resolution>,
-    /// Resolved, and its participant is still to be notified. Nobody waits for that.
+    /// An operator resolved it, and its participant is not notified yet. The transaction does
+    /// not wait for that.
     notification_owed: bool,
 }
 
-/// Which way an operator resolved a branch.
+/// An operator's resolution of a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Resolution {
@@ -177,36 +179,36 @@ pub(super) enum Resolution {
 }
 
 words! {
-    /// What an operator did.
+    /// An operator's action.
     Action from InterventionAction {
         /// Resolved it to commit.
         Commit,
         /// Resolved it to roll back.
         Rollback,
-        /// Sent again what is owed.
+        /// Sent unacknowledged messages again.
         Retry,
-        /// Gave it back to retention.
+        /// Returned it to retention.
         Forget,
-        /// Gave up notifying a participant.
+        /// Ended the attempts to notify a participant.
         Abandon,
     }
 }
 
-/// Something that an operator did.
+/// An intervention by an operator.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Intervention {
     /// RFC 3339.
     #[schema(format = DateTime)]
     at: String,
     action: Action,
-    /// The branch that it was done to; absent for the whole transaction.
+    /// Absent where it concerned the whole transaction.
     #[serde(skip_serializing_if = "Option::is_none")]
     branch: Option<u32>,
     reason: String,
     caller: String,
 }
 
-/// Something that happened to a transaction.
+/// An event of a transaction.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct TrailEvent {
     /// RFC 3339.
@@ -231,18 +233,18 @@ pub(super) struct Transaction {
     phase: Phase,
     /// True when the decision to commit is durable.
     committed: bool,
-    /// The decision is still being retried after the set number of attempts.
+    /// The decision is unacknowledged after --stalled-after attempts; delivery goes on.
     stalled: bool,
-    /// The idempotency key that it was begun with.
+    /// Its idempotency key.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_key: Option<String>,
     /// The first transaction of which it is a retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_of: Option<String>,
     branches: Vec<Branch>,
-    /// What has to happen before it has ended, in words.
+    /// Conditions for its end that are not met yet, in words.
     waiting_for: Vec<String>,
-    /// Why it was rolled back.
+    /// The reason of its rollback.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
     /// RFC 3339.
@@ -254,10 +256,10 @@ pub(super) struct Transaction {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     ended_at: Option<String>,
-    /// What was done by operators, in order.
+    /// Interventions by operators, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     interventions: Vec<Intervention>,
-    /// What happened, in order; where one transaction was asked for.
+    /// Its events, in order; not in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     trail: Vec<TrailEvent>,
 }
@@ -266,7 +268,7 @@ pub(super) struct Transaction {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Transactions {
     pub(super) transactions: Vec<Transaction>,
-    /// For the next page; absent on the last one.
+    /// `page_token` of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next_page_token: Option<String>,
 }
@@ -283,22 +285,22 @@ pub(super) struct Enlisted {
 pub(super) struct Participant {
     name: String,
     address: String,
-    /// It asks when in doubt: its link is a stream, or its registration says so.
+    /// It inquires when in doubt: its link is a stream, or its registration declares it.
     supports_inquiry: bool,
-    /// It can undo what it has committed, as its stream or its registration says.
+    /// It can undo a committed branch, as its stream or its registration declares.
     compensates: bool,
     link: Link,
-    /// Why the last call or connection failed.
+    /// The error of the last call or connection that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
-    /// While its link is quarantined: the epoch of this coordinator that it says it knows.
+    /// The newer epoch of this coordinator that it reports, while its link is quarantined.
     #[serde(skip_serializing_if = "Option::is_none")]
     newer_epoch: Option<u64>,
     /// Transactions that name it and have not ended.
     unfinished: u32,
-    /// It is refused new transactions and goes when the unfinished ones have ended.
+    /// No new transactions; it is removed when the unfinished ones have ended.
     draining: bool,
-    /// How long its registration is still good; absent where it has no end.
+    /// Remaining time of its registration; absent where it never expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     lease_left_ms: Option<u64>,
 }
@@ -397,7 +399,7 @@ impl From<api::Transaction> for Transaction {
     }
 }
 
-/// What has to happen next, in words.
+/// The conditions for the end that are not met yet, in words.
 fn waiting_for(phase: Phase, branches: &[Branch]) -> Vec<String> {
     match phase {
         Phase::Active => return vec!["its client: enlist, prepare, commit or roll back".into()],

@@ -17,12 +17,12 @@ use super::{
     view::{TrailEvent, Transaction},
 };
 
-/// A transaction after something has happened to it: the data of an event `update`.
+/// A transaction after one of its events: the data of an event `update`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Update {
-    /// As it is now.
+    /// Its present state.
     transaction: Transaction,
-    /// What happened; absent in the first update.
+    /// The event since the update before; absent in the first update.
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<TrailEvent>,
 }
@@ -36,14 +36,14 @@ impl From<api::Update> for Update {
 
 /// Watch a transaction
 ///
-/// Server-sent events: an `update` now and after each thing that happens, until it has
-/// finished. An event `problem` is the last one where it cannot be shown any more.
+/// Server-sent events: an `update` now and after each of its events, until it has finished. An
+/// event `problem` ends the stream early.
 #[utoipa::path(
     get, path = "/transactions/{id}/watch", operation_id = "watchTransaction", tag = "transactions",
     params(("id" = String, Path, format = "uuid", description = "The transaction.")),
     responses(
         (status = 200, description = "Its updates.", body = Update, content_type = "text/event-stream"),
-        (status = "default", description = "Not possible.", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn watch(

@@ -8,15 +8,15 @@ use integration_tests::fuzz::Fuzz;
 
 #[derive(Parser)]
 struct Args {
-    /// For how long
+    /// Duration, in minutes
     #[arg(long, default_value_t = 5)]
     minutes: u64,
 
-    /// What the first batch is made of; the next has the next number
+    /// Seed of the first batch; each later batch has the next number
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
-    /// Calls in a batch; after each the processes are looked at
+    /// Calls in a batch; the processes are checked after each batch
     #[arg(long, default_value_t = 1000)]
     calls: usize,
 }

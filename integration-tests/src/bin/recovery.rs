@@ -3,7 +3,7 @@
 use clap::Parser;
 use integration_tests::recovery;
 
-/// Kills a coordinator that has decided and been told nothing, and measures how
+/// Kills a coordinator that has decided and got no acknowledgement, and measures how
 /// fast it finishes
 #[derive(Parser)]
 struct Args {

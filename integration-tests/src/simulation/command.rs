@@ -28,12 +28,12 @@ use crate::{classes::Classes, vfs};
 /// Runs the coordinator and the shop's three participants in one process, on a
 /// simulated network with virtual time, and breaks them in every way it can.
 ///
-/// What happens comes from the seed alone. A failure is printed with its history
-/// and with the command that repeats it.
+/// A run follows from its seed alone. A failure is printed with its history and
+/// with the command that repeats it.
 #[derive(Debug, Parser)]
 #[command(name = "simulate", max_term_width = 100)]
 struct Args {
-    /// How many seeds to run
+    /// Number of seeds to run
     #[arg(long, default_value_t = 200)]
     seeds: u64,
 
@@ -49,7 +49,7 @@ struct Args {
     #[arg(long)]
     twice: bool,
 
-    /// What is drawn beside the usual faults: names separated by commas, all, or none
+    /// Classes of faults beside the usual ones: names separated by commas, all, or none
     #[arg(long, value_name = "CLASSES", default_value_t = Classes::default())]
     classes: Classes,
 
@@ -61,7 +61,7 @@ struct Args {
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
 
-    /// What a history holds, such as 'info' or 'info,dtc_participant=debug'
+    /// Log filter of histories, such as 'info' or 'info,dtc_participant=debug'
     #[arg(long, default_value = "info")]
     log: String,
 }
