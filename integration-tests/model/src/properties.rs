@@ -28,8 +28,8 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
         return all;
     }
     all.extend([
-        Property::always("a commit is told to participants only when durable", commit_is_durable),
-        Property::always("an abort is told only of what is not committed", abort_is_true),
+        Property::always("a commit is sent to participants only when durable", commit_is_durable),
+        Property::always("only uncommitted transactions are reported aborted", abort_is_true),
         Property::always("watchers are told only what is so", |_: &System, it: &State| !it.misled),
         Property::always("a decision never changes", decisions_stand),
         Property::always("commit only if all voted for it", all_voted),
@@ -40,7 +40,7 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
         }),
     ]);
     if setup.usage == Use::Locked {
-        all.push(Property::always("who has locked is alone until it has ended", alone));
+        all.push(Property::always("a lock excludes others until its owner has ended", alone));
         all.push(Property::sometimes("a lock is waited for", |_: &System, it: &State| {
             waits_for_locks(it)
         }));
@@ -61,10 +61,7 @@ pub(crate) fn all(setup: &Setup) -> Vec<Property<System>> {
                 ),
             ],
             false => [
-                Property::always(
-                    "clients are told and shown only what is durable",
-                    clients_hear_truth,
-                ),
+                Property::always("clients see durable states only", clients_hear_truth),
                 Property::always("a client is told one outcome", one_outcome),
             ],
         });

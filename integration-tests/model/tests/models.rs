@@ -94,7 +94,7 @@ fn a_domain_that_fails_is_tried_again() {
 fn a_promise_that_an_operator_breaks_is_shown() {
     let resolved =
         |crashes| Setup { resolutions: 1, refusals: false, ..voting(Use::OneShot, crashes) };
-    check("forced", resolved(0));
+    check("resolved", resolved(0));
     check("forced, a crash", resolved(1));
     check("forced, none asks", Setup { asking: Asking::None, ..resolved(0) });
 }

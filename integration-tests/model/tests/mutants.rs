@@ -10,14 +10,14 @@ const ASSERTED_TRUE: &str = "what is asserted is not known to be otherwise";
 const ASSERTED: &str = "what was resolved is shown as acknowledged only when it is";
 const AS_DECIDED: &str = "a participant does what was decided";
 const ALONE: &str = "a prepared branch never acts alone";
-const ALONE_LOCKED: &str = "who has locked is alone until it has ended";
+const ALONE_LOCKED: &str = "a lock excludes others until its owner has ended";
 const ALL_VOTED: &str = "commit only if all voted for it";
-const COMMIT_DURABLE: &str = "a commit is told to participants only when durable";
+const COMMIT_DURABLE: &str = "a commit is sent to participants only when durable";
 const CONSISTENT: &str = "records and answers are consistent";
 const DURABLE: &str = "answers leave when they are durable";
 const ENDS: &str = "nothing ends before all that is owed is done";
 const HEURISTIC: &str = "an outcome is heuristic only by a branch resolved or lost";
-const HONEST: &str = "clients are told and shown only what is durable";
+const HONEST: &str = "clients see durable states only";
 const KNOWN: &str = "an unknown branch is never acknowledged";
 const NOT_HEURISTIC: &str = "outcomes are not heuristic";
 const OLD_RUN: &str = "an old run is never obeyed";
@@ -25,7 +25,7 @@ const ONCE: &str = "an effect is reserved once and made final once";
 const ONE_BRANCH: &str = "a key enlists one branch";
 const ONE_RUN: &str = "only one run of a key commits";
 const STAYS: &str = "a tombstone holds, and so does a commit";
-const TRUE_ABORT: &str = "an abort is told only of what is not committed";
+const TRUE_ABORT: &str = "only uncommitted transactions are reported aborted";
 
 /// In which model a bug is looked for, and what it violates first.
 fn catch(bug: Bug) -> Option<(Setup, &'static str)> {

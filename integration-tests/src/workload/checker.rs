@@ -77,7 +77,7 @@ impl fmt::Display for Violation {
             Self::KeyReused(text) => ("a key stood for two requests", text),
             Self::Nonsense(text) => ("an answer that should never be", text),
             Self::NeverKnown(text) => ("an outcome never became known", text),
-            Self::Untrue(text) => ("told what is not so", text),
+            Self::Untrue(text) => ("false answers", text),
             Self::Torn(text) => ("half done", text),
             Self::NotConserved(text) => ("not conserved", text),
             Self::Open(text) => ("not over", text),
