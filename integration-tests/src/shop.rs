@@ -41,9 +41,9 @@ pub fn typed(message: &impl Message) -> Payload {
 pub struct Purchase {
     /// Of the order.
     pub order_id: String,
-    /// Who buys and pays.
+    /// The name of the customer and of the account.
     pub customer: String,
-    /// What.
+    /// The item.
     pub sku: String,
     /// How many.
     pub quantity: i64,

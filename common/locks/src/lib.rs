@@ -83,9 +83,9 @@ pub enum Deadlocks {
 /// A lock as it is held.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HeldLock {
-    /// On what.
+    /// The locked key.
     pub key: LockKey,
-    /// How.
+    /// Shared or exclusive.
     pub mode: LockMode,
     /// The fencing token: greater than that of every grant before. Keys that were
     /// granted together have the same.

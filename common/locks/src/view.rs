@@ -30,9 +30,9 @@ pub struct LockView<O> {
 /// One that holds a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LockHolder<O> {
-    /// Who.
+    /// The owner.
     pub owner: O,
-    /// How.
+    /// Shared or exclusive.
     pub mode: LockMode,
     /// Its fencing token.
     pub token: u64,
@@ -43,7 +43,7 @@ pub struct LockHolder<O> {
 /// One that waits for a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockWaiter<O> {
-    /// Who.
+    /// The owner.
     pub owner: O,
     /// How it wants it.
     pub mode: LockMode,

@@ -43,9 +43,9 @@ pub enum OpenError {
     WrongRole {
         /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// The service that created it.
         found: String,
-        /// Who opens it.
+        /// The service that opens it.
         expected: &'static str,
     },
     /// It is ours, and holds what was not written there.
@@ -55,7 +55,7 @@ pub enum OpenError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What, and where.
+        /// The place of the damage, and its kind.
         damaged: Damaged,
     },
     /// Another version of this software made it.
@@ -75,7 +75,7 @@ pub enum OpenError {
         action: &'static str,
         /// On which file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         cause: io::Error,
     },
     /// SQLite refuses.
@@ -85,7 +85,7 @@ pub enum OpenError {
         action: &'static str,
         /// On which file.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         cause: rusqlite::Error,
     },
 }
@@ -111,7 +111,7 @@ pub enum WriteError {
     /// SQLite rolled the batch back before anything was promised.
     #[error("the storage rolled the batch back: {cause}")]
     RolledBack {
-        /// Why.
+        /// SQLite's error.
         cause: String,
     },
     /// The work itself failed, and was undone.
@@ -135,7 +135,7 @@ pub enum ReadError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What, and where.
+        /// The place of the damage, and its kind.
         damaged: Damaged,
     },
     /// The store was closed.

@@ -53,7 +53,7 @@ pub enum Action {
     },
     /// Send a message to a participant, once.
     Send {
-        /// To whom.
+        /// The receiver.
         to: ParticipantId,
         /// The transaction.
         id: TransactionId,
@@ -61,7 +61,7 @@ pub enum Action {
         branch: u32,
         /// Which attempt of the branch this is, counted over all its messages.
         attempt: u32,
-        /// What.
+        /// The request, with its payload or output.
         message: Message,
         /// How long the attempt may take.
         timeout: Duration,
@@ -72,29 +72,29 @@ pub enum Action {
     Reply {
         /// The call's number.
         token: u64,
-        /// What.
+        /// The answer.
         reply: Reply,
     },
     /// Answer a participant in doubt.
     Answer {
-        /// To whom.
+        /// The receiver.
         to: Inquirer,
         /// The transaction.
         id: TransactionId,
         /// The branch.
         branch: u32,
-        /// What became of it.
+        /// The outcome of the branch.
         outcome: BranchOutcome,
     },
     /// Something happened that people may want to know; nothing has to be done.
     Happened {
         /// The transaction.
         id: TransactionId,
-        /// What.
+        /// The event, as the trail has it.
         event: TrailEvent,
-        /// Where.
+        /// The participant that it concerns, where there is one.
         participant: Option<ParticipantId>,
-        /// Why.
+        /// The reason of an abort or of a failed attempt.
         reason: Option<Arc<Reason>>,
         /// For a decision, since the transaction was begun; for its end, since
         /// the decision; otherwise zero.
@@ -179,7 +179,7 @@ pub enum Refused {
     },
     /// Too many unfinished transactions at one participant.
     TooManyAtParticipant {
-        /// Which.
+        /// The participant at its bound.
         participant: ParticipantId,
         /// The bound.
         limit: usize,

@@ -49,7 +49,7 @@ pub enum Event {
     },
     /// A participant answered prepare.
     Voted {
-        /// Who.
+        /// The participant that answered.
         from: ParticipantId,
         /// With which journal; none where it names none.
         journal: Option<JournalId>,
@@ -57,12 +57,12 @@ pub enum Event {
         id: TransactionId,
         /// For which branch.
         branch: u32,
-        /// What.
+        /// Its vote, with the output of prepare or the reason of a refusal.
         vote: Vote,
     },
     /// A participant answered commit or rollback.
     Acknowledged {
-        /// Who.
+        /// The participant that answered.
         from: ParticipantId,
         /// With which journal; none where the answer (a refusal) names none.
         journal: Option<JournalId>,
@@ -78,7 +78,7 @@ pub enum Event {
     /// An attempt came to nothing: it could not be handed to its participant, got no
     /// answer, or one that says nothing about the branch.
     Unreachable {
-        /// Who.
+        /// The participant.
         participant: ParticipantId,
         /// The transaction of the message.
         id: TransactionId,
@@ -86,12 +86,12 @@ pub enum Event {
         branch: u32,
         /// Which attempt, as in [`Action::Send`](crate::Action::Send): it ends no later one.
         attempt: u32,
-        /// Why.
+        /// The failure.
         why: Failure,
     },
     /// A participant can be reached, on a new link.
     Connected {
-        /// Who.
+        /// The participant.
         participant: ParticipantId,
         /// Whether it asks when in doubt.
         supports_inquiry: bool,
@@ -102,7 +102,7 @@ pub enum Event {
     },
     /// A participant's link is gone.
     Disconnected {
-        /// Who.
+        /// The participant.
         participant: ParticipantId,
         /// Why, as far as that is known; empty where nothing went wrong.
         why: Arc<str>,

@@ -10,15 +10,15 @@ pub(crate) const MAX_RETRIES: usize = 100;
 /// Something that was done by an operator. Kept with the transaction until it is forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Intervention {
-    /// When.
+    /// Time of the call.
     pub at: Time,
-    /// What.
+    /// The action.
     pub action: InterventionAction,
-    /// To which branch; none for the whole transaction.
+    /// The branch; none for the whole transaction.
     pub branch: Option<u32>,
-    /// Why, in the caller's words.
+    /// The caller's reason.
     pub reason: Arc<str>,
-    /// Who.
+    /// The operator's name, with the address of the call's peer.
     pub caller: Arc<str>,
 }
 

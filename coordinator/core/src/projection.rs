@@ -30,7 +30,7 @@ pub struct Projection {
 /// A participant, as the coordinator knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ParticipantProjection {
-    /// Who.
+    /// The participant's number.
     pub id: ParticipantId,
     /// Whether messages can be handed over.
     pub connected: bool,

@@ -178,7 +178,7 @@ pub enum SessionRecord {
         key: Option<CallKey>,
         /// How long, unless it is renewed.
         lease: Duration,
-        /// What.
+        /// All locks of the session, with their tokens.
         locks: Vec<HeldLock>,
     },
     /// Nothing is held any more.

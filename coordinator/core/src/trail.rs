@@ -63,9 +63,9 @@ pub enum TrailKind {
 /// One entry of the trail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TrailEvent {
-    /// When.
+    /// Time of the event.
     pub at: Time,
-    /// What.
+    /// The kind of event.
     pub kind: TrailKind,
     /// The branch that it is about.
     pub branch: Option<u32>,

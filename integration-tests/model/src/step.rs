@@ -48,7 +48,7 @@ pub enum Step {
         participant: u8,
         /// Of which transaction.
         id: Id,
-        /// Which way.
+        /// True to commit.
         commit: bool,
     },
     /// A participant is linked, or the wait for its next attempt is over.
@@ -57,21 +57,21 @@ pub enum Step {
     Disconnect(u8),
     /// A participant asks about a branch that it is in doubt about.
     Ask {
-        /// Who.
+        /// The participant's index.
         participant: u8,
         /// About which transaction.
         id: Id,
     },
     /// A message arrives.
     Deliver {
-        /// Which.
+        /// The message.
         message: Message,
         /// What the domain says, where it is asked.
         vote: Vote,
     },
     /// A participant tries again what its domain could not do.
     RetryPending {
-        /// Who.
+        /// The participant's index.
         participant: u8,
         /// Of which transaction.
         id: Id,

@@ -78,9 +78,9 @@ pub struct Reason {
 /// Something that happened to a transaction.
 #[derive(Debug, Clone)]
 pub struct TrailEvent {
-    /// When.
+    /// Wall-clock time of the event.
     pub at: Time,
-    /// What.
+    /// The kind of event.
     pub kind: TrailKind,
     /// The branch that it is about.
     pub branch: Option<u32>,

@@ -131,7 +131,7 @@ pub enum Error {
     RolledBack {
         /// The transaction.
         transaction: TransactionId,
-        /// Why.
+        /// The reason of the rollback, as a code and a sentence.
         cause: String,
     },
     /// The decision stands and is durable; a resource has not done it yet and is
@@ -159,9 +159,9 @@ pub enum Error {
     Heuristic {
         /// The transaction.
         transaction: TransactionId,
-        /// Where.
+        /// The resource's name, or its type where it has none.
         resource: String,
-        /// What is known.
+        /// The evidence, in a sentence.
         cause: String,
     },
     /// The call doesn't fit the transaction's state.
