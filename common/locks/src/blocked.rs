@@ -44,6 +44,6 @@ impl<O: fmt::Display> Blocked<O> {
 /// The message of a wait that timed out; `by` is who was in the way at last.
 pub(crate) fn timed_out<O: fmt::Display>(waited: Duration, by: Option<&Blocked<O>>) -> String {
     let waited = Duration::from_millis(waited.as_millis() as u64);
-    let words = by.map_or_else(|| String::from("the locks were not to be had"), Blocked::words);
+    let words = by.map_or_else(|| String::from("the locks were not granted"), Blocked::words);
     format!("{words} (waited for {waited:?})")
 }

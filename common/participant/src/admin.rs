@@ -71,7 +71,9 @@ fn from_token(token: &str) -> Result<Option<BranchId>, Status> {
         coordinator,
     });
     let shown: String = token.chars().take(120).collect();
-    let no_token = || Status::invalid_argument(format!("page_token: '{shown}' is of no page"));
+    let no_token = || {
+        Status::invalid_argument(format!("page_token: '{shown}' is from no answer of this list"))
+    };
     branch.map(Some).ok_or_else(no_token)
 }
 

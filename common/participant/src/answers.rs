@@ -186,6 +186,6 @@ pub(crate) fn acknowledge(
 }
 
 pub(crate) fn disk_full() -> Refusal {
-    let message = "the participant's disk has too little room for another promise";
+    let message = "too little disk space is free at the participant for another prepared branch (--min-free)";
     Refusal::new("DISK_FULL", message)
 }

@@ -316,9 +316,7 @@ impl<R: ResourceManager> Branches<'_, R> {
             let contents = (&undecided.payload[..], &undecided.output[..]);
             self.resource.apply_decision(transaction, branch, contents, verdict.commit)?;
             if journal::delete_undecided(transaction, branch)? != 1 {
-                return Err(Error::Inconsistent(
-                    "a branch that was promised is not in the journal",
-                ));
+                return Err(Error::Inconsistent("a prepared branch is not in the journal"));
             }
             let contents = Contents {
                 payload: Some(&undecided.payload),
@@ -356,7 +354,7 @@ impl<R: ResourceManager> Branches<'_, R> {
             return;
         }
         if let Err(error) = journal::keep_pending(self.transaction, branch, pending) {
-            tracing::error!(%error, "the decision could not be kept");
+            tracing::error!(%error, "the decision could not be recorded");
         }
     }
 
@@ -394,12 +392,12 @@ impl<R: ResourceManager> Branches<'_, R> {
         let transaction = self.transaction;
         let undone = self.attempt(|| {
             let payload = decided.payload.as_deref().ok_or(Error::Inconsistent(
-                "nothing was kept of a branch that is to be undone; it was not announced",
+                "the journal has no payload of a branch to compensate: its prepare lacked may_compensate",
             ))?;
             self.resource.compensate(transaction, branch, (payload, &decided.output))?;
             match journal::record_compensation(transaction, branch, state, self.service_time)? {
                 1 => Ok(payload.len() as i64),
-                _ => Err(Error::Inconsistent("a branch that is to be undone is gone")),
+                _ => Err(Error::Inconsistent("a branch to compensate is not in the journal")),
             }
         })?;
         if let Ok(kept) = undone {
@@ -422,7 +420,7 @@ impl<R: ResourceManager> Branches<'_, R> {
         tracing::error!(
             transaction = %branch.transaction, branch = branch.number,
             commit = verdict.map(|it| it.commit), number = verdict.map(|it| it.number), %error,
-            "the decision could not be applied; it will be tried again"
+            "the decision could not be applied; it is retried"
         );
         DecisionResult::Failed(error.to_string())
     }
@@ -459,7 +457,7 @@ impl<R: ResourceManager> Branches<'_, R> {
             self.service_time,
         );
         if let Err(error) = &written {
-            tracing::error!(transaction = %branch.transaction, %error, "no tombstone was left");
+            tracing::error!(transaction = %branch.transaction, %error, "no tombstone could be recorded");
         } else {
             self.effects.bytes += Contents::default().footprint(refusal);
         }
@@ -474,8 +472,8 @@ fn shown(state: Option<Branch>) -> &'static str {
         Some(Branch::RolledBack { .. }) | None => "rolled back",
         // Its coordinator has decided; only the effect is still to come.
         Some(Branch::Prepared { pending }) => match pending.is_some_and(|it| it.commit) {
-            true => "to be committed, which is being tried again,",
-            false => "to be rolled back, which is being tried again,",
+            true => "being committed (its effect is retried)",
+            false => "being rolled back (its effect is retried)",
         },
     }
 }

@@ -65,7 +65,7 @@ impl Handle {
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Status> {
         if !self.store.has_room() {
-            return Err(Status::resource_exhausted("the disk has too little room"));
+            return Err(Status::resource_exhausted("too little disk space is free (--min-free)"));
         }
         let written = self
             .store

@@ -581,6 +581,6 @@ fn pending(
                 false => Err(row.damaged(first + 2, "it is of another decision")),
             }
         }
-        _ => Err(row.damaged(first, "a decision is there in part")),
+        _ => Err(row.damaged(first, "the decision is incomplete")),
     }
 }

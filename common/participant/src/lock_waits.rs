@@ -101,7 +101,7 @@ impl ClaimError {
                 Refusal::new(DEADLOCK, message)
             }
             Self::OtherKeys => {
-                let message = "the branch came before, with a payload that locks other keys";
+                let message = "the branch was sent before with a payload that locks other keys";
                 Refusal::new("OTHER_PAYLOAD", message)
             }
             Self::Full { waiting, bytes } => {

@@ -73,7 +73,7 @@ fn branch(origin: &Origin, transaction: &str, number: u32) -> Result<BranchId, S
 
 fn unexpected(told: &LinkAcknowledgement) -> Status {
     Status::internal(match told.message.as_str() {
-        "" => "the branch could not be settled",
+        "" => "the decision could not be applied",
         message => message,
     })
 }

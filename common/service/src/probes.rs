@@ -17,8 +17,7 @@ use axum::{
     routing::get,
 };
 
-/// Whether there is room on the disk for new work; an error for people says that there is
-/// not.
+/// Whether there is room on the disk for new work.
 ///
 /// # Errors
 ///
@@ -26,8 +25,8 @@ use axum::{
 pub fn enough_room(has_room: bool) -> Result<(), String> {
     match has_room {
         true => Ok(()),
-        false => Err("its disk is nearly full: new work is refused until there is room \
-                      (--min-free), and what was begun goes on"
+        false => Err("too little disk space is free (--min-free): new work is refused, \
+                      unfinished transactions go on"
             .into()),
     }
 }

@@ -126,8 +126,8 @@ impl Coordinator {
             return Ok(());
         }
         Err(Error::Exhausted(
-            "the disk of the coordinator's journal is nearly full; what was begun goes on, new \
-             transactions are refused until there is room (--min-free)"
+            "too little disk space is free for the coordinator's journal (--min-free); new \
+             transactions are refused, unfinished ones go on"
                 .into(),
         ))
     }

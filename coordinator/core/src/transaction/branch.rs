@@ -96,7 +96,7 @@ impl Branch {
     /// What was heard last of the attempts that came to nothing.
     pub(super) fn heard(&self, away: Option<&str>) -> String {
         match self.heard.as_deref().or(away) {
-            Some(what) => format!("; last heard: {what}"),
+            Some(what) => format!("; last answer: {what}"),
             None => "; nothing was heard".into(),
         }
     }

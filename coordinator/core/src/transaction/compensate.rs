@@ -81,7 +81,7 @@ impl Transaction {
         let (participant, attempts) =
             (self.branches[index].participant, self.branches[index].attempts);
         let message = format!(
-            "branch {index} did not commit in {attempts} attempts; what the others committed is undone"
+            "branch {index} did not commit in {attempts} attempts; the commits of the others are undone"
         );
         let (code, participant) = ("COMMIT_FAILED".into(), Some(participant));
         self.decision.reason = Some(Arc::new(Reason { code, message, participant }));

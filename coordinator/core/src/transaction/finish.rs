@@ -101,7 +101,8 @@ impl Transaction {
                 self.branches[index].finish(BranchState::Hazard);
                 self.note(context, TrailKind::Hazard, Some(index));
                 let participant = Some(self.branches[index].participant);
-                let message = "another journal answers than the one that was asked to commit";
+                let message =
+                    "the answer is from another journal than the one that was asked to commit";
                 let (code, message) = ("JOURNAL_LOST".into(), message.into());
                 self.abort(Arc::new(Reason { code, message, participant }), context);
             }
@@ -112,7 +113,7 @@ impl Transaction {
                 let reason = branch.refusal.clone().unwrap_or_else(|| {
                     let heard = branch.heard(None);
                     let message = format!(
-                        "the participant did not commit it in one phase by the deadline{heard}"
+                        "the participant did not commit the branch in one phase by the deadline{heard}"
                     );
                     let code = "PREPARE_TIMEOUT".into();
                     Arc::new(Reason { code, message, participant: Some(branch.participant) })

@@ -54,7 +54,7 @@ impl Transaction {
             }
             Acquired::Deadlock(blocked) => self.abort_deadlocked(&blocked, context),
             Acquired::Full => {
-                let message = String::from("there is no room for more locks");
+                let message = String::from("the limit of locks is reached (--max-locks)");
                 self.abort_for("LOCK_LIMIT", message, context);
             }
         }

@@ -192,7 +192,7 @@ fn the_reason_of_a_timeout_says_what_was_heard_last() {
     }
     let (code, message) = reason(&environment, run);
     assert_eq!(code, "PREPARE_TIMEOUT");
-    assert!(message.contains("last heard: prepare was answered 204 No Content"), "{message}");
+    assert!(message.contains("last answer: prepare was answered 204 No Content"), "{message}");
     assert!(message.contains("attempts") && message.len() < 500, "{message}");
 }
 

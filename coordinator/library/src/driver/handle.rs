@@ -63,7 +63,7 @@ pub(crate) struct Happened {
 
 /// The driver takes no calls any more: the process is being stopped, or has failed.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the coordinator is being stopped; its outcome will be known when it is back")]
+#[error("the coordinator is being stopped; the outcome will be known when it is back")]
 pub struct Stopped;
 
 /// Cheap to clone.
