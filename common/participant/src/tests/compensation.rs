@@ -155,7 +155,7 @@ async fn what_was_not_announced_is_not_undone() {
     assert_eq!(bench.kept_payloads().await, 0);
     let status = bench.undo(1).await.unwrap_err();
     assert_eq!(status.code(), Code::Internal);
-    assert!(status.message().contains("it was not announced"), "{status}");
+    assert!(status.message().contains("its prepare lacked may_compensate"), "{status}");
     assert_eq!(bench.balance().await, 70);
     // Nor is anything kept of what was rolled back.
     let announced = PrepareRequest { may_compensate: true, ..prepare(2, 30) };

@@ -194,7 +194,7 @@ async fn a_hand_cannot_contradict_a_decision_that_is_known() {
         bench.engine.resolve(branch(1), resolution)
     };
     let refused = by_operator(false).await.unwrap().unwrap_err().to_string();
-    assert!(refused.contains("to be committed"), "{refused}");
+    assert!(refused.contains("being committed"), "{refused}");
     by_operator(true).await.unwrap().unwrap();
     assert_eq!(bench.till().await, (70, 0));
     bench.commit(1).await.unwrap();
