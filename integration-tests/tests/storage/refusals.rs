@@ -43,10 +43,16 @@ async fn a_file_that_is_no_journal_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(format!("{}.db", role.name()));
         fs::write(&file, "Dear diary, today I was not a database.").unwrap();
-        refuses_the_file(role, &folder, &["is no journal of this software", "not a SQLite database"]).await;
+        refuses_the_file(
+            role,
+            &folder,
+            &["is no journal of this software", "not a SQLite database"],
+        )
+        .await;
         fs::remove_file(&file).unwrap();
         Connection::open(&file).unwrap().execute_batch("CREATE TABLE diary (day TEXT)").unwrap();
-        refuses_the_file(role, &folder, &["is no journal of this software", "another program"]).await;
+        refuses_the_file(role, &folder, &["is no journal of this software", "another program"])
+            .await;
     }
 }
 
