@@ -186,6 +186,7 @@ pub(crate) fn acknowledge(
 }
 
 pub(crate) fn disk_full() -> Refusal {
-    let message = "too little disk space is free at the participant for another prepared branch (--min-free)";
+    let message =
+        "too little disk space is free at the participant for another prepared branch (--min-free)";
     Refusal::new("DISK_FULL", message)
 }
