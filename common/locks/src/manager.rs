@@ -289,7 +289,7 @@ impl<O: Owner> Locks<O> {
 
     /// The owner keeps what it holds. False where that is nothing, or was confirmed before.
     /// For those who take locks before it is certain that they need them: the manager does no
-    /// more than tell which they are.
+    /// more than know which they are.
     pub fn confirm(&mut self, owner: O) -> bool {
         let known = self.owners.get_mut(&owner);
         let holder = known.filter(|known| !known.held.is_empty() && !known.is_confirmed);

@@ -30,7 +30,7 @@ pub(crate) struct Admin<R: ResourceManager> {
     pub(crate) engine: Arc<Engine<R>>,
 }
 
-/// A branch as people name it.
+/// A branch as operators name it.
 fn key(key: Option<&BranchKey>) -> Result<BranchId, Status> {
     let Some(key) = key else {
         return Err(Status::invalid_argument(

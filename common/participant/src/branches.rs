@@ -36,7 +36,7 @@ pub(crate) struct Branches<'a, R: ResourceManager> {
     /// The transactions of the one who prepares of which something may be missing.
     pub(crate) forgotten: Option<Arc<Ended>>,
     pub(crate) undo: Undo,
-    /// Wall clock, milliseconds: for people.
+    /// Wall clock, milliseconds: shown, and nothing follows from it.
     pub(crate) now: i64,
     /// Service time, milliseconds.
     pub(crate) service_time: i64,

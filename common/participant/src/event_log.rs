@@ -7,7 +7,7 @@ use tracing::Level;
 use crate::{answers::Answers, journal::InDoubtBranch};
 
 /// What a batch did.
-pub(crate) fn tell(answers: &Answers) {
+pub(crate) fn log(answers: &Answers) {
     if tracing::enabled!(Level::DEBUG) {
         for vote in &answers.votes {
             let (transaction, branch) = (id(&vote.transaction_id), vote.branch);

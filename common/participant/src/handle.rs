@@ -86,7 +86,7 @@ impl Handle {
         })
     }
 
-    /// The row with a key; `what` is for people, such as `SKU`.
+    /// The row with a key; `what` is its noun in messages, such as `SKU`.
     ///
     /// # Errors
     ///

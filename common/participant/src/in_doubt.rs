@@ -123,7 +123,7 @@ async fn retry<R: ResourceManager>(
             Some(Decision::new(doubt.branch, Request::Retry(doubt.state.pending()?)))
         });
         match engine.retry(decisions.collect()).await {
-            Ok(answers) => event_log::tell(&answers),
+            Ok(answers) => event_log::log(&answers),
             Err(error) => tracing::warn!(%error, "pending decisions could not be retried"),
         }
     }

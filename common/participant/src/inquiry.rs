@@ -123,6 +123,6 @@ async fn apply<R: ResourceManager>(
     let batch = Batch { decisions, ..Batch::default() };
     // The fence refuses the answer of a run that was replaced.
     let answers = engine.perform(Arc::new(origin), batch).await;
-    event_log::tell(&answers.map_err(|refused| Status::from(&refused))?);
+    event_log::log(&answers.map_err(|refused| Status::from(&refused))?);
     Ok(())
 }

@@ -11,9 +11,9 @@ pub(crate) struct Limits {
     pub(crate) max_undecided: i64,
     /// How long a prepare waits for its locks.
     pub(crate) lock_wait: Duration,
-    /// How long a branch may be in doubt before that is told of.
+    /// How long a branch may be in doubt before that is reported.
     pub(crate) overdue_after: Duration,
-    /// How long a decided branch is kept after its coordinator told the end.
+    /// How long a decided branch is kept after its coordinator reported the end.
     pub(crate) retention: Duration,
     /// Bytes of decided branches above which ended ones go sooner.
     pub(crate) retention_bytes: u64,

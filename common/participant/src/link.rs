@@ -143,7 +143,7 @@ async fn write(
         for (result, permit) in batches.drain(..) {
             permits.push(permit);
             let answers = result.map_err(|refused| Status::from(&refused))?;
-            event_log::tell(&answers);
+            event_log::log(&answers);
             waiting.extend(answers.later);
             for vote in answers.votes {
                 flush(&mut response, &mut size, vote.encoded_len(), responses).await?;

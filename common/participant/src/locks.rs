@@ -76,7 +76,7 @@ impl<W> BranchLocks<W> {
     }
 
     /// Wants all of `keys` for a branch. Again for the same branch and keys, it
-    /// tells how the claim stands.
+    /// returns how the claim stands.
     pub(crate) fn claim(
         &mut self,
         branch: &BranchId,

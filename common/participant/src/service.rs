@@ -56,7 +56,7 @@ impl<R: ResourceManager> Service<R> {
         let batch = Batch { decisions, ..Batch::default() };
         let answers = self.engine.perform(Arc::new(origin), batch).await;
         let mut answers = answers.map_err(|refused| Status::from(&refused))?;
-        event_log::tell(&answers);
+        event_log::log(&answers);
         answers.acknowledgements.pop().ok_or_else(|| {
             let status = Status::failed_precondition(format!(
                 "branch {branch}: decision_number {number} is late, a newer decision is known"
@@ -102,7 +102,7 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
         let batch = Batch { prepares: vec![prepare], ..Batch::default() };
         let answers = self.engine.perform(Arc::new(origin), batch).await;
         let mut answers = answers.map_err(|refused| Status::from(&refused))?;
-        event_log::tell(&answers);
+        event_log::log(&answers);
         let vote = answers.votes.pop();
         let vote = vote.ok_or_else(|| Status::internal("the branch was not voted on"))?;
         Ok(Response::new(PrepareResponse {

@@ -10,7 +10,7 @@ use crate::Refusal;
 /// A row that carries a version.
 #[derive(Debug, Clone, Copy)]
 pub struct RowVersion<'a> {
-    /// For people, such as `SKU 'apple'`.
+    /// As messages name it, such as `SKU 'apple'`.
     pub what: &'a str,
     /// Raised by every commit that changes the row.
     pub version: u64,

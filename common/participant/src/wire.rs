@@ -240,7 +240,7 @@ pub(crate) fn output(bytes: Vec<u8>) -> Option<Payload> {
     (!bytes.is_empty()).then(|| Payload { kind: Some(payload::Kind::Typed(bytes.into())) })
 }
 
-/// Parses an id that people may have typed.
+/// Parses an id that may have been typed.
 pub(crate) fn uuid<T: FromStr<Err = dtc_protocol::ParseIdError>>(
     field: &str,
     text: &str,

@@ -32,7 +32,7 @@ pub enum CommitPolicy {
     #[default]
     Retry,
     /// The decision is compensated: branches that have committed undo it. Until
-    /// its end nobody is told that the transaction is committed.
+    /// its end the commit is visible to nobody.
     Compensate {
         /// After so many failed attempts at one branch, one at least.
         after: u32,

@@ -234,7 +234,7 @@ impl Coordinator {
         while let Some((at, id)) = self.timers.pop(now) {
             if let Some(transaction) = self.transactions.get_mut(&id) {
                 transaction.timer(at, &mut context!(self, now, actions));
-                // Before others are told that they have waited too long.
+                // Before the waits of others time out.
                 self.end_lock_waits(now, actions);
             }
         }
@@ -285,7 +285,7 @@ impl Coordinator {
     }
 
     /// A repeat is answered before new work is judged: whatever stands against a
-    /// request that carries a key is told only where the key is new.
+    /// request that carries a key is returned only where the key is new.
     fn begin(&mut self, now: Time, begin: Box<Begin>, actions: &mut Vec<Action>) {
         let token = begin.waiter.token;
         let Some((key, fingerprint)) = begin.key.clone() else {
@@ -399,13 +399,13 @@ impl Coordinator {
         let Some(waiting) = self.keys.unpark(id) else { return };
         let (key, mut begun) = (waiting.key.clone(), None);
         for pending in waiting.into_requests() {
-            self.settle_key(now, pending, found, &mut begun, actions);
+            self.finish_lookup(now, pending, found, &mut begun, actions);
         }
         self.keys.answered(&key, id, begun);
     }
 
     /// Starts a request that waited for the journal, or answers whoever waits for it why not.
-    fn settle_key(
+    fn finish_lookup(
         &mut self,
         now: Time,
         pending: PendingLookup,

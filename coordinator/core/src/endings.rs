@@ -20,7 +20,7 @@ use crate::ParticipantId;
 
 /// How many ranges of transactions may be named as exceptions.
 const MAX_EXCEPTIONS: usize = 64;
-/// How many journals are told apart beside the present ones; work at any others counts
+/// How many journals are distinguished beside the present ones; work at any others counts
 /// for all.
 const MAX_JOURNALS: usize = 256;
 
@@ -75,7 +75,7 @@ impl Endings {
         Self { old, next, anywhere: Unfinished::default(), at, journals }
     }
 
-    /// A participant that is linked, and what it is told of.
+    /// A participant that is linked, and the journal that it reported.
     pub(crate) fn linked(&mut self, participant: ParticipantId, journal: JournalId) {
         self.journals.insert(participant, journal);
     }
@@ -92,7 +92,7 @@ impl Endings {
         self.at.entry(journal).or_default().add_all(ids, self.old);
     }
 
-    /// What a participant may be told; nothing where its journal isn't known.
+    /// What may be reported to a participant; nothing where its journal isn't known.
     pub fn of(&self, participant: ParticipantId) -> Option<Ended> {
         let here = self.at.get(self.journals.get(&participant)?);
         let young = here.and_then(|here| here.first_young).into_iter();

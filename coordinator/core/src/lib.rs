@@ -12,7 +12,7 @@
 //!
 //! The program around the machine is its driver: `docs/driving-the-machine.md` lists the
 //! duties. The smallest one, for a transaction with two branches, a journal that syncs at
-//! once and participants that do as they are told:
+//! once and participants that obey:
 //!
 //! ```
 //! use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -176,7 +176,7 @@ pub struct ParticipantId(pub u32);
 pub struct Reason {
     /// A short constant in capitals, such as `OUT_OF_STOCK`.
     pub code: String,
-    /// A sentence for people.
+    /// A sentence.
     pub message: String,
     /// Whose reason it is; none for the coordinator's own.
     pub participant: Option<ParticipantId>,

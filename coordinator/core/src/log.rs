@@ -18,13 +18,13 @@ pub enum RecordPurpose {
     Logged,
     /// It is committed.
     Committed,
-    /// Its client may be told that it is aborted.
+    /// Its abort is visible to its client.
     Aborted,
     /// The decision is compensated.
     CompensationDecided,
     /// Branches are resolved by an operator.
     Resolved,
-    /// Nothing: it is kept for people.
+    /// Nothing: it is kept to be shown.
     Noted,
     /// It has ended for its clients; a participant is still to be notified.
     Closed,

@@ -21,7 +21,7 @@ pub(crate) struct Participant {
     pub(crate) supports_inquiry: bool,
     /// Can undo what it has committed; none before its first link.
     pub(crate) compensates: Option<bool>,
-    /// Its journal, as its last link told; none where it didn't, or before the first.
+    /// Its journal, as its last link reported; none where it didn't, or before the first.
     pub(crate) journal: Option<JournalId>,
     /// Transactions with a branch here that are in memory.
     pub(crate) unfinished: BTreeSet<TransactionId>,

@@ -1,10 +1,10 @@
 //! Locks that clients hold by themselves, each for as long as it renews its lease.
 //!
 //! Invariants:
-//! - A client is told of a grant when its record is durable, so that it is held
+//! - A grant is reported to its client when its record is durable, so that it is held
 //!   again after a restart, for a whole lease from then.
 //! - A key begins one session. Its repeats are answered with that session while it
-//!   holds locks, and told that it does not any more after that.
+//!   holds locks, and refused after that: it holds none any more.
 //! - Renewals are in memory only. A release and the end of a lease are written, and
 //!   waited for by nobody: what is granted next is written later.
 
@@ -251,7 +251,7 @@ impl Sessions {
         refuse(&tokens, refused, context);
     }
 
-    /// Grants whose records are durable are told.
+    /// Reports the grants whose records are durable.
     pub(crate) fn durable(&mut self, up_to: Sequence, context: &mut Context) {
         while let Some(&(sequence, id)) = self.pending.front()
             && sequence <= up_to

@@ -1,4 +1,4 @@
-//! The trail: what happened to a transaction, for people.
+//! The trail: what happened to a transaction, as it is shown.
 
 use crate::Time;
 

@@ -72,7 +72,7 @@ impl Context<'_> {
         self.actions.push(Action::Append { sequence, record, sync });
     }
 
-    /// The same for a session, which is told of it by the place of the record.
+    /// The same for a session, which learns of it by the place of the record.
     pub(crate) fn append_session(&mut self, record: SessionRecord, sync: bool) -> Sequence {
         let sequence = self.log.next();
         let record = Box::new(record);
@@ -128,7 +128,7 @@ pub(crate) struct Transaction {
 #[derive(Debug, Clone, Default)]
 struct Trail {
     events: Vec<TrailEvent>,
-    /// What happened since a decision that may not be told yet.
+    /// What happened since a decision that is not visible yet.
     withheld: Vec<Action>,
     /// How many of the events the decision record has.
     recorded: usize,
@@ -426,7 +426,7 @@ impl Transaction {
         }
     }
 
-    /// Whether its outcome may be told to clients.
+    /// Whether its outcome is visible to clients.
     fn is_outcome_visible(&self) -> bool {
         self.visibility() == Visibility::Visible
     }
@@ -461,7 +461,7 @@ impl Transaction {
             || self.state == Phase::Aborting && self.is_compensating()
     }
 
-    /// Puts an event on the trail and tells the shell.
+    /// Puts an event on the trail and reports it to the driver.
     fn note(&mut self, context: &mut Context, kind: TrailKind, branch: Option<usize>) {
         let (participant, refusal, attempt) = match branch.map(|number| &self.branches[number]) {
             Some(branch) => (Some(branch.participant), branch.refusal.clone(), branch.attempts),

@@ -15,11 +15,11 @@ pub enum TransactionState {
     Preparing,
     /// Interactive: all votes are in, the client decides.
     Prepared,
-    /// Decided to commit; branches are being told.
+    /// Decided to commit; branches are being notified.
     Committing,
     /// Committed, nothing is owed.
     Committed,
-    /// Decided to abort; branches are being told.
+    /// Decided to abort; branches are being notified.
     Aborting,
     /// Aborted, nothing is owed.
     Aborted,

@@ -10,7 +10,7 @@ pub enum AnswerAt {
     Begun,
     /// When all votes are in.
     Prepared,
-    /// When the outcome is decided and may be told.
+    /// When the outcome is decided and visible.
     Decision,
     /// When every branch has acknowledged it.
     Completion,

@@ -44,7 +44,7 @@ impl Coordinator {
         self.participants.forget(participant);
     }
 
-    /// A participant is linked, and told its journal, or did not. What it has unfinished
+    /// A participant is linked, and reported its journal, or did not. What it has unfinished
     /// under this name may be where it was before.
     pub(super) fn note_journal(&mut self, participant: ParticipantId, now: Option<JournalId>) {
         let known = self.participants.get(participant);

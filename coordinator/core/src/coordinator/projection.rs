@@ -13,7 +13,7 @@ impl Coordinator {
     }
 
     /// What the protocol's next steps depend on, for checkers: two machines with
-    /// equal projections differ in times and in what is shown to people only.
+    /// equal projections differ in times and in what is shown only.
     pub fn projection(&self) -> Projection {
         let transactions = self.transactions.values();
         let participants = self.participants.all().map(|(id, known)| ParticipantProjection {

@@ -3,8 +3,8 @@
 //!
 //! Invariants:
 //! - The decision is compensated once, by a record with number 2; no branch is
-//!   told before that is durable, and none is told to commit after it was asked for.
-//! - A commit that may be compensated is told to no client before its end.
+//!   notified before that is durable, and none is ordered to commit after it was asked for.
+//! - A commit that may be compensated is visible to no client before its end.
 
 use alloc::{format, sync::Arc};
 
@@ -95,7 +95,7 @@ impl Transaction {
         self.append(record, true, RecordPurpose::CompensationDecided, context);
     }
 
-    /// It is compensated, durably: now, and not before, branches are told.
+    /// It is compensated, durably: now, and not before, branches are notified.
     pub(super) fn become_compensating(&mut self, context: &mut Context) {
         debug_assert_eq!(self.state, Phase::Compensating);
         self.state = Phase::Aborting;

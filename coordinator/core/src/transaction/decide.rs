@@ -61,7 +61,7 @@ impl Transaction {
         self.become_deciding(context);
     }
 
-    /// The commit record is durable: now, and not before, it may be told.
+    /// The commit record is durable: now, and not before, it is visible.
     pub(super) fn become_committing(&mut self, context: &mut Context) {
         debug_assert_eq!(self.state, Phase::Deciding);
         self.state = Phase::Committing;
@@ -93,9 +93,9 @@ impl Transaction {
         self.deadline = None;
         self.decision.at = Some(context.now);
         self.decision.reason = Some(reason);
-        // A key's client is told once its abort is durable, or a duplicate of
+        // A key's client is answered once its abort is durable, or a duplicate of
         // its request could commit after a crash.
-        // The operator who rolls it back is told once that is on record.
+        // The operator who rolls it back is answered once that is on record.
         let waits = self.key.is_some() || !self.interventions.is_empty();
         self.decision.is_visible = !waits;
         self.note(context, TrailKind::DecidedAbort, None);
@@ -125,7 +125,7 @@ impl Transaction {
         let branch = |(index, branch): (usize, &super::Branch)| DecisionBranch {
             participant: branch.participant,
             state: match resolving(index) {
-                Some(_) if !self.is_unsettled(index) => self.owed_state(),
+                Some(_) if !self.is_outcome_unknown(index) => self.owed_state(),
                 _ => branch.state,
             },
             journal: branch.journal,
@@ -134,7 +134,7 @@ impl Transaction {
             supports_inquiry: branch.supports_inquiry,
             resolved: resolving(index).or(branch.resolved),
             notify: branch.notify && !self.abandoning.contains(&index)
-                || resolving(index).is_some() && self.is_unsettled(index),
+                || resolving(index).is_some() && self.is_outcome_unknown(index),
         };
         let mut trail = self.trail.events.clone();
         let decided = match self.state {

@@ -169,7 +169,7 @@ impl Transaction {
     }
 
     /// Takes up a transaction that was decided and whose branches were perhaps
-    /// not all told.
+    /// not all notified.
     pub(crate) fn recover_decided(record: DecisionRecord, context: &mut Context) -> Self {
         let branches = record.branches.into_iter().map(|decided| Branch {
             state: decided.state,

@@ -82,7 +82,7 @@ impl Transaction {
             return context.actions.push(Action::Reply { token, reply });
         }
         match context.locks.acquire(context.now, self.owner(), self.age, locks) {
-            Acquired::Granted(locks) => self.tell_locked(key, &[token], locks, context),
+            Acquired::Granted(locks) => self.report_locked(key, &[token], locks, context),
             Acquired::Waiting => {
                 // It is not the client that is silent.
                 self.deadline = None;
@@ -92,7 +92,7 @@ impl Transaction {
                 self.set_timer(context);
             }
             Acquired::Deadlock(blocked) => {
-                self.tell_deadlock(key, &[token], &blocked, context);
+                self.report_deadlock(key, &[token], &blocked, context);
                 self.abort_deadlocked(&blocked, context);
             }
             Acquired::Full => {
@@ -141,10 +141,10 @@ impl Transaction {
                 self.abort_deadlocked(&blocked, context);
             }
             (Phase::Active, WaitEnd::Granted(locks), Some(call)) => {
-                self.tell_locked(call.key, &call.tokens, locks, context);
+                self.report_locked(call.key, &call.tokens, locks, context);
             }
             (Phase::Active, WaitEnd::Deadlock(blocked), Some(call)) => {
-                self.tell_deadlock(call.key, &call.tokens, &blocked, context);
+                self.report_deadlock(call.key, &call.tokens, &blocked, context);
                 self.abort_deadlocked(&blocked, context);
             }
             _ => {}
@@ -187,7 +187,7 @@ impl Transaction {
         }
     }
 
-    fn tell_locked(
+    fn report_locked(
         &mut self,
         key: Option<CallKey>,
         tokens: &[u64],
@@ -202,7 +202,7 @@ impl Transaction {
         context.actions.extend(tokens.iter().map(answer));
     }
 
-    fn tell_deadlock(
+    fn report_deadlock(
         &mut self,
         key: Option<CallKey>,
         tokens: &[u64],

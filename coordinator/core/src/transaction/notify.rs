@@ -138,7 +138,7 @@ impl Transaction {
         }
     }
 
-    /// It has ended for its clients, durably: what they are told of it stands, and
+    /// It has ended for its clients, durably: what is reported to them stands, and
     /// participants that have answered may forget their branches.
     pub(super) fn become_closed(&mut self, context: &mut Context) {
         let was_counted = self.is_counted();

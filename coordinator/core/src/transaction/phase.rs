@@ -22,11 +22,11 @@ pub enum Phase {
     Prepared,
     /// The commit record is being written.
     Deciding,
-    /// Committed; branches are being told.
+    /// Committed; branches are being notified.
     Committing,
     /// The record that compensates the decision is being written.
     Compensating,
-    /// Aborted; branches are being told.
+    /// Aborted; branches are being notified.
     Aborting,
     /// It has ended for its clients; a participant is still to be notified of what an
     /// operator resolved.

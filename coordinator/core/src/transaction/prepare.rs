@@ -158,8 +158,8 @@ impl Transaction {
         }
         #[cfg(feature = "mutants")]
         mutants::votes(&mut self.one_phase, branch, journal, &vote);
-        let settles = matches!(vote, Vote::Commit { committed: true, .. });
-        if self.state == Phase::ResolvingOnePhase && !settles {
+        let is_committed = matches!(vote, Vote::Commit { committed: true, .. });
+        if self.state == Phase::ResolvingOnePhase && !is_committed {
             // The rollback that asks is on its way, and its answer counts: a
             // promise or a reader's vote came too late, a refusal may be of one
             // attempt among several.
@@ -184,7 +184,7 @@ impl Transaction {
                 }
                 match excess {
                     // It may commit by another attempt.
-                    Some(_) if self.one_phase => return self.settle_excess(context),
+                    Some(_) if self.one_phase => return self.resolve_excess(context),
                     Some(reason) => return self.abort(Arc::new(reason), context),
                     None => {}
                 }
@@ -263,7 +263,7 @@ impl Transaction {
     }
 
     /// One phase, and a promise that cannot be kept here.
-    fn settle_excess(&mut self, context: &mut Context) {
+    fn resolve_excess(&mut self, context: &mut Context) {
         self.branches[0].become_state(BranchState::Preparing);
         self.resolve_one_phase(context);
     }

@@ -86,11 +86,11 @@ impl Transaction {
     }
 
     /// Whether a branch was asked to commit in one phase and nobody knows whether it did.
-    pub(super) fn is_unsettled(&self, index: usize) -> bool {
+    pub(super) fn is_outcome_unknown(&self, index: usize) -> bool {
         self.one_phase && self.branches[index].state == BranchState::Hazard
     }
 
-    /// What a branch is that is told the decision.
+    /// The state of a branch that is notified of the decision.
     pub(super) fn owed_state(&self) -> BranchState {
         match self.decision.commit {
             true => BranchState::Committing,
@@ -110,22 +110,22 @@ impl Transaction {
         self.append(record, sync, purpose, context);
     }
 
-    /// It is durable: branches are told, but not for ever.
+    /// It is durable: branches are notified, but not for ever.
     pub(super) fn become_resolved(&mut self, context: &mut Context) {
         let owed = self.owed_state();
         for (index, commit) in core::mem::take(&mut self.resolving) {
-            let unsettled = self.is_unsettled(index);
+            let unknown = self.is_outcome_unknown(index);
             let branch = &mut self.branches[index];
             let is_open =
                 branch.state.is_owed() || branch.state == BranchState::RollbackUnacknowledged;
-            let is_open = is_open || unsettled;
+            let is_open = is_open || unknown;
             // It may have been acknowledged meanwhile, and the transaction ended.
             if !is_open || !matches!(self.state, Phase::Committing | Phase::Aborting) {
                 continue;
             }
             branch.resolved = Some(commit);
-            branch.become_state(if unsettled { BranchState::Hazard } else { owed });
-            branch.notify = unsettled;
+            branch.become_state(if unknown { BranchState::Hazard } else { owed });
+            branch.notify = unknown;
             self.note(context, TrailKind::Resolved, Some(index));
             self.send(index, context);
         }

@@ -174,7 +174,7 @@ impl Transaction {
     }
 
     /// Whether a rollback is best effort: its participant asks when it is back. One
-    /// that has committed has no doubt, and must be told to undo it.
+    /// that has committed has no doubt, and must be notified to undo it.
     fn may_leave_to_ask(&self, index: usize, context: &Context) -> bool {
         #[cfg(feature = "mutants")]
         if let Some(may) = super::mutants::may_leave_to_ask(self, index) {
