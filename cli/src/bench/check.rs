@@ -172,10 +172,13 @@ mod tests {
         let cases: [(Break, &str); 10] = [
             (|it| it.seen.stock.get_mut(&sku_name(2)).unwrap().left += 1, "bench-sku-0000002"),
             (|it| it.seen.stock.get_mut(&sku_name(2)).unwrap().left -= 1, "bench-sku-0000002"),
-            (|it| it.seen.stock.get_mut(&sku_name(0)).unwrap().promised = 1, "promised"),
+            (|it| it.seen.stock.get_mut(&sku_name(0)).unwrap().promised = 1, "still reserved"),
             (|it| it.seen.stock.retain(|sku, _| *sku != sku_name(1)), "bench-sku-0000001 is gone"),
             (|it| it.seen.money.get_mut(&account_name(1)).unwrap().left -= 250, "account-0000001"),
-            (|it| it.seen.money.get_mut(&account_name(1)).unwrap().promised = 250, "promised"),
+            (
+                |it| it.seen.money.get_mut(&account_name(1)).unwrap().promised = 250,
+                "still reserved",
+            ),
             (|it| set_order(it, 1, OrderState::Cancelled), "29 orders are confirmed, but 30"),
             (|it| set_order(it, 0, OrderState::Confirmed), "31 orders are confirmed, but 30"),
             (|it| set_order(it, 0, OrderState::Pending), "still pending"),
