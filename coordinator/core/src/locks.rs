@@ -5,7 +5,7 @@ use core::fmt;
 use dtc_locks::Owner;
 use dtc_protocol::{SessionId, TransactionId};
 
-/// Bytes of the longest [`LockKey`](dtc_locks::LockKey); the shortest has one.
+/// Characters of the longest key.
 pub const MAX_LOCK_KEY: usize = 256;
 
 /// Who holds locks or waits for them.

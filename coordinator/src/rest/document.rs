@@ -7,7 +7,7 @@ use utoipa::{
 };
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::problem::Problem;
+use super::{problem::Problem, watch::Update};
 
 const ABOUT: &str = "Distributed transactions over HTTP: several services, each with its own database, change \
                      together or not at all.";
@@ -35,7 +35,7 @@ pub(super) fn head() -> OpenApi {
 
 /// What every service serves beside its own: `dtc_service` does.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(healthz, readyz))]
+#[openapi(paths(healthz, readyz), components(schemas(Update)))]
 struct Probes;
 
 /// Liveness

@@ -7,13 +7,13 @@ use axum::{
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
 };
-use dtc::api::{self, Coordinator, LockFilter, LockOwner, parse_id};
+use dtc::api::{self, Coordinator, Error, LockFilter, LockOwner, parse_id};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     body::{self, JsonBody},
-    id_of,
+    id_of, primitives,
     problem::Problem,
     query::Parameters,
     request::{LockMode, NewLock, Waiting, page_size, retry_of},
@@ -56,7 +56,7 @@ pub(super) struct NewSession {
 pub(super) struct Release {
     /// Keys; empty for all.
     #[serde(default)]
-    #[schema(required = false, max_items = 1000)]
+    #[schema(value_type = Vec<primitives::LockKey>, required = false, max_items = 1000)]
     keys: Vec<String>,
 }
 
@@ -67,12 +67,11 @@ pub(super) struct Release {
 pub(super) struct Which {
     /// Only keys with this prefix.
     prefix: Option<String>,
-    /// Only locks that this transaction holds or waits for.
-    #[param(format = "uuid")]
-    transaction_id: Option<String>,
-    /// Only locks that this session holds or waits for.
-    #[param(format = "uuid")]
-    session_id: Option<String>,
+    /// Only locks that it holds or waits for: `transaction_id:` or `session_id:`, and the id.
+    #[param(
+        pattern = "^(transaction_id|session_id):[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+    )]
+    owner: Option<String>,
     /// Locks on a page; 100 where not set.
     #[param(minimum = 1, maximum = 1000)]
     page_size: Option<u32>,
@@ -209,6 +208,18 @@ impl From<&api::LockView> for Lock {
             holder_count: view.holder_count,
             waiters: waiters.collect(),
             waiter_count: view.waiter_count,
+        }
+    }
+}
+
+fn owner(text: &str) -> Result<LockOwner, Error> {
+    match text.split_once(':') {
+        Some(("transaction_id", id)) => Ok(LockOwner::Transaction(parse_id("owner", id)?)),
+        Some(("session_id", id)) => Ok(LockOwner::Session(parse_id("owner", id)?)),
+        _ => {
+            let shown: String = text.chars().take(80).collect();
+            let problem = format!("'{shown}' is none; transaction_id:ID or session_id:ID");
+            Err(Error::invalid("owner", problem))
         }
     }
 }
@@ -359,14 +370,7 @@ pub(super) async fn list(
     State(coordinator): State<Coordinator>,
     Parameters(which): Parameters<Which>,
 ) -> Result<Json<LockPage>, Problem> {
-    let owner = match (which.transaction_id, which.session_id) {
-        (None, None) => None,
-        (Some(id), None) => Some(LockOwner::Transaction(id_of(&id)?)),
-        (None, Some(id)) => Some(LockOwner::Session(parse_id("session_id", &id)?)),
-        (Some(_), Some(_)) => {
-            return Err(Problem::invalid("session_id", "goes with no transaction_id; give one"));
-        }
-    };
+    let owner = which.owner.as_deref().map(owner).transpose()?;
     let filter = LockFilter {
         prefix: which.prefix.unwrap_or_default(),
         owner,

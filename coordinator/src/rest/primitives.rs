@@ -35,6 +35,9 @@ pub(super) struct GrpcAddress;
 /// The address of an HTTP participant: the URL of its prepare call.
 pub(super) struct HttpAddress;
 
+/// The key of a lock.
+pub(super) struct LockKey;
+
 macro_rules! named {
     ($type:ident, $name:literal, $schema:expr) => {
         impl PartialSchema for $type {
@@ -51,6 +54,15 @@ macro_rules! named {
     };
 }
 
+named!(
+    LockKey,
+    "LockKey",
+    ObjectBuilder::new()
+        .schema_type(SchemaType::new(Type::String))
+        .description(Some("A name that clients choose, 1 to 256 characters."))
+        .min_length(Some(1))
+        .max_length(Some(256))
+);
 named!(
     Json,
     "Json",

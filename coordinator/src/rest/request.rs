@@ -63,8 +63,7 @@ pub(super) struct NewBranch {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewLock {
-    /// 1 to 256 bytes.
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(value_type = primitives::LockKey)]
     key: String,
     #[serde(default)]
     #[schema(required = false)]

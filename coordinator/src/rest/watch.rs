@@ -27,6 +27,26 @@ pub(super) struct Update {
     event: Option<TrailEvent>,
 }
 
+/// An event of the stream.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes what axum writes")]
+pub(super) struct WatchEvent {
+    event: WatchEventKind,
+    /// JSON: an `Update`, or a `Problem`.
+    data: String,
+}
+
+/// What an event's data is.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "describes what axum writes")]
+pub(super) enum WatchEventKind {
+    /// An `Update`.
+    Update,
+    /// A `Problem`; the last event.
+    Problem,
+}
+
 impl From<api::Update> for Update {
     fn from(update: api::Update) -> Self {
         let event = update.event.map(TrailEvent::from);
@@ -42,7 +62,7 @@ impl From<api::Update> for Update {
     get, path = "/transactions/{id}/watch", operation_id = "watchTransaction", tag = "transactions",
     params(("id" = String, Path, format = "uuid", description = "The transaction.")),
     responses(
-        (status = 200, description = "Its updates.", body = Update, content_type = "text/event-stream"),
+        (status = 200, description = "Its updates.", body = WatchEvent, content_type = "text/event-stream"),
         (status = "default", description = "Refused.", body = Problem, content_type = "application/problem+json"),
     ),
 )]

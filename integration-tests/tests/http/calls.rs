@@ -154,10 +154,10 @@ async fn locks_are_taken_listed_renewed_and_released() {
     assert_eq!(all.body["locks"][0]["holders"][0]["owner"]["session_id"], id.as_str());
     let first = rest.get("/locks?page_size=1").await.unwrap();
     assert_eq!((keys(&first), first.text("next_page_token")), (vec!["a".into()], "a"));
-    let own = rest.get(&format!("/locks?transaction_id={transaction}")).await.unwrap();
+    let own = rest.get(&format!("/locks?owner=transaction_id:{transaction}")).await.unwrap();
     assert_eq!(keys(&own), ["c"]);
-    let both = rest.get(&format!("/locks?transaction_id={transaction}&session_id={id}")).await;
-    is_problem(&both.unwrap(), 400, "INVALID_ARGUMENT");
+    let untyped = rest.get(&format!("/locks?owner={id}")).await;
+    is_problem(&untyped.unwrap(), 400, "INVALID_ARGUMENT");
 
     let renewed = rest.send("POST", &format!("/sessions/{id}/renew"), &[], "").await.unwrap();
     assert_eq!((renewed.status.as_u16(), &renewed.body["lease_ms"]), (200, &json!(60000)));

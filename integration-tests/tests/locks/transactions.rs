@@ -144,8 +144,8 @@ async fn bad_locks_are_named_and_locks_are_part_of_what_a_key_stands_for() {
     let long = "k".repeat(257);
     for (keys, part) in [
         (&["a", "b", "c", "d"][..], "locks: 4 are too many; the limit is 3"),
-        (&["a", ""], "locks[1].key: has 0 bytes"),
-        (&[&long], "locks[0].key: has 257 bytes"),
+        (&["a", ""], "locks[1].key: has 0 characters"),
+        (&[&long], "locks[0].key: has 257 characters"),
     ] {
         let status = coordinator.execute(request_at(&[&one], exclusive(keys))).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);

@@ -44,7 +44,7 @@ pub struct NewBranch {
 /// A lock on a name that clients choose.
 #[derive(Debug, Clone)]
 pub struct NewLock {
-    /// 1 to 256 bytes.
+    /// 1 to 256 characters.
     pub key: String,
     /// Beside others, or alone.
     pub mode: LockMode,
@@ -220,11 +220,11 @@ impl Coordinator {
 }
 
 fn lock_key(field: &str, key: &str) -> Result<LockKey, Error> {
-    let length = key.len();
+    let length = key.chars().count();
     match (1..=MAX_LOCK_KEY).contains(&length) {
         true => Ok(LockKey::from(key)),
         false => {
-            let problem = format!("has {length} bytes, 1 to {MAX_LOCK_KEY} are allowed");
+            let problem = format!("has {length} characters, 1 to {MAX_LOCK_KEY} are allowed");
             Err(Error::invalid(field, problem))
         }
     }

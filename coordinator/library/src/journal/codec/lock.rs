@@ -66,9 +66,9 @@ pub(super) fn encode_locks(locks: &[HeldLock]) -> Vec<disk::HeldLock> {
 
 pub(super) fn decode_locks(locks: &[disk::HeldLock]) -> Result<Vec<HeldLock>, String> {
     let lock = |lock: &disk::HeldLock| {
-        let length = lock.key.len();
+        let length = lock.key.chars().count();
         if !(1..=MAX_LOCK_KEY).contains(&length) {
-            return Err(format!("a lock's key of {length} bytes, not 1 to {MAX_LOCK_KEY}"));
+            return Err(format!("a lock's key of {length} characters, not 1 to {MAX_LOCK_KEY}"));
         }
         let mode = disk::LockMode::read(lock.mode);
         let mode = mode.ok_or_else(|| format!("lock mode {}", lock.mode))?;
