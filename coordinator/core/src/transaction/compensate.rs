@@ -49,7 +49,7 @@ impl Transaction {
 
     pub(super) fn abort_uncompensated(&mut self, it: ParticipantId, context: &mut Context) {
         let message = "the participant does not declare that it can undo a commit, which the \
-                       commit policy 'compensate' supports_inquiry of all";
+                       commit policy 'compensate' asks of all";
         let (code, message) = ("CANNOT_COMPENSATE".into(), message.into());
         self.abort(Arc::new(Reason { code, message, participant: Some(it) }), context);
     }
