@@ -150,7 +150,7 @@ async fn gets_its_decision_when_it_is_back(speaks: Speaks, commit: bool) {
     assert_eq!(list.transactions.iter().map(|it| &it.id).collect::<Vec<_>>(), [&id]);
     let refused = forget(&fixture, &id).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    assert!(refused.message().contains("still to be notified"), "{refused}");
+    assert!(refused.message().contains("not notified of its resolution yet"), "{refused}");
     // Nobody waits for it.
     let other = fixture.shop.execute(Fixture::purchase("b").request()).await.unwrap();
     assert_eq!(other.transaction.unwrap().outcome(), Outcome::Committed);
