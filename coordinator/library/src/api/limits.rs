@@ -55,6 +55,10 @@ impl Limits {
     /// A transaction's options over the defaults.
     pub(super) fn options(&self, options: &Options) -> Result<dtc_core::Options, Error> {
         let defaults = &self.options;
+        // As nearly all are: without the names of fields that nothing is wrong with.
+        if *options == Options::default() {
+            return Ok(defaults.clone());
+        }
         let timeout = |field, value, default: Duration| {
             let value = within(&format!("options.{field}"), value, SHORTEST)?;
             Ok::<_, Error>(value.unwrap_or(default))
