@@ -3,7 +3,7 @@
 use dtc_core::ParticipantId;
 use dtc_proto::dtc::Origin;
 
-use crate::{directory::Participant, driver::Handle};
+use crate::{address::Address, directory::Participant, driver::Handle};
 
 /// There are none.
 #[derive(Clone)]
@@ -25,11 +25,12 @@ impl Links {
         &self.0
     }
 
+    pub(crate) fn check(address: &Address) -> Result<(), InvalidAddress> {
+        Err(InvalidAddress(address.to_string()))
+    }
+
     pub(crate) fn ensure(&self, participant: &Participant) -> Result<(), InvalidAddress> {
-        match &participant.address {
-            None => Ok(()),
-            Some(address) => Err(InvalidAddress(address.to_string())),
-        }
+        participant.address.as_deref().map_or(Ok(()), Self::check)
     }
 
     pub(crate) async fn end(&self, _: ParticipantId) {}

@@ -2,7 +2,7 @@
 //! participants that speak HTTP, each of which is a span of its own.
 
 use dtc_core::Opaque;
-#[cfg(any(test, feature = "grpc-client"))]
+#[cfg(feature = "grpc-client")]
 use dtc_protocol::TransactionId;
 use http::HeaderMap;
 

@@ -359,6 +359,18 @@ impl Participant for Accounts {
 }
 
 #[tokio::test]
+async fn a_resource_without_a_name_is_called_by_its_type_without_what_that_is_generic_over() {
+    let coordinator = in_memory().await;
+    let id = coordinator.begin_transaction().await.unwrap();
+    let no = Closures::new(|| async { Ok(false) }, || async { Ok(()) }, || async { Ok(()) });
+    let boxed: Box<dyn Resource> = Box::new(no);
+    coordinator.enlist_resource(id, boxed).await.unwrap();
+    let refused = coordinator.commit_transaction(id).await.unwrap_err();
+    let Error::Refused { resource, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(resource, "dtc::embedded::resource::Closures");
+}
+
+#[tokio::test]
 async fn inputs_go_in_and_outputs_come_back_with_the_decision() {
     let coordinator = in_memory().await;
     let accounts = Accounts::default();
@@ -495,6 +507,32 @@ async fn what_is_unknown_or_left_alone_is_named() {
         .await
         .unwrap_err();
     assert!(matches!(&refused, Error::Participant(why) if why.contains("allow")), "{refused}");
+}
+
+/// A refusal that came after the registration was durable would be found at the next start.
+#[cfg(not(feature = "grpc-client"))]
+#[tokio::test]
+async fn a_participant_that_this_build_cannot_call_is_refused_and_leaves_nothing() {
+    use dtc::api::NewParticipant;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("transactions.db");
+    let address = "http://127.0.0.1:1";
+    for _ in 0..2 {
+        let coordinator = TransactionCoordinator::open_with(&path, quick()).await.unwrap();
+        let id = coordinator.begin_transaction().await.unwrap();
+        for _ in 0..2 {
+            let new =
+                NewParticipant { name: "x".into(), address: address.into(), ..Default::default() };
+            let refused = coordinator.api().register(new).await.unwrap_err().to_string();
+            assert!(refused.contains("grpc-client"), "{refused}");
+            let payload = Payload::json(json!({})).unwrap();
+            let refused = coordinator.enlist_remote(id, address, payload).await.unwrap_err();
+            assert!(refused.to_string().contains("grpc-client"), "{refused}");
+        }
+        assert!(coordinator.api().participants().await.unwrap().is_empty());
+        coordinator.close().await;
+    }
 }
 
 const CHILD: &str = "EMBEDDED_CHILD_JOURNAL";

@@ -1,7 +1,7 @@
 //! How requests name participants, and which addresses may be called for them.
 
 use super::{Coordinator, Error};
-use crate::{address::Address, directory::Participant};
+use crate::{address::Address, directory::Participant, link::Links};
 
 impl Coordinator {
     pub(super) fn ensure_link(&self, participant: &Participant) -> Result<(), Error> {
@@ -35,16 +35,16 @@ impl Coordinator {
         Ok(added)
     }
 
-    /// Whether a request may make the coordinator call an address.
+    /// Whether a request may make the coordinator call an address, and whether it can.
     pub(super) fn check_allowed(&self, field: &str, address: &Address) -> Result<(), Error> {
-        if self.limits.allowed.iter().any(|pattern| pattern.matches(address)) {
-            return Ok(());
+        if !self.limits.allowed.iter().any(|pattern| pattern.matches(address)) {
+            return Err(Error::NotAllowed {
+                field: field.into(),
+                address: address.to_string(),
+                pattern: format!("{}:{}", address.host(), address.port()),
+            });
         }
-        Err(Error::NotAllowed {
-            field: field.into(),
-            address: address.to_string(),
-            pattern: format!("{}:{}", address.host(), address.port()),
-        })
+        Links::check(address).map_err(|error| Error::invalid(field, error.to_string()))
     }
 
     /// Whether a known participant takes new work.

@@ -106,7 +106,7 @@ impl Locals {
 
     /// The participant that a resource without a name is, with all of its type.
     pub(super) async fn unnamed(&self, resource: &dyn Participant) -> ParticipantId {
-        self.participant(format!("{UNNAMED}{}", resource.type_name())).await
+        self.participant(format!("{UNNAMED}{}", type_of(resource))).await
     }
 
     /// With a link that the driver knows.
@@ -405,9 +405,15 @@ impl Drop for Awaiting<'_> {
 /// What logs and errors call a resource.
 fn label(resource: &dyn Participant) -> String {
     match resource.name().as_ref() {
-        "" => resource.type_name().into(),
+        "" => type_of(resource).into(),
         name => name.into(),
     }
+}
+
+/// A type's path. What it is generic over is left out: a closure's is as long as a screen.
+fn type_of(resource: &dyn Participant) -> &'static str {
+    let name = resource.type_name();
+    name.split_once('<').map_or(name, |(path, _)| path)
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> String {

@@ -52,6 +52,11 @@ impl Links {
         &self.origin
     }
 
+    /// Whether there can be a link to an address at all.
+    pub(crate) fn check(address: &Address) -> Result<(), InvalidAddress> {
+        target(address).map(drop)
+    }
+
     /// Makes sure that the participant has a link to its present address.
     pub(crate) fn ensure(&self, participant: &Participant) -> Result<(), InvalidAddress> {
         let Some(address) = participant.address.clone() else {
