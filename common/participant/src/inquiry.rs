@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use dtc_proto::dtc::{
     GetOutcomeRequest, GetOutcomeResponse, recovery_service_client::RecoveryServiceClient,
 };
-use dtc_protocol::branch::{Request, Step, step};
+use dtc_protocol::branch::{Outcome, Request, Step, step};
 use futures::StreamExt;
 use tonic::{
     Status,
@@ -69,8 +69,8 @@ pub(crate) async fn ask<R: ResourceManager>(engine: Arc<Engine<R>>, doubts: Vec<
 }
 
 fn endpoint<R: ResourceManager>(engine: &Engine<R>, address: &str) -> Option<Endpoint> {
-    let told = (!address.is_empty()).then(|| Endpoint::from_shared(address.to_owned()));
-    told.and_then(Result::ok).or_else(|| engine.limits.coordinator.clone())
+    let recorded = (!address.is_empty()).then(|| Endpoint::from_shared(address.to_owned()));
+    recorded.and_then(Result::ok).or_else(|| engine.limits.coordinator.clone())
 }
 
 async fn ask_one<R: ResourceManager>(
@@ -104,10 +104,12 @@ async fn apply<R: ResourceManager>(
         transaction = %branch.transaction, branch = branch.number, ?outcome,
         coordinator = %origin.coordinator, "in doubt, answered"
     );
-    let Some(outcome) = wire::outcome(outcome, response.decision_number) else {
+    let own = origin.coordinator == branch.coordinator;
+    // Another coordinator's 'pending' is of no transaction of its own either.
+    let outcome = wire::outcome(outcome, response.decision_number);
+    let Some(outcome) = outcome.or((!own).then_some(Outcome::NotMine)) else {
         return Ok(());
     };
-    let own = origin.coordinator == branch.coordinator;
     let request = Request::Outcome { outcome, own };
     // Where that decides nothing, it passes no fence either: another coordinator's run is
     // not kept here.

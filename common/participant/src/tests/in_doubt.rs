@@ -9,7 +9,7 @@ use tonic::{Response, transport::Server};
 
 use super::*;
 
-/// Answers as it was told to.
+/// Answers as it was set to.
 #[derive(Clone)]
 struct Oracle(Arc<Mutex<GetOutcomeResponse>>);
 
@@ -100,5 +100,23 @@ async fn the_word_of_another_coordinator_or_an_old_run_counts_for_nothing() {
         assert!(Instant::now() < deadline, "it is no longer reported");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn pending_of_another_coordinator_is_reported_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let other =
+        dtc::Origin { coordinator_id: CoordinatorId::from_bytes([7; 16]).to_string(), ..origin() };
+    let (_oracle, address) = Oracle::serve(Oracle::says(BranchOutcome::Pending, other)).await;
+    let bench = Bench::open(&folder).await.with_tasks();
+    let known = dtc::Origin { recovery_address: address, ..origin() };
+    bench.send(PrepareRequest { origin: Some(known), ..prepare(1, 30) }).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while bench.engine.metrics.not_mine.get() == 0 {
+        assert!(Instant::now() < deadline, "the branch is reported");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(bench.till().await, (100, 30));
     bench.close().await;
 }
