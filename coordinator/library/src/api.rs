@@ -7,6 +7,7 @@
 mod error;
 mod execute;
 mod fingerprint;
+mod get;
 mod interactive;
 mod limits;
 mod list;

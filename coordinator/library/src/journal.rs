@@ -124,7 +124,7 @@ pub struct Stored {
     pub end: Option<Vec<u8>>,
 }
 
-/// What a participant can do, where there is no stream over which it tells.
+/// What a participant can do, where no link says it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// Ask when in doubt.
@@ -208,7 +208,7 @@ pub type Durable = Box<dyn FnOnce() + Send>;
 ///   before, its incarnation drawn at random, both durable before it is used. Every write
 ///   is conditional, in the same atomic step, on this run's being the newest. A run that
 ///   finds a newer one writes nothing any more, calls nobody back and ends its coordinator
-///   (as the store was told when it was opened: the process, or what embeds it).
+///   (as the store was opened: the process, or what embeds it).
 /// - **Durable means that it survives** the loss of whatever the store is meant to survive
 ///   (SQLite: the process and the machine's power), *and* that every later read, of this run
 ///   or the next, finds it. `durable` is called only then.

@@ -84,9 +84,18 @@ async fn collect(mut body: Body) -> Result<BytesMut, Problem> {
     Ok(bytes)
 }
 
-/// A value as a type; a problem names the field.
+/// An object as a type; a problem names the field.
 pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     refuse_arrays_for_objects(&value)?;
+    deserialize(value)
+}
+
+/// An array as a list; a problem names the item.
+pub(super) fn read_list<T: DeserializeOwned>(value: Value) -> Result<Vec<T>, Problem> {
+    deserialize(value)
+}
+
+fn deserialize<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { "the body".into() } else { path };
@@ -97,6 +106,9 @@ pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
 /// serde takes an array for a struct, its fields in their order.
 fn refuse_arrays_for_objects(value: &Value) -> Result<(), Problem> {
     let refuse = |field: String| Err(Problem::invalid(field, "is an array; give an object"));
+    if value.is_array() {
+        return refuse("the body".into());
+    }
     if value.get("options").is_some_and(Value::is_array) {
         return refuse("options".into());
     }
@@ -122,7 +134,9 @@ mod tests {
 
     #[test]
     fn an_array_is_no_object() {
-        for wrong in [r#"{"options": [null]}"#, r#"{"branches": [["a"]]}"#, r#"{"locks": [[]]}"#] {
+        for wrong in
+            [r#"{"options": [null]}"#, r#"{"branches": [["a"]]}"#, r#"{"locks": [[]]}"#, "[1]"]
+        {
             let value = json::read(wrong.as_bytes()).unwrap();
             assert!(read::<Value>(value).is_err(), "{wrong}");
         }
@@ -131,10 +145,10 @@ mod tests {
     #[test]
     fn a_whole_number_may_be_written_with_a_point() {
         let value = json::read(b"[1000.0, 2e3, -0.0, 3]").unwrap();
-        assert_eq!(read::<Vec<u64>>(value).ok(), Some(vec![1000, 2000, 0, 3]));
+        assert_eq!(read_list::<u64>(value).ok(), Some(vec![1000, 2000, 0, 3]));
         for wrong in ["[0.5]", "[-1.0]"] {
             let value = json::read(wrong.as_bytes()).unwrap();
-            assert!(read::<Vec<u64>>(value).is_err(), "{wrong}");
+            assert!(read_list::<u64>(value).is_err(), "{wrong}");
         }
     }
 }

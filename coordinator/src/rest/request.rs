@@ -171,7 +171,7 @@ impl NewTransaction {
     /// neither field nor value.
     pub(super) fn read(value: Value) -> Result<Self, Problem> {
         match value {
-            Value::Array(_) => body::read(value).map(Self::Participants),
+            Value::Array(_) => body::read_list(value).map(Self::Participants),
             Value::Object(_) => body::read(value).map(Self::Described),
             _ => {
                 let problem = "is neither a list of participants' URLs nor an object with branches";

@@ -1,7 +1,7 @@
 //! Requests that make no sense: a 4xx that says why, and nothing is begun.
 
 use integration_tests::Rest;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -145,6 +145,42 @@ async fn methods_types_sizes_and_keys_are_checked() {
     let wrong = rest.json("POST", "/transactions", &interactive).await.unwrap();
     assert_eq!((wrong.status.as_u16(), wrong.text("field")), (400, "branches"));
     nothing_was_begun(&rest).await;
+    // The key of a good one does not make them good.
+    let keyed = [JSON, ("idempotency-key", "begun")];
+    let send = async |body: &Value| {
+        rest.send("POST", "/transactions", &keyed, body.to_string()).await.unwrap()
+    };
+    assert_eq!(send(&json!({"interactive": true})).await.status, 201);
+    let locks = json!({"interactive": true, "locks": [{"key": "a"}]});
+    for (body, field) in [(&interactive, "branches"), (&locks, "locks")] {
+        let wrong = send(body).await;
+        assert_eq!((wrong.status.as_u16(), wrong.text("field")), (400, field));
+    }
+}
+
+#[tokio::test]
+async fn an_array_is_no_object_of_any_call() {
+    let (_coordinator, rest) = coordinator().await;
+    let id = "01890000-0000-7000-8000-000000000000";
+    for (method, path, body) in [
+        ("POST", format!("/transactions/{id}/resolve"), json!(["rollback", null, "why", "ada"])),
+        ("POST", format!("/transactions/{id}/retry"), json!(["why", "ada"])),
+        ("POST", format!("/transactions/{id}/abandon"), json!([null, "why", "ada"])),
+        ("POST", format!("/transactions/{id}/forget"), json!(["why", "ada"])),
+        ("POST", format!("/transactions/{id}/branches"), json!(["x", {}])),
+        ("POST", format!("/transactions/{id}/locks"), json!([[{"key": "a"}]])),
+        ("POST", "/sessions".into(), json!([[{"key": "a"}], 1000, ""])),
+        ("POST", format!("/sessions/{id}/release"), json!([["a"]])),
+        ("PUT", "/participants/x".into(), json!(["http://127.0.0.1:1", false, false, null])),
+    ] {
+        let wrong = rest.json(method, &path, &body).await.unwrap();
+        assert_eq!(
+            (wrong.status.as_u16(), wrong.text("code")),
+            (400, "INVALID_ARGUMENT"),
+            "{path}"
+        );
+    }
+    assert_eq!(rest.get("/locks").await.unwrap().body["locks"], json!([]));
 }
 
 #[tokio::test]

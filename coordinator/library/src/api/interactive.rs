@@ -1,4 +1,4 @@
-//! Transactions that a client drives call by call, and looks at.
+//! Transactions that a client drives call by call.
 
 use std::time::Duration;
 
@@ -23,6 +23,15 @@ impl Coordinator {
     ///
     /// [`Error`]: nothing was begun.
     pub async fn begin(&self, new: &NewTransaction) -> Result<TransactionId, Error> {
+        // Whatever its key: the fingerprint of a begin has neither.
+        if !new.branches.is_empty() {
+            let problem = "are enlisted one by one where it is interactive";
+            return Err(Error::invalid("branches", problem));
+        }
+        if !new.locks.is_empty() {
+            let problem = "are taken by calls of their own where it is interactive";
+            return Err(Error::invalid("locks", problem));
+        }
         let key = request::request_key(new.request_key.as_deref())?;
         let key = key.map(|key| (key, fingerprint::of_begin(new)));
         let judged = self.judge_begin(new);
@@ -47,14 +56,6 @@ impl Coordinator {
     }
 
     fn judge_begin(&self, new: &NewTransaction) -> Result<NewWork, Error> {
-        if !new.branches.is_empty() {
-            let problem = "are enlisted one by one where it is interactive";
-            return Err(Error::invalid("branches", problem));
-        }
-        if !new.locks.is_empty() {
-            let problem = "are taken by calls of their own where it is interactive";
-            return Err(Error::invalid("locks", problem));
-        }
         let options = Box::new(self.limits.options(&new.options)?);
         let retry_of = request::retry_of(new.retry_of)?;
         self.check_room()?;
@@ -152,33 +153,6 @@ impl Coordinator {
                 instead: "a commit decision is not taken back",
             }),
             false => Ok(transaction),
-        }
-    }
-
-    /// A transaction with its trail.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownTransaction`].
-    pub async fn get(&self, id: TransactionId) -> Result<Transaction, Error> {
-        let reply = self.handle.call(id, Call::Get, SOON).await?;
-        self.shown(Some(id), reply).await
-    }
-
-    /// The transaction that a request key belongs to, with its trail.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownKey`].
-    pub async fn get_by_key(&self, request_key: &str) -> Result<Transaction, Error> {
-        let key = request::request_key(Some(request_key))?;
-        let key = key.unwrap_or_else(|| unreachable!("one was given"));
-        if let Some(id) = self.handle.user_of(key.clone()).await? {
-            return self.get(id).await;
-        }
-        match self.handle.journal.find_keys(vec![key.clone()]).await?[..] {
-            [Some((id, _))] => self.get(id).await,
-            _ => Err(Error::UnknownKey(key.to_string())),
         }
     }
 }

@@ -85,7 +85,7 @@ impl Coordinator {
     ) -> Result<Transaction, Error> {
         let call = operator.call(InterventionAction::Retry, None)?;
         let OperatorCall { reason, caller, .. } = &call;
-        tracing::info!(transaction = %id, reason, caller, "retried by an operator");
+        tracing::info!(transaction = %id, reason, caller, "to be retried by an operator");
         let reply = self.handle.call(id, Call::Retry(call.clone()), WAIT).await?;
         let done = self.by_operator(id, reply, "retry").await;
         self.unless_on_record(id, &call, done).await
@@ -105,7 +105,7 @@ impl Coordinator {
         let call = operator.call(InterventionAction::Abandon, branch)?;
         let OperatorCall { reason, caller, .. } = &call;
         tracing::warn!(transaction = %id, branch, reason, caller,
-            "abandoned by an operator: the participant is not notified any more");
+            "to be abandoned by an operator: the participant is not notified any more");
         let reply = self.handle.call(id, Call::Abandon(call), WAIT).await?;
         self.by_operator(id, reply, "abandon").await
     }
@@ -123,12 +123,14 @@ impl Coordinator {
         let call = operator.call(InterventionAction::Forget, None)?;
         let now = Time::default() + self.handle.journal.now();
         let OperatorCall { action, branch, reason, caller } = call.clone();
-        tracing::warn!(transaction = %id, reason, caller, "forgotten by an operator; subject to retention again");
         let (reason, caller) = (reason.into(), caller.into());
         let done = Intervention { at: now, action, branch, reason, caller };
         let released = self.handle.journal.release(id, done).await?;
         let transaction = self.get(id).await?;
         if released {
+            let OperatorCall { reason, caller, .. } = &call;
+            tracing::warn!(transaction = %id, reason, caller,
+                "forgotten by an operator; subject to retention again");
             return Ok(transaction);
         }
         let instead = match transaction.ended_at {

@@ -109,17 +109,18 @@ pub(super) fn retry_of(id: Option<TransactionId>) -> Result<Option<TransactionId
     }
 }
 
-/// A call's key.
+/// A call's key, where it has one.
 pub(super) fn request_key(key: Option<&str>) -> Result<Option<RequestKey>, Error> {
-    key.map(|key| {
-        let length = key.chars().count();
-        if (1..=MAX_KEY).contains(&length) {
-            return Ok(key.into());
-        }
-        let problem = format!("has {length} characters, 1 to {MAX_KEY} are allowed");
-        Err(Error::invalid("request_key", problem))
-    })
-    .transpose()
+    key.map(some_request_key).transpose()
+}
+
+pub(super) fn some_request_key(key: &str) -> Result<RequestKey, Error> {
+    let length = key.chars().count();
+    if (1..=MAX_KEY).contains(&length) {
+        return Ok(key.into());
+    }
+    let problem = format!("has {length} characters, 1 to {MAX_KEY} are allowed");
+    Err(Error::invalid("request_key", problem))
 }
 
 impl Limits {
