@@ -351,56 +351,6 @@ fn a_list_shows_who_holds_who_waits_and_for_whom() {
     assert_eq!(locks.list("", Some(owner(2)), Some("a"), 9)[0].key, "c".into());
 }
 
-/// Prints what a hundred thousand locks cost: `cargo test -p dtc-locks
-/// -- --ignored --nocapture figures`.
-#[test]
-#[ignore = "figures, not a test"]
-fn figures_of_a_hundred_thousand_locks() {
-    use std::time::Instant;
-    let count = 100_000;
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0)
-    };
-    let key = |number: u64| {
-        [(LockKey::from(format!("account/{number:016}").as_str()), LockMode::Exclusive)]
-    };
-    let mut locks = locks(Deadlocks::WaitDie);
-    let turn = |locks: &mut Locks<Client>, from: u64| {
-        let begun = Instant::now();
-        for number in from..from + 10_000 {
-            let asked = locks.acquire(NOW, owner(number), id(number), &key(number));
-            assert!(matches!(asked, Acquired::Granted(_)));
-            locks.release_all(NOW, owner(number));
-        }
-        begun.elapsed() / 10_000
-    };
-    std::println!("acquire and release, nothing held: {:?}", turn(&mut locks, 1 << 40));
-    let (before, begun) = (resident(), Instant::now());
-    for number in 0..count {
-        let asked = locks.acquire(NOW, owner(number), id(number), &key(number));
-        assert!(matches!(asked, Acquired::Granted(_)));
-    }
-    std::println!(
-        "{count} locks of {count} owners: {:?} each, {} KiB",
-        begun.elapsed() / count as u32,
-        resident() - before
-    );
-    std::println!("acquire and release beside them: {:?}", turn(&mut locks, 1 << 40));
-    let begun = Instant::now();
-    for number in count..count + 10_000 {
-        locks.acquire(NOW, owner(number), id(number), &key(7));
-    }
-    std::println!("10000 wait for one of them: {:?} each", begun.elapsed() / 10_000);
-    let begun = Instant::now();
-    locks.release_all(NOW, owner(7));
-    for number in count..count + 10_000 {
-        locks.release_all(NOW, owner(number));
-    }
-    std::println!("granted one after the other: {:?} each", begun.elapsed() / 10_001);
-}
-
 #[test]
 fn figures_count_what_is_held_and_how_requests_ended() {
     let mut locks = locks(Deadlocks::Detect);

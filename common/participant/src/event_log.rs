@@ -29,10 +29,10 @@ pub(crate) fn log(answers: &Answers) {
         }
     }
     if tracing::enabled!(Level::WARN) {
-        for told in &answers.acknowledgements {
-            let (transaction, branch) = (id(&told.transaction_id), told.branch);
-            let decision = told.decision_number;
-            match told.acknowledgement() {
+        for answer in &answers.acknowledgements {
+            let (transaction, branch) = (id(&answer.transaction_id), answer.branch);
+            let decision = answer.decision_number;
+            match answer.acknowledgement() {
                 Acknowledgement::Committed => {
                     tracing::debug!(transaction, branch, decision, "committed");
                 }
@@ -43,7 +43,7 @@ pub(crate) fn log(answers: &Answers) {
                     tracing::warn!(transaction, branch, decision, "commit for an unknown branch");
                 }
                 Acknowledgement::Failed | Acknowledgement::Unspecified => {
-                    tracing::warn!(transaction, branch, decision, told.message, "failed");
+                    tracing::warn!(transaction, branch, decision, answer.message, "failed");
                 }
             }
         }

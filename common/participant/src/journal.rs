@@ -419,8 +419,8 @@ impl Contents<'_> {
     /// Bytes of the row that this makes.
     pub(crate) fn footprint(&self, refusal: Option<&Refusal>) -> i64 {
         let payload = self.payload.filter(|_| self.keep).map_or(0, <[u8]>::len);
-        let told = refusal.map_or(0, |refusal| refusal.message.len());
-        footprint::of_row((payload + self.output.len() + told) as i64)
+        let message = refusal.map_or(0, |refusal| refusal.message.len());
+        footprint::of_row((payload + self.output.len() + message) as i64)
     }
 }
 

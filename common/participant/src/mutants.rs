@@ -14,7 +14,7 @@ pub(crate) fn answers_early() -> bool {
     is_planted(Bug::VoteBeforeDurable)
 }
 
-/// Of `Domain::apply_decision`: whether the domain is not told of a rollback.
+/// Of `Domain::apply_decision`: whether a rollback is kept from the domain.
 pub(crate) fn keeps_reservation(commit: bool) -> bool {
     !commit && is_planted(Bug::ReservationKept)
 }

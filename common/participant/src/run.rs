@@ -124,7 +124,7 @@ impl From<Error> for Fatal {
 }
 
 impl<R: ResourceManager> Program<R> {
-    /// Runs it as this process until it is told to stop: parses the flags, opens
+    /// Runs it as this process until it is stopped: parses the flags, opens
     /// the journal, serves `dtc.v1.ParticipantService` and its own calls on one
     /// port, and stops cleanly on SIGTERM.
     pub fn run_from_args(self) -> ExitCode {

@@ -71,8 +71,8 @@ fn branch(origin: &Origin, transaction: &str, number: u32) -> Result<BranchId, S
     Ok(BranchId { coordinator: origin.coordinator, transaction, number })
 }
 
-fn unexpected(told: &LinkAcknowledgement) -> Status {
-    Status::internal(match told.message.as_str() {
+fn unexpected(answer: &LinkAcknowledgement) -> Status {
+    Status::internal(match answer.message.as_str() {
         "" => "the decision could not be applied",
         message => message,
     })
@@ -127,8 +127,8 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
             decision_number,
             Decision::commit,
         );
-        let told = decide.await?;
-        match told.acknowledgement() {
+        let answer = decide.await?;
+        match answer.acknowledgement() {
             Acknowledgement::Committed => {
                 Ok(Response::new(CommitResponse { journal_id: self.journal_id() }))
             }
@@ -138,7 +138,7 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
                 Err(mark(Status::aborted(message), ROLLED_BACK))
             }
             Acknowledgement::Unknown => Err(self.unknown(&transaction_id, branch)),
-            Acknowledgement::Failed | Acknowledgement::Unspecified => Err(unexpected(&told)),
+            Acknowledgement::Failed | Acknowledgement::Unspecified => Err(unexpected(&answer)),
         }
     }
 
@@ -151,13 +151,13 @@ impl<R: ResourceManager> ParticipantService for Service<R> {
         let rollback = |branch, number| Decision::rollback::<R>(branch, number, compensate);
         let decide =
             self.decide(origin.as_ref(), &transaction_id, branch, decision_number, rollback);
-        let told = decide.await?;
-        let committed = match told.acknowledgement() {
+        let answer = decide.await?;
+        let committed = match answer.acknowledgement() {
             Acknowledgement::RolledBack => false,
             Acknowledgement::Committed => true,
             Acknowledgement::Unknown => return Err(self.unknown(&transaction_id, branch)),
             Acknowledgement::Failed | Acknowledgement::Unspecified => {
-                return Err(unexpected(&told));
+                return Err(unexpected(&answer));
             }
         };
         Ok(Response::new(RollbackResponse { journal_id: self.journal_id(), committed }))

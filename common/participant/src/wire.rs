@@ -120,9 +120,9 @@ impl<R: ResourceManager> Batch<R> {
             let decision = Decision::rollback::<R>(branch, number, rollback.compensate);
             batch.decisions.push(Decision { attempt: rollback.attempt, ..decision });
         }
-        for told in &request.outcomes {
-            let branch = branch("outcomes", &told.transaction_id, told.branch)?;
-            let outcome = outcome(told.outcome(), told.decision_number);
+        for answer in &request.outcomes {
+            let branch = branch("outcomes", &answer.transaction_id, answer.branch)?;
+            let outcome = outcome(answer.outcome(), answer.decision_number);
             let request = |outcome| Request::Outcome { outcome, own: true };
             batch.decisions.extend(outcome.map(|it| Decision::new(branch, request(it))));
         }
@@ -193,10 +193,10 @@ impl Origin {
 }
 
 /// The answer to an inquiry; none where that is 'pending': it is asked again.
-pub(crate) fn outcome(told: dtc::BranchOutcome, decision_number: u32) -> Option<Outcome> {
+pub(crate) fn outcome(answer: dtc::BranchOutcome, decision_number: u32) -> Option<Outcome> {
     // A coordinator that presumes the abort has no decision to number.
     let decided = |commit| Outcome::Decided(Verdict { commit, number: decision_number.max(1) });
-    match told {
+    match answer {
         dtc::BranchOutcome::Committed => Some(decided(true)),
         dtc::BranchOutcome::Aborted => Some(decided(false)),
         dtc::BranchOutcome::NotMine => Some(Outcome::NotMine),

@@ -363,7 +363,7 @@ pub(crate) fn step_in_time(branch: Option<&Branch>, request: &Request) -> Step {
             _ => Step::Ignore,
         },
         Request::Failed(verdict) => match branch {
-            // An operator is told that it failed, and tries again.
+            // An operator gets the failure, and tries again.
             Some(Branch::Prepared { .. }) if verdict.number > 0 => Step::KeepPending(verdict),
             _ => Step::Ignore,
         },

@@ -58,12 +58,12 @@ bugs! {
     EpochIgnored = "epoch-ignored",
 
     // The coordinator's machine: `dtc-core`.
-    /// Participants are told to commit before the record is durable.
+    /// Commits are sent before the record is durable.
     CommitSentEarly = "commit-sent-early",
     /// Clients are shown a commit before the record is durable.
     CommitShownEarly = "commit-shown-early",
-    /// A keyed client is told of its abort before the record is durable.
-    KeyedAbortToldEarly = "keyed-abort-told-early",
+    /// A keyed client sees its abort before the record is durable.
+    KeyedAbortVisibleEarly = "keyed-abort-visible-early",
     /// One vote is enough.
     OneVoteCommits = "one-vote-commits",
     /// A client may roll back while the commit record is being written.
@@ -86,10 +86,10 @@ bugs! {
     AnyJournalAcknowledges = "any-journal-acknowledges",
     /// 'Unknown' is an acknowledgement.
     UnknownAccepted = "unknown-accepted",
-    /// Branches are told of a decision that is compensated before the record is durable.
+    /// A decision that is compensated is sent before the record is durable.
     CompensatedEarly = "compensated-early",
-    /// A client is told 'committed' though that may be compensated.
-    CompensableToldEarly = "compensable-told-early",
+    /// A client is answered 'committed' though that may be compensated.
+    CompensableVisibleEarly = "compensable-visible-early",
     /// A compensating rollback is left to a participant that may have committed.
     CompensationUnacknowledged = "compensation-unacknowledged",
     /// A branch is resolved by an operator before that is durable.

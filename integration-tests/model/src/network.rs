@@ -67,17 +67,17 @@ pub enum Request {
         commit: bool,
     },
     /// To a question: it was committed.
-    ToldCommitted {
+    AnsweredCommitted {
         /// The decision's number.
         number: u8,
     },
     /// To a question: it was aborted.
-    ToldAborted {
+    AnsweredAborted {
         /// The decision's number.
         number: u8,
     },
     /// To a question: the coordinator does not know the run that prepared it.
-    ToldNotMine,
+    AnsweredNotMine,
     /// To a question, by another coordinator than the branch's: this was decided.
     ToldByAnother {
         /// To commit; else to abort.
@@ -167,7 +167,7 @@ impl Request {
         matches!(
             self,
             Self::Commit { .. }
-                | Self::ToldCommitted { .. }
+                | Self::AnsweredCommitted { .. }
                 | Self::Retry { commit: true, .. }
                 | Self::Resolve { commit: true }
         )
@@ -179,7 +179,7 @@ impl Request {
             self,
             Self::Rollback { .. }
                 | Self::Compensate { .. }
-                | Self::ToldAborted { .. }
+                | Self::AnsweredAborted { .. }
                 | Self::Retry { commit: false, .. }
                 | Self::Resolve { commit: false }
         )
@@ -204,9 +204,9 @@ impl fmt::Display for Request {
             Self::Compensate { number } => write!(f, "rollback #{number}, committed or not"),
             Self::Resolve { commit: true } => write!(f, "an operator's commit"),
             Self::Resolve { commit: false } => write!(f, "an operator's rollback"),
-            Self::ToldCommitted { number } => write!(f, "the answer 'committed' #{number}"),
-            Self::ToldAborted { number } => write!(f, "the answer 'aborted' #{number}"),
-            Self::ToldNotMine => write!(f, "the answer 'not mine'"),
+            Self::AnsweredCommitted { number } => write!(f, "the answer 'committed' #{number}"),
+            Self::AnsweredAborted { number } => write!(f, "the answer 'aborted' #{number}"),
+            Self::AnsweredNotMine => write!(f, "the answer 'not mine'"),
             Self::ToldByAnother { commit: true } => write!(f, "another's answer 'committed'"),
             Self::ToldByAnother { commit: false } => write!(f, "another's answer 'aborted'"),
             Self::Retry { number, .. } => write!(f, "decision #{number}, tried again"),

@@ -361,9 +361,9 @@ fn asked(row: Option<&Row>, request: Request) -> branch::Request {
         Request::Commit { number } => branch::Request::Commit { decision_number: number.into() },
         Request::Rollback { number } => rollback(number, false),
         Request::Compensate { number } => rollback(number, true),
-        Request::ToldCommitted { number } => told(decided(true, number)),
-        Request::ToldAborted { number } => told(decided(false, number)),
-        Request::ToldNotMine => told(Outcome::NotMine),
+        Request::AnsweredCommitted { number } => told(decided(true, number)),
+        Request::AnsweredAborted { number } => told(decided(false, number)),
+        Request::AnsweredNotMine => told(Outcome::NotMine),
         Request::ToldByAnother { commit } => {
             branch::Request::Outcome { outcome: decided(commit, 1), own: false }
         }

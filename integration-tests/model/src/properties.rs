@@ -453,11 +453,11 @@ fn told(state: &State, id: Id, what: impl Fn(Request) -> bool) -> bool {
 }
 
 fn told_committed(_: &System, state: &State) -> bool {
-    told(state, 1, |request| matches!(request, Request::ToldCommitted { .. }))
+    told(state, 1, |request| matches!(request, Request::AnsweredCommitted { .. }))
 }
 
 fn told_aborted(_: &System, state: &State) -> bool {
-    told(state, 1, |request| matches!(request, Request::ToldAborted { .. }))
+    told(state, 1, |request| matches!(request, Request::AnsweredAborted { .. }))
 }
 
 fn commits_at_once(_: &System, state: &State) -> bool {

@@ -140,9 +140,9 @@ impl State {
             Request::Compensate { number: 2 },
             Request::Resolve { commit: true },
             Request::Resolve { commit: false },
-            Request::ToldCommitted { number: 1 },
-            Request::ToldAborted { number: 1 },
-            Request::ToldNotMine,
+            Request::AnsweredCommitted { number: 1 },
+            Request::AnsweredAborted { number: 1 },
+            Request::AnsweredNotMine,
             Request::ToldByAnother { commit: true },
             Request::ToldByAnother { commit: false },
         ];
@@ -214,12 +214,12 @@ impl State {
                 Action::Answer { to: Inquirer::Link(to), id, outcome, .. } => {
                     let request = match outcome {
                         BranchOutcome::Committed { number, .. } => {
-                            Request::ToldCommitted { number: number as u8 }
+                            Request::AnsweredCommitted { number: number as u8 }
                         }
                         BranchOutcome::Aborted { number } => {
-                            Request::ToldAborted { number: number as u8 }
+                            Request::AnsweredAborted { number: number as u8 }
                         }
-                        BranchOutcome::NotMine => Request::ToldNotMine,
+                        BranchOutcome::NotMine => Request::AnsweredNotMine,
                         BranchOutcome::Pending => continue,
                     };
                     self.request(to, journal::number(id), request);

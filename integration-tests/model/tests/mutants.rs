@@ -58,7 +58,7 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
 
         Bug::CommitSentEarly => (small(shot(0)), COMMIT_DURABLE),
         Bug::CommitShownEarly => (shot(0), HONEST),
-        Bug::KeyedAbortToldEarly => (small(Setup::new(Use::Keyed, 2, 0)), HONEST),
+        Bug::KeyedAbortVisibleEarly => (small(Setup::new(Use::Keyed, 2, 0)), HONEST),
         Bug::OneVoteCommits => (shot(0), ALL_VOTED),
         Bug::DecisionTakenBack => (small(Setup::new(Use::Interactive, 2, 0)), HONEST),
         Bug::EndsUnacknowledged => (shot(0), ENDS),
@@ -78,7 +78,7 @@ fn catch(bug: Bug) -> Option<(Setup, &'static str)> {
 
         Bug::CompensationIgnored => (turned(0), NOT_HEURISTIC),
         Bug::CompensatedEarly => (turned(0), TRUE_ABORT),
-        Bug::CompensableToldEarly => (turned(0), HONEST),
+        Bug::CompensableVisibleEarly => (turned(0), HONEST),
         Bug::CompensationUnacknowledged => (turned(0), ENDS),
 
         Bug::ResolvedEarly => (resolved(0), COMMIT_DURABLE),

@@ -20,7 +20,7 @@ fn roll_back(number: u32) -> Step {
     Step::Apply(Verdict { commit: false, number })
 }
 
-fn told(commit: bool, number: u32) -> Request {
+fn answered(commit: bool, number: u32) -> Request {
     let outcome = Outcome::Decided(Verdict { commit, number });
     Request::Outcome { outcome, own: true }
 }
@@ -89,7 +89,7 @@ fn an_unknown_branch_is_never_acknowledged() {
 #[test]
 fn an_answer_says_what_the_branch_is_once_the_step_is_taken() {
     for branch in [None, Some(Branch::PREPARED), Some(COMMITTED), Some(ROLLED_BACK)] {
-        for request in [COMMIT, ROLLBACK, COMPENSATE, told(true, 1), told(false, 1)] {
+        for request in [COMMIT, ROLLBACK, COMPENSATE, answered(true, 1), answered(false, 1)] {
             let step = step(branch.as_ref(), &request);
             let after = step.records().or(branch);
             match step.answer() {
@@ -140,8 +140,8 @@ fn a_pending_decision_is_replaced_by_later_ones_only() {
     assert_eq!(step(Some(&pending(false)), &third), commit(3));
     assert_eq!(step(Some(&pending(true)), &second), commit(2));
     assert_eq!(step(Some(&pending(true)), &COMPENSATE), Step::Ignore);
-    assert_eq!(step(Some(&pending(true)), &told(false, 1)), Step::Ignore);
-    assert_eq!(step(Some(&pending(true)), &told(true, 2)), commit(2));
+    assert_eq!(step(Some(&pending(true)), &answered(false, 1)), Step::Ignore);
+    assert_eq!(step(Some(&pending(true)), &answered(true, 2)), commit(2));
     assert_eq!(step(Some(&pending(true)), &PREPARE), Step::RepeatVote { committed: false });
 }
 
@@ -180,9 +180,9 @@ fn a_branch_with_a_pending_decision_is_prepared_and_not_in_doubt() {
 fn the_answer_to_an_inquiry_counts_for_a_prepared_branch_only() {
     for commits in [true, false] {
         let applied = Step::Apply(Verdict { commit: commits, number: 1 });
-        assert_eq!(step(Some(&Branch::PREPARED), &told(commits, 1)), applied);
+        assert_eq!(step(Some(&Branch::PREPARED), &answered(commits, 1)), applied);
         for decided in [None, Some(&COMMITTED), Some(&ROLLED_BACK)] {
-            assert_eq!(step(decided, &told(commits, 1)), Step::Ignore);
+            assert_eq!(step(decided, &answered(commits, 1)), Step::Ignore);
         }
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn is_unawaited(purpose: RecordPurpose) -> bool {
         RecordPurpose::Committed => Bug::CommitSentEarly,
         RecordPurpose::CompensationDecided => Bug::CompensatedEarly,
         RecordPurpose::Resolved => Bug::ResolvedEarly,
-        RecordPurpose::Aborted => Bug::KeyedAbortToldEarly,
+        RecordPurpose::Aborted => Bug::KeyedAbortVisibleEarly,
         RecordPurpose::Logged => Bug::BeginRecordMissing,
         _ => return false,
     })
@@ -82,7 +82,7 @@ pub(super) fn appended(transaction: &Transaction, purpose: RecordPurpose, contex
 pub(super) fn visibility(transaction: &Transaction) -> Option<Visibility> {
     let early = match transaction.state {
         Phase::Deciding => Bug::CommitShownEarly,
-        Phase::Committing => Bug::CompensableToldEarly,
+        Phase::Committing => Bug::CompensableVisibleEarly,
         _ => return None,
     };
     is_planted(early).then_some(Visibility::Visible)
